@@ -1,0 +1,1 @@
+"""The front door: the command line and one short file per way to start."""

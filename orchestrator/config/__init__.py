@@ -1,0 +1,1 @@
+"""One frozen model per config section; load, overlay, override, check, resolve. Reads no data and starts nothing."""

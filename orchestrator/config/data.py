@@ -1,0 +1,103 @@
+"""Sections about samples: data, prepare, task."""
+
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from orchestrator.config.marks import Section, free, identity
+
+
+class Source(Section):
+    """One place with tar shards; several are mixed by weight."""
+
+    path: str = identity("folder, glob or store URL of the tar shards", min_length=1)
+    name: str | None = identity("logical name in shard names; the last part of the path when absent", None)
+    weight: float = identity("share of the batch, relative to the other sources", 1.0, gt=0)
+    demo: Literal["text"] | None = identity("make the shards here, from this Python installation, if the path is missing", None)
+
+    @property
+    def label(self) -> str:
+        return self.name or self.path.rstrip("/").split("/")[-1]
+
+
+class SplitSection(Section):
+    """Shares of the samples kept from training; chosen by hash of (source, shard, key)."""
+
+    validation: float = identity("share for validation", 0.0, ge=0, lt=1)
+    test: float = identity("share for test", 0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def leave_something_to_train_on(self) -> "SplitSection":
+        if self.validation + self.test >= 1:
+            raise ValueError(f"validation {self.validation} + test {self.test} leave nothing to train on")
+        return self
+
+
+class Phase(Section):
+    """From a stated step on, other arithmetic."""
+
+    from_step: int = identity("first step of this phase", ge=0)
+    global_batch: int | None = identity("samples a step from here on", None, ge=1)
+    seq_len: int | None = identity("sequence length from here on; begins a new unit", None, ge=1)
+    weights: dict[str, float] | None = identity("source weights from here on, by source name", None)
+
+
+class DataSection(Section):
+    train: list[Source] = identity("the sources to train on", min_length=1)
+    split: SplitSection = identity("shares kept for validation and test", SplitSection())
+    work: str = free("shared folder for index, verdicts and tokens; may be deleted and made again", "data/.longhaul")
+    segment_shards: int = identity("most shards in one segment, the unit of preparing", 64, ge=1)
+    segment_bytes: int = identity("most bytes in one segment", 8 * 2**30, ge=1)
+    window_samples: int = identity("samples (tokens / seq_len when packing) shuffled together", 262_144, ge=1)
+    lanes: int | Literal["auto"] = identity("equal cuts of a unit that neighbouring ranks walk apart", "auto")
+    shuffle: bool = identity("false reads in shard order", True)
+    ledger: Literal["digest", "keys"] = free("digest: two sums a step; keys: also the ids of every sample fed", "digest")
+    on_bad: Literal["fail", "skip"] = identity("what to do with broken shards and samples: stop, or leave out and count", "fail")
+    phases: list[Phase] = identity("changes of batch, length or mixture at stated steps", [])
+    prefetch_bytes: int = free("memory each rank may use for batches read ahead", 256 * 2**20, ge=1)
+
+    @model_validator(mode="after")
+    def keep_source_names_apart(self) -> "DataSection":
+        labels = [source.label for source in self.train]
+        if len(set(labels)) != len(labels):
+            raise ValueError(f"two sources have the same name {labels}; set data.train[].name")
+        return self
+
+
+class TokensSection(Section):
+    """Where the tokenizer comes from: exactly one of the two."""
+
+    train_bpe: int | None = identity("train a byte-level BPE of this many entries on segment 0", None, ge=257)
+    tokenizer: str | None = identity("a tokenizer.json file or a transformers directory", None)
+    text_member: str = identity("suffix of the member that holds the text", "txt")
+
+    @model_validator(mode="after")
+    def name_one_tokenizer(self) -> "TokensSection":
+        if (self.train_bpe is None) == (self.tokenizer is None):
+            raise ValueError("give exactly one of train_bpe and tokenizer")
+        return self
+
+
+class PrepareSection(Section):
+    mode: Literal["first"] = free("first: prepare everything before training", "first")
+    tokens: TokensSection | None = identity("how text becomes tokens; needed by causal_lm", None)
+
+
+class TaskSection(Section):
+    name: Literal["causal_lm"] = identity("what is learned", "causal_lm")
+    seq_len: int = identity("tokens a sequence is trained on", 1024, ge=1)
+
+
+class ModelSection(Section):
+    """Exactly one way to name a model."""
+
+    transformers: dict[str, Any] | None = identity("a transformers config: model_type and its keys", None)
+    pretrained: str | None = identity("a local transformers directory to start from", None)
+
+    @model_validator(mode="after")
+    def name_one_model(self) -> "ModelSection":
+        if (self.transformers is None) == (self.pretrained is None):
+            raise ValueError("give exactly one of transformers and pretrained")
+        if self.transformers is not None and "model_type" not in self.transformers:
+            raise ValueError("model.transformers needs model_type, for example llama or gpt2")
+        return self

@@ -1,0 +1,64 @@
+"""Sections about the job: cluster, elastic, checkpoint, tracking."""
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from orchestrator.config.marks import Section, free, identity, rounding
+
+
+class NodesSection(Section):
+    min: int = rounding("start when this many nodes are there", 1, ge=1)
+    max: int = rounding("use at most this many", 1, ge=1)
+
+    @model_validator(mode="after")
+    def keep_min_below_max(self) -> "NodesSection":
+        if self.min > self.max:
+            raise ValueError(f"nodes.min {self.min} is above nodes.max {self.max}")
+        return self
+
+
+class ClusterSection(Section):
+    address: str = free("local starts a Ray for this run; otherwise host:port of a Ray head, or auto", "local", min_length=1)
+    nodes: NodesSection = rounding("how many nodes", NodesSection())
+    ranks_per_node: int = rounding("ranks on each node; on CUDA one GPU each", 1, ge=1)
+    cpus_per_rank: int | Literal["auto"] = rounding("CPU threads each rank computes with", "auto")
+    device: Literal["auto", "cpu", "cuda"] = rounding("what ranks compute on", "auto")
+    start_timeout_s: float | None = free("give up when nodes.min are not there by then; none waits on", None, gt=0)
+    env: dict[str, str] = free("environment variables of the ranks; no secrets", {})
+
+
+class ElasticSection(Section):
+    heartbeat_timeout_s: float = free("silence after which a node counts as lost", 5.0, gt=0)
+    lease_s: float = free("ranks that hear nothing from a controller for this long end themselves", 15.0, gt=0)
+    restart_budget: int = free("failures after which the run gives up", 20, ge=0)
+
+
+class KeepSection(Section):
+    last: int = free("newest checkpoints to keep", 3, ge=1)
+    best: int = free("checkpoints with the lowest validation loss to keep", 0, ge=0)
+
+
+class CheckpointSection(Section):
+    every_steps: int | None = free("steps between durable checkpoints; the last step always has one", None, ge=1)
+    keep: KeepSection = free("which checkpoints stay", KeepSection())
+
+
+class WandbSection(Section):
+    mode: Literal["auto", "online", "offline", "off"] = free("auto: online with an API key, else offline", "auto")
+    project: str = free("project to log to", "longhaul", min_length=1)
+    entity: str | None = free("team or user; the account's default when absent", None)
+    group: str | None = free("group of runs", None)
+    tags: list[str] = free("tags", [])
+
+
+class TrackingSection(Section):
+    wandb: WandbSection = free("Weights & Biases", WandbSection())
+
+
+class RunFields(Section):
+    """The keys at the top of a config."""
+
+    name: str = free("the run directory is <root>/<name>", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    root: str = free("folder of run directories; all nodes must see it alike", "runs")
+    seed: int = identity("key of every random number of the run", 0, ge=0, lt=2**63)

@@ -1,0 +1,74 @@
+"""What a rank tells (news) and hears (the helm), as seen by the trainer, which knows nothing of Ray.
+
+The trainer hands news to a Sink; control/rank.py carries it to the scribe, which writes it down."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from orchestrator.core.words import Span, Word
+
+Number = float | int | bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepNews:
+    """One committed step, told by data rank 0. `ledger` holds order_digest, set_digest (32 hex digits each) and count."""
+
+    step: int
+    generation: int
+    metrics: dict[str, Number]
+    ledger: dict[str, str | int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KeysNews:
+    """data.ledger: keys. What one rank fed into one step: the spans of each of its slots of the global batch."""
+
+    step: int
+    generation: int
+    slots: list[int]
+    spans: list[list[Span]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationNews:
+    """The outcome of one validation after `step` updates, told by data rank 0."""
+
+    step: int
+    generation: int
+    split: str
+    metrics: dict[str, Number]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointNews:
+    """A checkpoint was committed (or could not be: `problem` says why), told by data rank 0."""
+
+    step: int
+    generation: int
+    folder: str
+    seconds: float
+    size_bytes: int
+    problem: str = ""
+    best_by: dict[str, float] = field(default_factory=dict)
+
+
+News = StepNews | KeysNews | EvaluationNews | CheckpointNews
+
+
+class Sink(Protocol):
+    """Where a rank's news goes. Must not block the step."""
+
+    def tell(self, news: News) -> None: ...
+
+
+class Helm(Protocol):
+    """How a rank hears the controller and shows that it is alive."""
+
+    def word(self) -> Word:
+        """The controller's word now; the trainer agrees on it over all ranks once a step."""
+        ...
+
+    def show(self, step: int, phase: str) -> None:
+        """Where this rank stands: updates done, and what it does now (start, data, step, evaluate, checkpoint)."""
+        ...

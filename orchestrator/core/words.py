@@ -1,0 +1,91 @@
+"""The words of the two corridors. A word means one thing everywhere; see docs/words.md for the prose."""
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import NamedTuple
+
+
+class SampleId(NamedTuple):
+    """A sample's identity: its shard's permanent number and its place in the tar (0 is the first key of the shard)."""
+
+    ordinal: int
+    place: int
+
+
+class Span(NamedTuple):
+    """A stretch of one sample as fed to the model. `first` and `count` are tokens when packing; a whole sample is (0, 0)."""
+
+    ordinal: int
+    place: int
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardRef:
+    """One shard as the dataset names it. `name` is logical ("source/relative/path.tar"); `url` is where this copy lies."""
+
+    ordinal: int
+    source: int
+    name: str
+    url: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class World:
+    """This rank's place. Data-parallel rank and size stand apart from rank and size so that a sample may one day be
+    shared by several ranks (sequence parallelism)."""
+
+    rank: int
+    size: int
+    data_rank: int
+    data_size: int
+    local_rank: int
+    local_size: int
+
+    def __post_init__(self) -> None:
+        for place, size in ((self.rank, self.size), (self.data_rank, self.data_size), (self.local_rank, self.local_size)):
+            if not 0 <= place < size:
+                raise ValueError(f"a rank must lie inside its world: {self}")
+        if self.size % self.data_size:
+            raise ValueError(f"size {self.size} is not a multiple of data_size {self.data_size}")
+
+    @classmethod
+    def flat(cls, rank: int, size: int, local_rank: int = 0, local_size: int = 1) -> "World":
+        """The world where every rank is a data-parallel rank."""
+        return cls(rank=rank, size=size, data_rank=rank, data_size=size, local_rank=local_rank, local_size=local_size)
+
+
+class RunState(StrEnum):
+    """Where a run stands, derived from its journal."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    DONE = "done"
+
+    @property
+    def ended(self) -> bool:
+        return self in (RunState.STOPPED, RunState.FAILED, RunState.DONE)
+
+
+class ExitCode(IntEnum):
+    """What a command says to the shell."""
+
+    DONE = 0
+    FAILED = 1
+    BAD_INPUT = 2
+    DOES_NOT_FIT = 3
+    NOT_VERIFIED = 4
+    PREEMPTED = 75
+    STOPPED = 130
+
+
+class Word(IntEnum):
+    """What the controller tells every rank; carried in each step's all-reduce so that all act at the same boundary."""
+
+    GO_ON = 0
+    STOP = 1

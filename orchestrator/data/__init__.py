@@ -1,0 +1,1 @@
+"""What happens to a sample: shards, index, manifest, order, read, batch, ledger."""

@@ -1,0 +1,1 @@
+"""Bytes at rest: listing, ranged reads, atomic publishing, append-only line files."""

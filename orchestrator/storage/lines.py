@@ -1,0 +1,69 @@
+"""Append-only files of JSON lines: journal, metrics, ledger. A line is there whole or not at all.
+
+Opening for append cuts a torn last line (the writer died inside it); reading passes over one."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+
+class LineFile:
+    """Appends rows; `durable` flushes them to disk before it returns."""
+
+    def __init__(self, path: Path, head: dict[str, Any] | None = None) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cut_torn_line(path)
+        self.path = path
+        self._file = path.open("ab")
+        if head is not None and self._file.tell() == 0:
+            self.append([head], durable=True)
+
+    def append(self, rows: Iterable[dict[str, Any]], *, durable: bool = False) -> None:
+        self._file.write(b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows))
+        self._file.flush()
+        if durable:
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Every whole row; nothing when the file is missing."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield json.loads(line)
+
+
+def cut_torn_line(path: Path) -> None:
+    """Truncate after the last newline."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return
+    with path.open("r+b") as file:
+        end = size
+        while end > 0:
+            begin = max(0, end - 65_536)
+            file.seek(begin)
+            at = file.read(end - begin).rfind(b"\n")
+            if at >= 0:
+                end = begin + at + 1
+                break
+            end = begin
+        if end < size:
+            file.truncate(end)

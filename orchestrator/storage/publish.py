@@ -1,0 +1,63 @@
+"""Atomic publishing on a POSIX path: a reader sees the whole file or none, also after a crash."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from orchestrator.core.errors import DataError
+
+
+def publish_bytes(path: Path, data: bytes) -> None:
+    """Write `data` beside `path`, flush it to disk, then rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _write_part(path, data)
+    part.replace(path)
+    flush_folder(path.parent)
+
+
+def publish_json(path: Path, value: Any) -> None:
+    publish_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def create_exclusive(path: Path, data: bytes) -> None:
+    """Like publish_bytes, but raises FileExistsError when `path` is there: of two callers exactly one succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _write_part(path, data)
+    try:
+        os.link(part, path)  # unlike rename, never replaces
+    finally:
+        part.unlink()
+    flush_folder(path.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Make renames inside `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_json(path: Path, *, expect_format: int = 1) -> Any:
+    """Read a JSON file that says `format` in its head; name the file when it cannot be used."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError("file is missing", where=str(path)) from error
+    except ValueError as error:
+        raise DataError(f"not valid JSON: {error}", where=str(path)) from error
+    if not isinstance(value, dict) or value.get("format") != expect_format:
+        found = value.get("format") if isinstance(value, dict) else None
+        raise DataError(f"format is {found!r}, this Longhaul reads {expect_format}", where=str(path))
+    return value
+
+
+def _write_part(path: Path, data: bytes) -> Path:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return part

@@ -1,0 +1,1 @@
+"""The trainer: models, tasks, optimizer, schedule, the engine (DeepSpeed) and the loop."""
