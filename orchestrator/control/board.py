@@ -1,0 +1,77 @@
+"""The board: a few numbers shared by a node actor and one of its ranks, without a call between them.
+
+The rank shows step, phase and that it lives; the node actor shows the controller's word and how long the lease runs. It is
+an anonymous memory file reached through /proc/<node actor>/fd, so nothing can be left behind, whoever dies how."""
+
+import mmap
+import os
+import struct
+import time
+from typing import Final
+
+from orchestrator.core.words import Word
+
+PHASES: Final = ("", "start", "data", "step", "evaluate", "checkpoint")
+_FIELDS: Final = ("step", "phase", "progress", "word", "lease_until_ns")
+_OFFSET: Final = {name: 8 * i for i, name in enumerate(_FIELDS)}
+_SIZE: Final = mmap.PAGESIZE
+
+
+class Board:
+    """Single aligned 8-byte fields, each with one writer: reads and writes need no lock."""
+
+    def __init__(self, handle: int) -> None:
+        self._map = mmap.mmap(handle, _SIZE)
+
+    @classmethod
+    def create(cls) -> tuple["Board", str]:
+        """A new board and the path under which another process of this user and pid namespace opens it."""
+        handle = os.memfd_create("longhaul-board")
+        os.truncate(handle, _SIZE)
+        return cls(handle), f"/proc/{os.getpid()}/fd/{handle}"
+
+    @classmethod
+    def open(cls, path: str) -> "Board":
+        handle = os.open(path, os.O_RDWR)
+        try:
+            return cls(handle)
+        finally:
+            os.close(handle)  # the mapping keeps the memory
+
+    def _get(self, name: str) -> int:
+        value: int = struct.unpack_from("<q", self._map, _OFFSET[name])[0]
+        return value
+
+    def _set(self, name: str, value: int) -> None:
+        struct.pack_into("<q", self._map, _OFFSET[name], value)
+
+    # the rank's side: this is a core.news.Helm
+    def word(self) -> Word:
+        return Word(self._get("word"))
+
+    def show(self, step: int, phase: str) -> None:
+        self._set("step", step)
+        self._set("phase", PHASES.index(phase))
+        self._set("progress", self._get("progress") + 1)
+
+    def lease_lapsed(self) -> bool:
+        return time.monotonic_ns() > self._get("lease_until_ns")
+
+    # the node actor's side
+    def say(self, word: Word) -> None:
+        self._set("word", int(word))
+
+    def renew(self, seconds: float) -> None:
+        self._set("lease_until_ns", time.monotonic_ns() + int(seconds * 1e9))
+
+    @property
+    def step(self) -> int:
+        return self._get("step")
+
+    @property
+    def phase(self) -> str:
+        return PHASES[self._get("phase")]
+
+    @property
+    def progress(self) -> int:
+        return self._get("progress")

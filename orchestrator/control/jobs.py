@@ -1,0 +1,90 @@
+"""What travels between controller, node actors and ranks: plain frozen data."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from orchestrator.core.words import RunState, World
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunHandle:
+    """Names a run inside Ray: actors are called `<key>:<what>`."""
+
+    path: Path
+    key: str
+    namespace: str = "longhaul"
+
+    def actor_name(self, what: str) -> str:
+        return f"{self.key}:{what}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankJob:
+    """Everything one rank needs for one generation."""
+
+    run: RunHandle
+    generation: int
+    world: World
+    device: str
+    micro_batch: int
+    accumulation: int
+    threads: int
+    store_host: str
+    store_port: int
+    timeout_s: float
+    start: Path | None
+
+
+class RankState(StrEnum):
+    WARMING = "warming"
+    READY = "ready"
+    TRAINING = "training"
+    ENDED = "ended"
+    RAISED = "raised"
+    DIED = "died"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """What went wrong on one rank. `collateral`: it only noticed that another rank was gone."""
+
+    rank: int
+    node: str
+    step: int
+    kind: str
+    message: str
+    traceback: str
+    t: float
+    collateral: bool
+    exit_code: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankEnd:
+    """How the trainer of one rank ended without a problem."""
+
+    state: RunState
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankReport:
+    local_rank: int
+    pid: int
+    state: RankState
+    step: int = 0
+    phase: str = ""
+    end: RankEnd | None = None
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodeReport:
+    """One node actor's answer to a beat."""
+
+    node_id: str
+    host: str
+    pid: int
+    ranks: tuple[RankReport, ...]
+    store: tuple[str, int] | None

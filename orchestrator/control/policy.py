@@ -1,0 +1,186 @@
+"""What the controller does, as a pure function: (state, what is seen, now) -> (next state, decisions).
+
+No Ray, no files, no clock in here; tests walk it one iteration at a time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+
+from orchestrator.control.faults import describe_problems
+from orchestrator.control.jobs import NodeReport, Problem, RankReport, RankState
+from orchestrator.core.words import ExitCode, RunState, Word
+
+ECHO_PATIENCE_S = 2.0  # how long to look for the cause when ranks only report broken connections
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """The config values that decide."""
+
+    min_nodes: int
+    max_nodes: int
+    ranks_per_node: int
+    restart_budget: int
+    start_timeout_s: float | None
+    gather_s: float = 1.0  # with min_nodes there, wait this long for more
+
+
+class Phase(Enum):
+    WAITING = auto()  # for nodes
+    WARMING = auto()  # node actors start ranks
+    RUNNING = auto()
+    STOPPING = auto()
+    ENDED = auto()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class State:
+    phase: Phase
+    since: float
+    failures: int = 0
+    echo_since: float | None = None
+
+
+class StopWish(Enum):
+    NONE = auto()
+    AT_BOUNDARY = auto()
+    AT_ONCE = auto()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """One round of observations. `lost` says why a node no longer answers."""
+
+    ready_nodes: int = 0
+    nodes: Sequence[NodeReport] = ()
+    expected_nodes: int = 0
+    lost: Sequence[str] = ()
+    stop: StopWish = StopWish.NONE
+    why_waiting: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StartNodes:
+    """Put node actors and warming ranks onto the ready groups."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """All ranks are warm: give them their jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    word: Word
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """End this generation's ranks and start again from the newest sound checkpoint."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finish:
+    state: RunState
+    exit_code: ExitCode
+    reason: str = ""
+    step: int | None = None
+
+
+Decision = StartNodes | Begin | Say | Restart | Finish
+
+
+def decide(state: State, seen: Seen, now: float, limits: Limits) -> tuple[State, list[Decision]]:
+    if state.phase is Phase.ENDED:
+        return state, []
+    if seen.stop is StopWish.AT_ONCE:
+        return _finish(state, now, _stopped("stopped at once; steps since the last checkpoint are given up"))
+    if state.phase is Phase.WAITING:
+        return _while_waiting(state, seen, now, limits)
+    if seen.lost:
+        return _after_loss(state, now, limits, "; ".join(seen.lost))
+    return _while_ranks_live(state, seen, now, limits)
+
+
+def _while_waiting(state: State, seen: Seen, now: float, limits: Limits) -> tuple[State, list[Decision]]:
+    waited = now - state.since
+    if seen.stop is not StopWish.NONE:
+        return _finish(state, now, _stopped("stopped before it had started"))
+    enough = seen.ready_nodes >= limits.min_nodes
+    if seen.ready_nodes >= limits.max_nodes or (enough and waited >= limits.gather_s):
+        return replace(state, phase=Phase.WARMING, since=now), [StartNodes()]
+    if limits.start_timeout_s is not None and waited > limits.start_timeout_s:
+        reason = (
+            f"{seen.ready_nodes} of cluster.nodes.min={limits.min_nodes} nodes after "
+            f"cluster.start_timeout_s={limits.start_timeout_s:g}: {seen.why_waiting}"
+        )
+        return _finish(state, now, Finish(state=RunState.FAILED, exit_code=ExitCode.FAILED, reason=reason))
+    return state, []
+
+
+def _while_ranks_live(state: State, seen: Seen, now: float, limits: Limits) -> tuple[State, list[Decision]]:
+    ranks = [rank for node in seen.nodes for rank in node.ranks]
+    died = [r for r in ranks if r.state is RankState.DIED]
+    problems = [r.problem for r in ranks if r.problem is not None]
+    causes = [p for p in problems if not p.collateral]
+    if causes:
+        return _finish(state, now, _failed(problems))
+    if died:
+        return _after_loss(state, now, limits, f"rank process {', '.join(str(r.pid) for r in died)} died")
+    if problems:
+        since = now if state.echo_since is None else state.echo_since
+        if now - since < ECHO_PATIENCE_S:
+            return replace(state, echo_since=since), []
+        return _after_loss(state, now, limits, describe_problems(problems))
+    if state.phase is Phase.WARMING:
+        return _while_warming(state, seen, ranks, now, limits)
+    if ranks and all(r.state is RankState.ENDED for r in ranks):
+        return _finish(state, now, _ended(ranks))
+    if seen.stop is StopWish.AT_BOUNDARY and state.phase is Phase.RUNNING:
+        return replace(state, phase=Phase.STOPPING, since=now), [Say(Word.STOP)]
+    return state, []
+
+
+def _while_warming(
+    state: State, seen: Seen, ranks: Sequence[RankReport], now: float, limits: Limits
+) -> tuple[State, list[Decision]]:
+    if seen.stop is not StopWish.NONE:
+        return _finish(state, now, _stopped("stopped before it had started"))
+    all_there = seen.expected_nodes > 0 and len(ranks) == seen.expected_nodes * limits.ranks_per_node
+    has_store = any(node.store for node in seen.nodes)
+    if all_there and has_store and all(r.state is RankState.READY for r in ranks):
+        return replace(state, phase=Phase.RUNNING, since=now, echo_since=None), [Begin()]
+    return state, []
+
+
+def _after_loss(state: State, now: float, limits: Limits, reason: str) -> tuple[State, list[Decision]]:
+    failures = state.failures + 1
+    if failures > limits.restart_budget:
+        text = f"{reason}\nfailure {failures} is above elastic.restart_budget={limits.restart_budget}"
+        return _finish(state, now, Finish(state=RunState.FAILED, exit_code=ExitCode.FAILED, reason=text))
+    return State(phase=Phase.WAITING, since=now, failures=failures), [Restart(reason)]
+
+
+def _finish(state: State, now: float, finish: Finish) -> tuple[State, list[Decision]]:
+    return replace(state, phase=Phase.ENDED, since=now), [finish]
+
+
+def _stopped(reason: str) -> Finish:
+    return Finish(state=RunState.STOPPED, exit_code=ExitCode.STOPPED, reason=reason)
+
+
+def _failed(problems: Sequence[Problem]) -> Finish:
+    first = min((p for p in problems if not p.collateral), key=lambda p: p.t)
+    reason = describe_problems(problems)
+    return Finish(state=RunState.FAILED, exit_code=ExitCode(first.exit_code), reason=reason, step=first.step)
+
+
+def _ended(ranks: Sequence[RankReport]) -> Finish:
+    ends = {r.end for r in ranks}
+    if len(ends) != 1 or (end := ends.pop()) is None:
+        reason = f"ranks ended apart: {[r.end for r in ranks]}"
+        return Finish(state=RunState.FAILED, exit_code=ExitCode.FAILED, reason=reason)
+    code = ExitCode.DONE if end.state is RunState.DONE else ExitCode.STOPPED
+    return Finish(state=end.state, exit_code=code, step=end.step)

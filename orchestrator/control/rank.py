@@ -1,0 +1,142 @@
+"""One rank: an actor that imports the training stack, waits for its job, and runs the trainer.
+
+It outlives nothing: it ends itself when its lease runs out or its node actor dies. Started by control/node.py."""
+
+import logging
+import os
+import queue
+import select
+import threading
+import time
+from datetime import timedelta
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError
+
+from orchestrator.control.board import Board
+from orchestrator.control.faults import problem_of
+from orchestrator.control.jobs import Problem, RankEnd, RankJob, RunHandle
+from orchestrator.core.clock import SystemClock
+from orchestrator.core.errors import TrainingFailed
+from orchestrator.core.news import CheckpointNews, News
+
+log = logging.getLogger(__name__)
+LEASE_LAPSED = 71  # exit status of a rank that ended itself
+NODE_ACTOR_DIED = 72
+
+
+class Rank:
+    """The Ray actor of one rank."""
+
+    def __init__(self, board: str, node_actor_pid: int, env: dict[str, str], device: str, threads: int) -> None:
+        self._board = Board.open(board)
+        threading.Thread(target=_end_without_lease, args=(self._board,), daemon=True).start()
+        threading.Thread(target=_end_with, args=(node_actor_pid,), daemon=True).start()
+        os.environ.update(env)
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        from orchestrator.train.engine import warm
+
+        warm(device, threads)
+
+    def hello(self) -> int:
+        """Answers once the imports are done."""
+        return os.getpid()
+
+    def train(self, job: RankJob) -> RankEnd | Problem:
+        """Join the world, train until done or stopped, leave. A problem is returned, not raised: the controller decides."""
+        sink = NewsCarrier(job.run)
+        try:
+            end = self._train(job, sink)
+            sink.flush(timeout_s=60.0)
+        except Exception as error:  # noqa: BLE001 (the boundary: whatever went wrong is reported whole)
+            log.exception("rank %d failed at step %d", job.world.rank, self._board.step)
+            return problem_of(error, rank=job.world.rank, node=ray.util.get_node_ip_address(), step=self._board.step)
+        return end
+
+    def _train(self, job: RankJob, sink: "NewsCarrier") -> RankEnd:
+        from torch.distributed import PrefixStore, TCPStore
+
+        from orchestrator.config.load import load_config
+        from orchestrator.data.manifest import Manifest
+        from orchestrator.tracking.rundir import RunDir
+        from orchestrator.train.engine import join_world
+        from orchestrator.train.loop import TrainJob, train
+
+        run_dir = RunDir(job.run.path)
+        timeout = timedelta(seconds=job.timeout_s)
+        store = TCPStore(job.store_host, job.store_port, is_master=False, timeout=timeout, wait_for_workers=False)
+        join_world(job.world, job.device, PrefixStore(f"g{job.generation}", store), job.timeout_s)
+        outcome = train(
+            TrainJob(
+                config=load_config(run_dir.config).config,
+                manifest=Manifest.load(run_dir.manifest),
+                world=job.world,
+                generation=job.generation,
+                device=job.device,
+                micro_batch=job.micro_batch,
+                accumulation=job.accumulation,
+                checkpoints=run_dir.checkpoints,
+                start=job.start,
+                sink=sink,
+                helm=self._board,
+                clock=SystemClock(),
+            )
+        )
+        return RankEnd(state=outcome.state, step=outcome.step)
+
+
+class NewsCarrier:
+    """A core.news.Sink: carries news to the scribe from a thread, in order, until it is acknowledged.
+
+    Checkpoint news goes to the controller, which alone writes the journal."""
+
+    def __init__(self, run: RunHandle) -> None:
+        self._run = run
+        self._queue: queue.Queue[News] = queue.Queue()
+        threading.Thread(target=self._carry, daemon=True).start()
+
+    def tell(self, news: News) -> None:
+        self._queue.put(news)
+
+    def flush(self, timeout_s: float) -> None:
+        """Return when everything told so far is acknowledged."""
+        deadline = time.monotonic() + timeout_s
+        with self._queue.all_tasks_done:
+            while self._queue.unfinished_tasks:
+                if not self._queue.all_tasks_done.wait(deadline - time.monotonic()):
+                    raise TrainingFailed(f"the scribe took no news for {timeout_s:g} s", where=str(self._run.path))
+
+    def _carry(self) -> None:
+        while True:
+            news = [self._queue.get()]
+            while not self._queue.empty():
+                news.append(self._queue.get_nowait())
+            self._deliver("scribe", "write", [n for n in news if not isinstance(n, CheckpointNews)])
+            self._deliver("controller", "note", [n for n in news if isinstance(n, CheckpointNews)])
+            for _ in news:
+                self._queue.task_done()
+
+    def _deliver(self, actor: str, method: str, news: list[Any]) -> None:
+        """Repeat until the receiver has said yes: it may be dying and coming back, and it knows doubles."""
+        while news:
+            try:
+                handle = ray.get_actor(self._run.actor_name(actor), namespace=self._run.namespace)
+                ray.get(getattr(handle, method).remote(news), timeout=30.0)
+            except (RayActorError, GetTimeoutError, ValueError) as error:  # ValueError: no actor of that name now
+                log.warning("the %s does not answer, trying again: %s", actor, error)
+                time.sleep(0.2)
+            else:
+                return
+
+
+def _end_without_lease(board: Board) -> None:
+    while not board.lease_lapsed():
+        time.sleep(0.5)
+    os._exit(LEASE_LAPSED)
+
+
+def _end_with(pid: int) -> None:
+    handle = os.pidfd_open(pid)
+    select.select([handle], [], [])
+    os._exit(NODE_ACTOR_DIED)

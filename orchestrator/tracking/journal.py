@@ -1,0 +1,67 @@
+"""The journal: what the controller decided and saw, one file a generation. Creating the file is claiming the generation,
+so of two controllers exactly one goes on; the other finds a higher file and stops."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from orchestrator.core.clock import Clock
+from orchestrator.core.errors import Superseded
+from orchestrator.storage.lines import LineFile, read_lines
+from orchestrator.storage.publish import create_exclusive
+
+Event = dict[str, Any]
+
+
+def generation_file(events: Path, generation: int) -> Path:
+    return events / f"g{generation:04d}.jsonl"
+
+
+def generations(events: Path) -> list[int]:
+    """Claimed generations, oldest first."""
+    return sorted(int(path.stem[1:]) for path in events.glob("g[0-9]*.jsonl"))
+
+
+class Journal:
+    """The open journal of one generation. Only its controller appends."""
+
+    def __init__(self, events: Path, generation: int, clock: Clock) -> None:
+        self.generation = generation
+        self._events, self._clock = events, clock
+        self._lines = LineFile(generation_file(events, generation))
+
+    @classmethod
+    def claim(cls, events: Path, clock: Clock, **fields: Any) -> "Journal":
+        """Claim the next generation."""
+        while True:
+            generation = max(generations(events), default=0) + 1
+            head = {"format": 1, **_event(clock, "claimed", generation=generation, host=socket.gethostname(), **fields)}
+            try:
+                create_exclusive(generation_file(events, generation), _line(head))
+            except FileExistsError:
+                continue
+            return cls(events, generation, clock)
+
+    def append(self, event: str, **fields: Any) -> None:
+        """Write one event to disk before its consequences happen."""
+        if generation_file(self._events, self.generation + 1).exists():
+            raise Superseded(f"generation {self.generation + 1} has been claimed by another controller", where=str(self._events))
+        self._lines.append([_event(self._clock, event, **fields)], durable=True)
+
+
+def read_events(events: Path) -> Iterator[Event]:
+    """All events of a run in order; each also says its generation."""
+    for generation in generations(events):
+        for event in read_lines(generation_file(events, generation)):
+            yield {"generation": generation, **event}
+
+
+def _event(clock: Clock, event: str, **fields: Any) -> Event:
+    return {"t": round(clock.now(), 3), "event": event, "pid": os.getpid(), **fields}
+
+
+def _line(event: Event) -> bytes:
+    return json.dumps(event, ensure_ascii=False).encode() + b"\n"

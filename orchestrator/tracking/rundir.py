@@ -1,0 +1,138 @@
+"""The run directory: where everything of a run lies, and where the run stands as derived from it.
+
+Its journal is the authority; whoever sees the directory needs no connection to know the state or to ask for a stop."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.core.clock import Clock
+from orchestrator.core.errors import BadInput
+from orchestrator.core.words import ExitCode, RunState
+from orchestrator.storage.publish import publish_bytes, publish_json, read_json
+from orchestrator.tracking.journal import Event, read_events
+from orchestrator.tracking.lease import Lease, read_lease
+
+_STATE_AFTER = {
+    "claimed": RunState.PENDING,
+    "started": RunState.RUNNING,
+    "adopted": RunState.RUNNING,
+    "restarting": RunState.PENDING,
+    "stopping": RunState.STOPPING,
+    "stopped": RunState.STOPPED,
+    "failed": RunState.FAILED,
+    "done": RunState.DONE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def plan(self) -> Path:
+        return self.path / "plan.json"
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "manifest.json"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def lease(self) -> Path:
+        return self.path / "lease.json"
+
+    @property
+    def stop_request(self) -> Path:
+        return self.path / "requests" / "stop.json"
+
+    def refuse_if_taken(self) -> None:
+        """An existing run directory is never written into by `run`."""
+        if self.path.exists():
+            name = self.path.name
+            raise BadInput(
+                "the run directory exists already",
+                where=str(self.path),
+                remedy=f"go on with it by `longhaul resume {name}`, or choose another name by `name=...`",
+            )
+
+    def create(self, files: dict[str, bytes]) -> None:
+        """Make the directory with its first files; of two callers exactly one succeeds."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir()
+        except FileExistsError:
+            self.refuse_if_taken()
+        for name, data in files.items():
+            publish_bytes(self.path / name, data)
+        self.events.mkdir()
+
+    def ask_to_stop(self, clock: Clock, *, at_once: bool = False) -> None:
+        """Leave a request; the controller finds it. `at_once` gives up the steps since the last checkpoint."""
+        publish_json(self.stop_request, {"format": 1, "t": clock.now(), "at_once": at_once})
+
+    def asked_to_stop(self) -> dict[str, Any] | None:
+        if not self.stop_request.exists():
+            return None
+        request: dict[str, Any] = read_json(self.stop_request)
+        return request
+
+    def forget_requests(self) -> None:
+        self.stop_request.unlink(missing_ok=True)
+
+    def view(self) -> "RunView":
+        return view_of(read_events(self.events), read_lease(self.lease))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunView:
+    """Where a run stands."""
+
+    state: RunState
+    generation: int = 0
+    exit_code: ExitCode = ExitCode.DONE
+    reason: str = ""
+    step: int | None = None
+    started: Event = field(default_factory=dict)
+    lease: Lease | None = None
+
+    def lost(self, clock: Clock) -> bool:
+        """Neither ended nor held by a living controller."""
+        return not self.state.ended and self.lease is not None and self.lease.lapsed(clock)
+
+
+def view_of(events: Iterable[Event], lease: Lease | None) -> RunView:
+    state, last, started, generation = RunState.PENDING, {}, {}, 0
+    for event in events:
+        generation = event["generation"]
+        kind = event["event"]
+        state = _STATE_AFTER.get(kind, state)
+        if kind == "started":
+            started = event
+        if kind in _STATE_AFTER:
+            last = event
+    return RunView(
+        state=state,
+        generation=generation,
+        exit_code=ExitCode(last.get("exit_code", 0)),
+        reason=last.get("reason", ""),
+        step=last.get("step"),
+        started=started,
+        lease=lease,
+    )
