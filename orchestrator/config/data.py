@@ -4,16 +4,19 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from orchestrator.config.marks import Section, free, identity
+from orchestrator.config.marks import CountOrAuto, Section, free, identity
 
 
 class Source(Section):
     """One place with tar shards; several are mixed by weight."""
 
-    path: str = identity("folder, glob or store URL of the tar shards", min_length=1)
+    # Where a copy lies is free: what it holds is told by the manifest's chain, and a resume compares that.
+    path: str = free("folder, glob or store URL of the tar shards; a copy elsewhere is the same data", min_length=1)
     name: str | None = identity("logical name in shard names; the last part of the path when absent", None)
     weight: float = identity("share of the batch, relative to the other sources", 1.0, gt=0)
-    demo: Literal["text"] | None = identity("make the shards here, from this Python installation, if the path is missing", None)
+    demo: Literal["text"] | None = free(
+        "make the shards here, from this Python installation, if the path is missing", None
+    )
 
     @property
     def label(self) -> str:
@@ -49,10 +52,14 @@ class DataSection(Section):
     segment_shards: int = identity("most shards in one segment, the unit of preparing", 64, ge=1)
     segment_bytes: int = identity("most bytes in one segment", 8 * 2**30, ge=1)
     window_samples: int = identity("samples (tokens / seq_len when packing) shuffled together", 262_144, ge=1)
-    lanes: int | Literal["auto"] = identity("equal cuts of a unit that neighbouring ranks walk apart", "auto")
+    lanes: CountOrAuto = identity("equal cuts of a unit that neighbouring ranks walk apart", "auto")
     shuffle: bool = identity("false reads in shard order", True)
-    ledger: Literal["digest", "keys"] = free("digest: two sums a step; keys: also the ids of every sample fed", "digest")
-    on_bad: Literal["fail", "skip"] = identity("what to do with broken shards and samples: stop, or leave out and count", "fail")
+    ledger: Literal["digest", "keys"] = free(
+        "digest: two sums a step; keys: also the ids of every sample fed", "digest"
+    )
+    on_bad: Literal["fail", "skip"] = identity(
+        "what to do with broken shards and samples: stop, or leave out and count", "fail"
+    )
     phases: list[Phase] = identity("changes of batch, length or mixture at stated steps", [])
     prefetch_bytes: int = free("memory each rank may use for batches read ahead", 256 * 2**20, ge=1)
 
@@ -68,7 +75,10 @@ class TokensSection(Section):
     """Where the tokenizer comes from: exactly one of the two."""
 
     train_bpe: int | None = identity("train a byte-level BPE of this many entries on segment 0", None, ge=257)
-    tokenizer: str | None = identity("a tokenizer.json file or a transformers directory", None)
+    # Free like data.train[].path: the tokenizer's content is part of every segment's id.
+    tokenizer: str | None = free(
+        "a tokenizer.json file or a transformers directory; a copy elsewhere is the same", None
+    )
     text_member: str = identity("suffix of the member that holds the text", "txt")
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ identity: another value is another run. rounding: same samples in every step, ot
 Sections declare their fields through `identity`, `rounding` and `free`; `mark_of` reads the mark back."""
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
@@ -16,10 +16,13 @@ class Mark(StrEnum):
     FREE = "free"
 
 
+CountOrAuto = Annotated[int, Field(ge=1)] | Literal["auto"]
+
+
 class Section(BaseModel):
     """A frozen part of the config; unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, strict=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, strict=True, allow_inf_nan=False)
 
 
 def _field(mark: Mark, description: str, default: Any, **limits: Any) -> Any:

@@ -1,11 +1,14 @@
 """The whole config of one run, as the YAML file has it."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import model_validator
 
 from orchestrator.config.data import DataSection, ModelSection, PrepareSection, TaskSection
-from orchestrator.config.marks import identity, free, rounding
+from orchestrator.config.deepspeed_check import check_deepspeed
+from orchestrator.config.marks import free, identity, rounding
+from orchestrator.config.problems import Problem, WrongValues, nearest
 from orchestrator.config.running import CheckpointSection, ClusterSection, ElasticSection, RunFields, TrackingSection
 from orchestrator.config.training import EvaluateSection, OptimSection, ScheduleSection, TrainSection
 
@@ -27,18 +30,32 @@ class RunConfig(RunFields):
 
     @model_validator(mode="after")
     def check_across_sections(self) -> "RunConfig":
-        problems = []
-        if self.task.name == "causal_lm" and self.prepare.tokens is None:
-            problems.append("task causal_lm needs prepare.tokens: set prepare.tokens.train_bpe or prepare.tokens.tokenizer")
-        if self.evaluate.every_steps and not self.data.split.validation:
-            problems.append("evaluate.every_steps needs a validation split: set data.split.validation, for example 0.02")
-        if self.checkpoint.keep.best and not self.evaluate.every_steps:
-            problems.append("checkpoint.keep.best needs evaluate.every_steps: there is no validation loss to be best by")
-        if self.schedule.warmup_steps >= self.train.steps:
-            problems.append(f"schedule.warmup_steps {self.schedule.warmup_steps} leaves no step of train.steps {self.train.steps}")
+        problems = [*self._problems_across_sections(), *check_deepspeed(self)]
         if problems:
-            raise ValueError("; ".join(problems))
+            raise WrongValues(problems)
         return self
+
+    def _problems_across_sections(self) -> Iterator[Problem]:
+        train, warmup = self.train, self.schedule.warmup_steps
+        if self.task.name == "causal_lm" and self.prepare.tokens is None:
+            yield Problem(
+                "prepare.tokens", "causal_lm needs it: set prepare.tokens.train_bpe or prepare.tokens.tokenizer"
+            )
+        if self.evaluate.every_steps and not self.data.split.validation:
+            yield Problem("evaluate.every_steps", "needs data.split.validation above 0, for example 0.02")
+        if self.checkpoint.keep.best and not self.evaluate.every_steps:
+            yield Problem(
+                "checkpoint.keep.best", "needs evaluate.every_steps: there is no validation loss to be best by"
+            )
+        if warmup >= train.steps:
+            yield Problem("schedule.warmup_steps", f"leaves no step of train.steps {train.steps}", str(warmup))
+        if train.precision == "fp16" and self.cluster.device == "cpu":
+            yield Problem("train.precision", "fp16 needs cluster.device cuda; on cpu take bf16 or fp32", "fp16")
+        known = {source.label for source in self.data.train}
+        for i, phase in enumerate(self.data.phases):
+            for name in sorted(set(phase.weights or ()) - known):
+                key = f"data.phases.{i}.weights.{name}"
+                yield Problem(key, f"is no source of data.train{nearest(name, known)}")
 
     @property
     def zero_stage(self) -> int:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from orchestrator.config.marks import Section, free, identity, rounding
+from orchestrator.config.marks import CountOrAuto, Section, free, identity, rounding
 
 
 class NodesSection(Section):
@@ -19,11 +19,14 @@ class NodesSection(Section):
 
 
 class ClusterSection(Section):
-    address: str = free("local starts a Ray for this run; otherwise host:port of a Ray head, or auto", "local", min_length=1)
+    address: str = free(
+        "local starts a Ray for this run; otherwise host:port of a Ray head, or auto", "local", min_length=1
+    )
     nodes: NodesSection = rounding("how many nodes", NodesSection())
     ranks_per_node: int = rounding("ranks on each node; on CUDA one GPU each", 1, ge=1)
-    cpus_per_rank: int | Literal["auto"] = rounding("CPU threads each rank computes with", "auto")
+    cpus_per_rank: CountOrAuto = rounding("CPU threads each rank computes with", "auto")
     device: Literal["auto", "cpu", "cuda"] = rounding("what ranks compute on", "auto")
+    device_memory_gb: float | None = free("memory a rank may use, for plans; read from this machine when absent", None, gt=0)
     start_timeout_s: float | None = free("give up when nodes.min are not there by then; none waits on", None, gt=0)
     env: dict[str, str] = free("environment variables of the ranks; no secrets", {})
 
@@ -59,6 +62,9 @@ class TrackingSection(Section):
 class RunFields(Section):
     """The keys at the top of a config."""
 
-    name: str = free("the run directory is <root>/<name>", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    name: str = free(
+        "the run directory is <root>/<name>; at most 100 of A-Z a-z 0-9 . _ -",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+    )
     root: str = free("folder of run directories; all nodes must see it alike", "runs")
     seed: int = identity("key of every random number of the run", 0, ge=0, lt=2**63)

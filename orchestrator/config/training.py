@@ -2,14 +2,16 @@
 
 from typing import Literal
 
-from orchestrator.config.marks import Section, free, identity, rounding
+from orchestrator.config.marks import CountOrAuto, Section, free, identity, rounding
 
 
 class OptimSection(Section):
     name: Literal["adamw", "sgd"] = identity("the optimizer", "adamw")
     lr: float = identity("peak learning rate", 3e-4, gt=0)
-    weight_decay: float = identity("decoupled decay (adamw) or L2 (sgd) of weights with two or more dimensions", 0.0, ge=0)
-    betas: tuple[float, float] = identity("adamw: decay of the two moments", (0.9, 0.95))
+    weight_decay: float = identity(
+        "decoupled decay (adamw) or L2 (sgd) of weights with two or more dimensions", 0.0, ge=0
+    )
+    betas: tuple[float, float] = identity("adamw: decay of the two moments", (0.9, 0.95), strict=False)
     eps: float = identity("adamw: term added to the denominator", 1e-8, gt=0)
     momentum: float = identity("sgd: momentum", 0.0, ge=0, lt=1)
 
@@ -23,8 +25,10 @@ class ScheduleSection(Section):
 class TrainSection(Section):
     steps: int = identity("optimizer updates in the whole run", ge=1)
     global_batch: int = identity("samples in one step over all ranks", ge=1)
-    micro_batch: int | Literal["auto"] = rounding("samples a rank computes at once", "auto")
-    precision: Literal["fp32", "bf16", "fp16"] = identity("arithmetic of forward and backward; fp16 on CUDA only", "bf16")
+    micro_batch: CountOrAuto = rounding("samples a rank computes at once", "auto")
+    precision: Literal["fp32", "bf16", "fp16"] = identity(
+        "arithmetic of forward and backward; fp16 on CUDA only", "bf16"
+    )
     clip_norm: float | None = identity("largest global gradient norm", None, gt=0)
     deterministic: bool = rounding("CUDA: deterministic kernels, slower", False)
     log_every: int = free("steps between rows shown on the screen", 1, ge=1)

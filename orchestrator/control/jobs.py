@@ -26,10 +26,8 @@ class RankJob:
     run: RunHandle
     generation: int
     world: World
-    device: str
     micro_batch: int
     accumulation: int
-    threads: int
     store_host: str
     store_port: int
     timeout_s: float

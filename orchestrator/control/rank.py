@@ -37,6 +37,7 @@ class Rank:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         from orchestrator.train.engine import warm
 
+        self._device = device
         warm(device, threads)
 
     def hello(self) -> int:
@@ -66,14 +67,14 @@ class Rank:
         run_dir = RunDir(job.run.path)
         timeout = timedelta(seconds=job.timeout_s)
         store = TCPStore(job.store_host, job.store_port, is_master=False, timeout=timeout, wait_for_workers=False)
-        join_world(job.world, job.device, PrefixStore(f"g{job.generation}", store), job.timeout_s)
+        join_world(job.world, self._device, PrefixStore(f"g{job.generation}", store), job.timeout_s)
         outcome = train(
             TrainJob(
                 config=load_config(run_dir.config).config,
                 manifest=Manifest.load(run_dir.manifest),
                 world=job.world,
                 generation=job.generation,
-                device=job.device,
+                device=self._device,
                 micro_batch=job.micro_batch,
                 accumulation=job.accumulation,
                 checkpoints=run_dir.checkpoints,

@@ -46,7 +46,8 @@ def permute(i: ArrayLike, n: ArrayLike, k: ArrayLike, rounds: int = 6) -> NDArra
     out = np.array(i, dtype=U64, ndmin=1)
     sizes = np.broadcast_to(np.asarray(n, U64), out.shape)
     keys = np.broadcast_to(np.asarray(k, U64), out.shape)
-    bits = np.ceil(np.log2(np.maximum(sizes, U64(2)).astype(np.float64))).astype(np.int64)
+    # Bits of the largest place, by exponent and not by log2, whose last bit differs between machines.
+    bits = np.frexp((np.maximum(sizes, U64(2)) - U64(1)).astype(np.float64))[1]
     half = np.maximum(1, (bits + 1) // 2).astype(U64)
     mask = (U64(1) << half) - U64(1)
     todo = np.arange(out.size)

@@ -18,7 +18,7 @@ class Span(NamedTuple):
     ordinal: int
     place: int
     first: int
-    count: int
+    count: int  # type: ignore[assignment]  # a field, not the tuple's method
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

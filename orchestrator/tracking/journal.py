@@ -48,7 +48,9 @@ class Journal:
     def append(self, event: str, **fields: Any) -> None:
         """Write one event to disk before its consequences happen."""
         if generation_file(self._events, self.generation + 1).exists():
-            raise Superseded(f"generation {self.generation + 1} has been claimed by another controller", where=str(self._events))
+            raise Superseded(
+                f"generation {self.generation + 1} has been claimed by another controller", where=str(self._events)
+            )
         self._lines.append([_event(self._clock, event, **fields)], durable=True)
 
 

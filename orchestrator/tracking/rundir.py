@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.core.clock import Clock
 from orchestrator.core.errors import BadInput
+from orchestrator.core.keyed import text_key
 from orchestrator.core.words import ExitCode, RunState
 from orchestrator.storage.publish import publish_bytes, publish_json, read_json
 from orchestrator.tracking.journal import Event, read_events
@@ -29,6 +30,11 @@ _STATE_AFTER = {
 @dataclass(frozen=True, slots=True)
 class RunDir:
     path: Path
+
+    @property
+    def key(self) -> str:
+        """Names the run among all runs of a cluster: runs of one name in two roots are two."""
+        return f"{self.path.name}-{text_key(str(self.path)):016x}"
 
     @property
     def config(self) -> Path:

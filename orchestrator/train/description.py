@@ -54,8 +54,8 @@ class ModelDescription:
     def flops_per_token(self, seq_len: int) -> int:
         """Estimate of forward and backward: 6 a matrix parameter, 12 a layer, hidden unit and token attended to.
 
-        Looking up an embedding multiplies nothing, so an untied one does not count. Experts that a token does not visit do
-        count: for mixtures of experts this is an upper bound."""
+        Looking up an embedding multiplies nothing, so an untied one does not count. Experts that a token does not
+        visit do count: for mixtures of experts this is an upper bound."""
         matrices = sum(tensor.numel for tensor in self.tensors if tensor.kind != "buffer" and len(tensor.shape) > 1)
         looked_up = 0 if self.tied else self.vocab_size * self.hidden_size
         return 6 * (matrices - looked_up) + 12 * self.layers * self.hidden_size * seq_len

@@ -1,7 +1,7 @@
 """From the config's model section to a causal language model of transformers: check the keys, build, describe.
 
-Building allocates on whatever device context it is called under (meta, zero.Init) and initialises nothing: values always
-come from a FragmentSource (weights.py, or a checkpoint)."""
+Building allocates on whatever device context it is called under (meta, zero.Init) and initialises nothing: values
+always come from a FragmentSource (weights.py, or a checkpoint)."""
 
 from collections.abc import Iterable
 from dataclasses import fields
@@ -20,15 +20,23 @@ from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
 from orchestrator.train.description import ModelDescription, TensorShape
 
-# All that model classes raise for keys that do not go together; anything else is a fault of ours or of transformers.
+# All that model classes raise for keys that do not go together; ConfigErrors of ours pass through.
 _BUILD_ERRORS = (
-    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
     StrictDataclassError,
-)  # fmt: skip
+    TypeError,
+    ValueError,
+)
 # Read by transformers' configs although they are no field of theirs: older names of rope_parameters.
 _OLDER_KEYS = {"rope_theta", "rope_scaling"}
 # Longhaul decides these itself: another key of the config says so.
-_OWNED_KEYS = {"dtype": "train.precision", "torch_dtype": "train.precision", "use_cache": "nothing, it is off in training"}
+_OWNED_KEYS = {"dtype": "by train.precision", "torch_dtype": "by train.precision", "use_cache": "off in training"}
 
 
 def build_model(config: RunConfig, vocab_size: int) -> nn.Module:
@@ -36,20 +44,22 @@ def build_model(config: RunConfig, vocab_size: int) -> nn.Module:
     model_config = read_model_config(config, vocab_size)
     try:
         with no_init_weights():
-            model: nn.Module = AutoModelForCausalLM.from_config(model_config, dtype=torch.float32)
+            model: Any = AutoModelForCausalLM.from_config(model_config, dtype=torch.float32)
+        model.tie_weights()
     except _BUILD_ERRORS as error:
         raise _not_buildable(config, error) from error
-    model.tie_weights()
-    return model
+    module: nn.Module = model
+    return module
 
 
 def describe_model(config: RunConfig, vocab_size: int) -> ModelDescription:
     """Build on the meta device, which takes no memory, and write down what is there."""
     with torch.device("meta"):
         model = build_model(config, vocab_size)
-    text: Any = model.config.get_text_config()
+    model_config: Any = model.config
+    text = model_config.get_text_config()
     return ModelDescription(
-        model_type=model.config.model_type,
+        model_type=model_config.model_type,
         tensors=tuple(TensorShape(name, tuple(tensor.shape), _kind(tensor)) for name, tensor in own_tensors(model)),
         tied=tied_names(model),
         layers=text.num_hidden_layers,
@@ -84,17 +94,23 @@ def read_model_config(config: RunConfig, vocab_size: int) -> Any:
             _check_model_type(model_type, "model.transformers.model_type")
             _check_keys(model_type, keys)
             model_config = AutoConfig.for_model(model_type, **keys)
+        text = model_config.get_text_config()
     except _BUILD_ERRORS as error:
         raise _not_buildable(config, error) from error
-    text = model_config.get_text_config()
     if section.transformers is not None and "vocab_size" not in section.transformers:
         text.vocab_size = vocab_size
     model_config.use_cache = text.use_cache = False
-    _check_sizes(text, vocab_size, config.task.seq_len, "model.transformers" if section.transformers else "model.pretrained")
+    where = "model.transformers" if section.transformers else "model.pretrained"
+    _check_sizes(text, vocab_size, config.task.seq_len, where)
     return model_config
 
 
 def _check_sizes(text: Any, vocab_size: int, seq_len: int, where: str) -> None:
+    untold = [key for key in ("vocab_size", "hidden_size", "num_hidden_layers") if getattr(text, key, None) is None]
+    if untold:
+        raise ConfigError(
+            f"a {text.model_type} config does not tell its {', '.join(untold)}; not supported", where=where
+        )
     if text.vocab_size < vocab_size:
         raise ConfigError(
             f"the model has {text.vocab_size} vocabulary entries, the tokenizer {vocab_size}",
@@ -110,9 +126,7 @@ def _check_sizes(text: Any, vocab_size: int, seq_len: int, where: str) -> None:
         )
     heads, key_heads = getattr(text, "num_attention_heads", None), getattr(text, "num_key_value_heads", None)
     if isinstance(heads, int) and isinstance(key_heads, int) and key_heads and heads % key_heads:
-        raise ConfigError(
-            f"num_attention_heads {heads} is not a multiple of num_key_value_heads {key_heads}", where=where
-        )
+        raise ConfigError(f"num_attention_heads {heads} is no multiple of num_key_value_heads {key_heads}", where=where)
 
 
 def _check_model_type(model_type: Any, where: str) -> None:
@@ -126,10 +140,9 @@ def _check_keys(model_type: str, keys: dict[str, Any]) -> None:
     known = {field.name for field in fields(config_class)} | set(config_class.attribute_map)
     if "rope_parameters" in known:
         known |= _OLDER_KEYS
-    problems = [
-        f"{key} is no key of a {model_type} config{_nearest(key, known)}" for key in keys if key not in known | _OWNED_KEYS.keys()
-    ]
-    problems += [f"{key} is decided elsewhere: {owner}" for key, owner in _OWNED_KEYS.items() if key in keys]
+    problems = [f"{key} is decided elsewhere ({owner})" for key, owner in _OWNED_KEYS.items() if key in keys]
+    unknown = [key for key in keys if key not in known and key not in _OWNED_KEYS]
+    problems += [f"{key} is no key of a {model_type} config{_nearest(key, known)}" for key in unknown]
     if problems:
         raise ConfigError("; ".join(problems), where="model.transformers")
 

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step; the loop sets it before every update, so a resume needs no state."""
+"""The learning rate as a pure function of the step. The loop sets it before every update: a resume needs no state."""
 
 from collections.abc import Callable
 from math import cos, pi
@@ -9,7 +9,7 @@ from orchestrator.config.training import ScheduleSection
 def learning_rate(schedule: ScheduleSection, peak: float, step: int, steps: int) -> float:
     """The rate of the update that turns step `step` (from 0) into the next one, of `steps` in the run.
 
-    Warm-up rises from zero in equal strides: the first update already moves, update number `warmup_steps` has the peak."""
+    Warm-up rises from zero in equal strides: step 0 already moves, step `warmup_steps` has the peak."""
     if step < schedule.warmup_steps:
         return peak * (step + 1) / (schedule.warmup_steps + 1)
     after = max(1, steps - 1 - schedule.warmup_steps)

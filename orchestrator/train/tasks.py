@@ -1,7 +1,7 @@
 """What is learned: from a batch's arrays to the model's inputs, and from its outputs to a sum of losses.
 
-A task returns sums, never means: the loop divides by the weight of the whole global batch, so that any slicing over ranks
-and micro-batches gives the same gradient."""
+A task returns sums, never means: the loop divides by the weight of the whole global batch, so that any slicing over
+ranks and micro-batches gives the same gradient."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol

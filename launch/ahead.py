@@ -1,0 +1,31 @@
+"""`longhaul index` and `longhaul prepare`: data work ahead of a run, on the same Ray a run would use."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch.cluster import reached_cluster
+from launch.run import with_absolute_paths
+from launch.screen import Screen
+from orchestrator.config.load import load_config
+
+
+def index_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], screen: Screen) -> None:
+    config = with_absolute_paths(load_config(path, overlays, sets).config)
+    with reached_cluster(config, Path(config.root) / config.name), screen.preparing() as progress:
+        from orchestrator.control.fleet import run_all
+        from orchestrator.prepare.prepare import index_all
+
+        shards, samples = index_all(config, run_all, progress)
+    screen.say(f"{shards} shards with {samples} samples are indexed in {config.data.work}")
+
+
+def prepare_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], screen: Screen) -> None:
+    config = with_absolute_paths(load_config(path, overlays, sets).config)
+    with reached_cluster(config, Path(config.root) / config.name), screen.preparing() as progress:
+        from orchestrator.control.fleet import run_all
+        from orchestrator.prepare.prepare import prepare
+
+        manifest = prepare(config, run_all, progress)
+    totals = {split: int(manifest.totals(split).sum()) for split in ("train", "validation", "test")}
+    shown = ", ".join(f"{count:,} {split}" for split, count in totals.items() if count)
+    screen.say(f"{len(manifest.segments)} segment(s) are prepared in {config.data.work}; tokens: {shown}")

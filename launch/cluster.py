@@ -1,0 +1,32 @@
+"""The Ray that a command works on: one of its own on this machine, or the cluster at cluster.address."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from launch.local import start_local_ray
+from orchestrator.config.run import RunConfig
+
+
+@contextmanager
+def reached_cluster(config: RunConfig, run: Path) -> Iterator[str]:
+    """Connected to Ray inside the block; yields its address. A local Ray ends afterwards, unless this process dies while
+    its run lives: then its keeper ends it with the run.
+
+    Ray is imported while the local one is starting up."""
+    if config.cluster.address != "local":
+        from orchestrator.control.connect import connected, probe_root
+
+        with connected(config.cluster.address):
+            probe_root(Path(config.root))
+            yield config.cluster.address
+        return
+    local = start_local_ray(run, config.cluster.ranks_per_node)
+    try:
+        from orchestrator.control.connect import connected
+
+        local.wait_until_up()
+        with connected(local.address):
+            yield local.address
+    finally:
+        local.stop()

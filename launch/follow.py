@@ -1,0 +1,121 @@
+"""Following a run by reading its files: needs no connection to anything, and may die and be started again at will."""
+
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from orchestrator.core.clock import SystemClock
+from orchestrator.core.words import ExitCode, RunState
+from orchestrator.storage.lines import LineTail
+from orchestrator.tracking.journal import generation_file, generations
+from orchestrator.tracking.rundir import RunDir
+
+_POLL_S = 0.1
+_TALKATIVE = {"warming", "started", "adopted", "restarting", "checkpoint_failed", "checkpoint_damaged", "scribe_failed"}
+
+
+class Follower:
+    """Shows a run until it has ended; the first Ctrl-C asks it to stop at a checkpoint, the second one at once."""
+
+    def __init__(self, run_dir: RunDir, total_steps: int, console: Console, after_generation: int = 0) -> None:
+        self._run_dir, self._total, self._console = run_dir, total_steps, console
+        self._after = after_generation
+        self._clock = SystemClock()
+        self._metrics = LineTail(run_dir.path / "metrics.jsonl")
+        self._journals: dict[int, LineTail] = {}
+        self._interrupts = 0
+        self._shown = -1
+
+    def follow(self) -> ExitCode:
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGINT, self._on_interrupt) if in_main_thread else None
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[says]}"),
+            TimeRemainingColumn(),
+        )
+        try:
+            with Progress(*columns, console=self._console, transient=True) as progress:
+                bar = progress.add_task("starting", total=self._total, says="")
+                while not self._has_ended():
+                    self._show_events()
+                    self._show_steps(progress, bar)
+                    time.sleep(_POLL_S)
+                self._show_events()
+                self._show_steps(progress, bar)
+        finally:
+            if in_main_thread:
+                signal.signal(signal.SIGINT, before)
+        return self._close()
+
+    def _has_ended(self) -> bool:
+        view = self._run_dir.view()
+        if view.generation <= self._after:
+            return False
+        return view.state.ended or view.lost(self._clock)
+
+    def _show_events(self) -> None:
+        for generation in generations(self._run_dir.events):
+            if generation <= self._after:
+                continue
+            path = generation_file(self._run_dir.events, generation)
+            for event in self._journals.setdefault(generation, LineTail(path)).read_new():
+                if event["event"] in _TALKATIVE:
+                    self._console.print(f"[dim]{_sentence(event)}[/dim]", highlight=False)
+
+    def _show_steps(self, progress: Progress, bar: Any) -> None:
+        for row in self._metrics.read_new():
+            if "split" in row:
+                text = ", ".join(f"{key} {row[key]:.4g}" for key in ("loss", "perplexity") if key in row)
+                self._console.print(f"step {row['step']:>6}  {row['split']}: {text}", highlight=False)
+            elif "loss" in row:
+                self._show_step(progress, bar, row)
+
+    def _show_step(self, progress: Progress, bar: Any, row: dict[str, Any]) -> None:
+        done = row["step"] + 1
+        says = f"loss {row['loss']:.4f}  {row['step_s']:.2f} s/step"
+        progress.update(bar, completed=done, description="training", says=says)
+        if not self._console.is_terminal and done != self._shown and (done % 10 == 0 or done == self._total):
+            self._console.print(f"step {done:>6}/{self._total}  {says}", highlight=False)
+        self._shown = done
+
+    def _on_interrupt(self, _signal: int, _frame: FrameType | None) -> None:
+        self._interrupts += 1
+        self._run_dir.ask_to_stop(self._clock, at_once=self._interrupts > 1)
+        text = "stopping at once" if self._interrupts > 1 else "stopping after a checkpoint; Ctrl-C again stops at once"
+        self._console.print(f"\n{text}", style="yellow")
+
+    def _close(self) -> ExitCode:
+        view = self._run_dir.view()
+        name = self._run_dir.path
+        if not view.state.ended:
+            self._console.print(f"[red]the run is lost: its controller is gone[/red]; go on with `longhaul resume {name}`")
+            return ExitCode.FAILED
+        if view.state is RunState.FAILED:
+            self._console.print(f"[red]failed[/red]: {view.reason}", highlight=False, markup=True)
+        elif view.state is RunState.STOPPED:
+            at = f" at step {view.step}" if view.step is not None else ""
+            self._console.print(f"stopped{at}; go on with `longhaul resume {name}`", highlight=False)
+        return view.exit_code
+
+
+def _sentence(event: dict[str, Any]) -> str:
+    match event["event"]:
+        case "warming":
+            return f"warming ranks on {len(event['nodes'])} node(s)"
+        case "started":
+            start = f"checkpoint {event['checkpoint']}" if event["checkpoint"] else "step 0"
+            return f"{event['world_size']} rank(s) start from {start}"
+        case "adopted":
+            return "a new controller has taken over the running ranks"
+        case "restarting":
+            return f"restarting: {event['reason']}"
+        case _:
+            return f"{event['event'].replace('_', ' ')}: {event.get('reason', '')}"

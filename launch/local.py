@@ -1,0 +1,128 @@
+"""A Ray of this run's own, on this machine. A keeper process owns it: the run outlives the command that started it, and
+Ray ends with the run, or with the command while there is no run yet.
+
+Bound to the loopback address, token-protected, own ports, own temporary directory."""
+
+import argparse
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from orchestrator.core.clock import SystemClock
+from orchestrator.core.errors import ClusterError
+from orchestrator.tracking.rundir import RunDir
+
+_POLL_S = 0.1
+_START_TIMEOUT_S = 60.0
+_LONGEST_TEMP = 40  # Ray puts Unix sockets below it, whose paths are limited to 107 bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRay:
+    address: str
+    keeper: subprocess.Popen[bytes]
+    folder: Path
+
+    def wait_until_up(self) -> None:
+        host, port = self.address.split(":")
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while time.monotonic() < deadline and self.keeper.poll() is None:
+            try:
+                socket.create_connection((host, int(port)), timeout=1.0).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return
+        log = self.folder / "ray-start.log"
+        said = log.read_text(errors="replace")[-2000:] if log.exists() else ""
+        self.stop()
+        raise ClusterError(f"Ray did not start on this machine:\n{said}", where="cluster.address=local")
+
+    def stop(self) -> None:
+        """End Ray and wait until it is gone."""
+        if self.keeper.poll() is None:
+            self.keeper.terminate()
+        self.keeper.wait()
+
+
+def start_local_ray(run: Path, ranks: int) -> LocalRay:
+    """Start the keeper and return at once; Ray needs some seconds to be up."""
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), RAY_DISABLE_USAGE_STATS="1")
+    os.environ["RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"] = "1"  # ranks see all devices: masking slows NCCL
+    base = tempfile.gettempdir()
+    folder = Path(tempfile.mkdtemp(prefix="longhaul-", dir=base if len(base) <= _LONGEST_TEMP else "/tmp"))
+    port, client_port = _free_ports(2)
+    arguments = {
+        "folder": folder, "port": port, "client-port": client_port,
+        "cpus": max(os.cpu_count() or 1, ranks), "owner": os.getpid(), "run": run,
+    }  # fmt: skip
+    command = [sys.executable, "-m", "launch.local", *(f"--{key}={value}" for key, value in arguments.items())]
+    with (folder / "keeper.log").open("wb") as log:
+        keeper = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    return LocalRay(f"127.0.0.1:{port}", keeper, folder)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports: list[int] = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports
+
+
+def keep(folder: Path, port: int, client_port: int, cpus: int, owner: int, run: Path) -> None:
+    """The keeper: Ray lives while its owner or its run does."""
+    command = [
+        sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats",
+        "--node-ip-address=127.0.0.1", f"--port={port}", f"--ray-client-server-port={client_port}",
+        "--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0", "--include-dashboard=false",
+        "--include-log-monitor=false", "--no-monitor", f"--num-cpus={cpus}", f"--temp-dir={folder / 'ray'}",
+    ]  # fmt: skip
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with (folder / "ray-start.log").open("wb") as log:
+        ray = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        while ray.poll() is None and (psutil.pid_exists(owner) or _is_active(RunDir(run))):
+            time.sleep(_POLL_S)
+    finally:
+        _end_tree(ray)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_active(run: RunDir) -> bool:
+    if not run.lease.exists():
+        return False
+    view = run.view()
+    return not view.state.ended and not view.lost(SystemClock())
+
+
+def _end_tree(ray: subprocess.Popen[bytes]) -> None:
+    """Ask Ray to end, then make sure of every process it started."""
+    family = [] if ray.poll() is not None else psutil.Process(ray.pid).children(recursive=True)
+    if ray.poll() is None:
+        ray.terminate()
+    _, alive = psutil.wait_procs([psutil.Process(p.pid) for p in family if p.is_running()], timeout=5.0)
+    for process in alive:
+        process.kill()
+    if ray.poll() is None:
+        ray.kill()
+    ray.wait()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    for name in ("folder", "run"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    for name in ("port", "client-port", "cpus", "owner"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    keep(**vars(parser.parse_args()))

@@ -1,0 +1,134 @@
+"""What a run will need before anything is started: model, batch arithmetic, memory. Behind `longhaul plan`, and the check
+before every run."""
+
+import importlib.metadata
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+import xxhash
+
+from orchestrator.config.resolve import Facts, WorldPlan, resolve_world
+from orchestrator.config.run import RunConfig
+from orchestrator.core.errors import ConfigError, DoesNotFit
+from orchestrator.storage.publish import publish_json, read_json
+from orchestrator.train.description import ModelDescription
+from orchestrator.train.memory import MemoryPlan, plan_memory
+
+STAGES = (0, 1, 2, 3)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorldRow:
+    """One world size: how the batch is cut and what a rank holds at each ZeRO stage."""
+
+    nodes: int
+    plan: WorldPlan
+    memory: dict[int, MemoryPlan]
+
+
+def describe_cached(config: RunConfig, vocab_size: int) -> ModelDescription:
+    """The model's description; building it needs torch and transformers for seconds, so it is kept in the work folder."""
+    path = Path(config.data.work) / "models" / f"{_description_key(config, vocab_size)}.json"
+    if path.exists():
+        return ModelDescription.from_json(read_json(path))
+    from orchestrator.train.models import describe_model
+
+    description = describe_model(config, vocab_size)
+    publish_json(path, description.to_json())
+    return description
+
+
+def _description_key(config: RunConfig, vocab_size: int) -> str:
+    versions = {name: importlib.metadata.version(name) for name in ("longhaul", "torch", "transformers")}
+    pretrained = config.model.pretrained
+    stamp = (Path(pretrained) / "config.json").stat().st_mtime_ns if pretrained and Path(pretrained).is_dir() else 0
+    facts = [config.model.model_dump(mode="json"), config.task.model_dump(mode="json"), vocab_size, versions, stamp]
+    return xxhash.xxh3_128_hexdigest(json.dumps(facts, sort_keys=True).encode())
+
+
+def plan_worlds(
+    config: RunConfig, facts: Facts, description: ModelDescription, nodes: Sequence[int]
+) -> list[WorldRow]:
+    return [_plan_world(config, facts, description, count) for count in nodes]
+
+
+def _plan_world(config: RunConfig, facts: Facts, description: ModelDescription, nodes: int) -> WorldRow:
+    size = nodes * config.cluster.ranks_per_node
+    memory = {stage: plan_memory(config, description, size, stage) for stage in STAGES}
+    return WorldRow(nodes=nodes, plan=resolve_world(config, facts, size), memory=memory)
+
+
+def memory_of_a_rank(config: RunConfig, device: str) -> int | None:
+    """Bytes one rank may use: cluster.device_memory_gb, or read from this machine; None when nobody knows."""
+    if config.cluster.device_memory_gb is not None:
+        return int(config.cluster.device_memory_gb * 2**30)
+    if device == "cpu":
+        return int(psutil.virtual_memory().total) // config.cluster.ranks_per_node
+    return _gpu_memory()
+
+
+def _gpu_memory() -> int | None:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0)).total)
+    except pynvml.NVMLError:
+        return None  # no GPU in this machine: the cluster's may be larger or smaller
+
+
+def check_it_fits(config: RunConfig, row: WorldRow, limit: int | None) -> None:
+    """Raise DoesNotFit with the smallest change that would."""
+    need = row.memory[config.zero_stage].device_bytes
+    if limit is None or need <= limit:
+        return
+    better = [stage for stage in STAGES if stage > config.zero_stage and row.memory[stage].device_bytes <= limit]
+    remedy = (
+        f"deepspeed.zero_optimization.stage={better[0]} needs {gib(row.memory[better[0]].device_bytes)}"
+        if better
+        else "more ranks at stage 3, or deepspeed.zero_optimization.offload_optimizer={device: cpu}"
+    )
+    raise DoesNotFit(
+        f"model state alone needs {gib(need)} a rank at ZeRO stage {config.zero_stage} on {row.plan.world_size} "
+        f"rank(s), and there are {gib(limit)}",
+        where="plan",
+        remedy=remedy,
+    )
+
+
+def check_world_sizes(config: RunConfig, facts: Facts) -> None:
+    """The smallest and the largest world must both be able to cut the batch."""
+    for nodes in {config.cluster.nodes.min, config.cluster.nodes.max}:
+        resolve_world(config, facts, nodes * config.cluster.ranks_per_node)
+
+
+def as_json(rows: Sequence[WorldRow]) -> list[dict[str, object]]:
+    return [
+        {
+            "nodes": row.nodes,
+            "batch": {key: value for key, value in asdict(row.plan).items() if key != "decisions"},
+            "state_bytes_per_rank": {
+                f"stage {stage}": {"device": plan.device, "host": plan.host} for stage, plan in row.memory.items()
+            },
+        }
+        for row in rows
+    ]
+
+
+def gib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.2f} GiB"
+
+
+def planned_vocab(config: RunConfig) -> int:
+    """The vocabulary before anything is prepared: what will be trained, or what the given tokenizer has."""
+    tokens = config.prepare.tokens
+    if tokens is None:
+        raise ConfigError("there is no tokenizer to plan with", where="prepare.tokens")
+    if tokens.train_bpe is not None:
+        return tokens.train_bpe
+    from orchestrator.prepare.tokenizer import read_vocab_size
+
+    return read_vocab_size(str(tokens.tokenizer))

@@ -1,0 +1,209 @@
+"""`longhaul run` and `longhaul resume`: everything that can be checked is checked, the data is prepared, a detached
+controller is put in charge, and the run is followed by reading its files."""
+
+import importlib.metadata
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from launch.cluster import reached_cluster
+from launch.follow import Follower
+from launch.planning import as_json, check_it_fits, check_world_sizes, describe_cached, memory_of_a_rank, plan_worlds
+from launch.screen import Screen, show_summary
+from orchestrator.config.compare import check_resume, run_hash
+from orchestrator.config.load import load_config
+from orchestrator.config.resolve import Decision, Facts, resolve_run, undecide
+from orchestrator.config.run import RunConfig
+from orchestrator.config.show import dump_yaml
+from orchestrator.core.clock import SystemClock
+from orchestrator.core.errors import BadInput
+from orchestrator.core.words import ExitCode, RunState
+from orchestrator.data.manifest import Manifest
+from orchestrator.prepare.prepare import prepare
+from orchestrator.storage.publish import publish_bytes, read_json
+from orchestrator.tracking.rundir import RunDir, RunView
+
+
+def run(config_path: Path, overlays: Sequence[Path], sets: Sequence[str], screen: Screen) -> ExitCode:
+    config = with_absolute_paths(load_config(config_path, overlays, sets).config)
+    run_dir = RunDir(Path(config.root) / config.name)
+    run_dir.refuse_if_taken()
+    check_root(Path(config.root))
+    return _drive(config, run_dir, screen, earlier=None)
+
+
+def resume(name: str, root: Path, overlays: Sequence[Path], sets: Sequence[str], screen: Screen) -> ExitCode:
+    """Go on with a run, on the same or another world; attach to it when it lives."""
+    run_dir = find_run(name, root)
+    stored = load_config(run_dir.config).config
+    view = run_dir.view()
+    if view.state is RunState.DONE:
+        screen.say(f"{run_dir.path.name} is done: {stored.train.steps} of {stored.train.steps} steps")
+        return ExitCode.DONE
+    if _is_held(view):
+        if sets or overlays:
+            raise BadInput("the run is alive", where=str(run_dir.path), remedy="stop it before changing its config")
+        code = _follow(run_dir, stored, screen, after_generation=view.generation - 1)
+        view = run_dir.view()
+        if view.state.ended:
+            return code
+    decided = [Decision(**decision) for decision in read_json(run_dir.plan)["decisions"]]
+    base = undecide(stored, decided)
+    config = with_absolute_paths(_overlaid(base, run_dir, overlays, sets))
+    check_resume(base, config)
+    return _drive(config, run_dir, screen, earlier=view)
+
+
+def find_run(name: str, root: Path) -> RunDir:
+    """A run by path, or by name below `root`."""
+    for path in (Path(name), root / name):
+        if (path / "config.yaml").is_file():
+            return RunDir(path.absolute())
+    known = sorted(path.parent.name for path in root.glob("*/config.yaml"))
+    remedy = f"runs in {root}: {', '.join(known)}" if known else f"there are no runs in {root}; --root names another folder"
+    raise BadInput("no such run", where=name, remedy=remedy)
+
+
+def _drive(config: RunConfig, run_dir: RunDir, screen: Screen, earlier: RunView | None) -> ExitCode:
+    """Start or join Ray, prepare, plan, put a controller in charge, follow."""
+    with reached_cluster(config, run_dir.path) as address:
+        from orchestrator.control.controller import Charge, start_controller
+        from orchestrator.control.fleet import run_all
+        from orchestrator.control.jobs import RunHandle
+
+        with screen.preparing() as progress:
+            manifest = prepare(config, run_all, progress)
+        if earlier is not None:
+            manifest.check_prefix(read_json(run_dir.manifest)["segments"])
+        facts = gather_facts(manifest)
+        config, decisions = resolve_run(config, facts)
+        plan = make_plan(config, facts, decisions, manifest)
+        after = earlier.generation if earlier is not None else 0
+        _write_run_files(run_dir, config, plan, manifest, is_new=earlier is None)
+        about = {"chain": manifest.chain_id, "longhaul": importlib.metadata.version("longhaul"), "hash": plan["hash"]}
+        handle = RunHandle(path=run_dir.path, key=run_dir.key)
+        start_controller(Charge(run=handle, address=address, facts=facts, about=about, after_generation=after))
+        return _follow(run_dir, config, screen, after_generation=after)
+
+
+def _follow(run_dir: RunDir, config: RunConfig, screen: Screen, after_generation: int) -> ExitCode:
+    started = time.monotonic()
+    code = Follower(run_dir, config.train.steps, screen.console, after_generation).follow()
+    if code is ExitCode.DONE:
+        show_summary(screen.console, run_dir, config, time.monotonic() - started)
+    return code
+
+
+def _write_run_files(run_dir: RunDir, config: RunConfig, plan: dict[str, Any], manifest: Manifest, is_new: bool) -> None:
+    files = {
+        "config.yaml": dump_yaml(config).encode(),
+        "plan.json": (json.dumps(plan, indent=1) + "\n").encode(),
+        "manifest.json": manifest.to_bytes(),
+    }
+    if is_new:
+        run_dir.create(files)
+        return
+    run_dir.forget_requests()
+    for name, data in files.items():
+        publish_bytes(run_dir.path / name, data)
+
+
+def make_plan(config: RunConfig, facts: Facts, decisions: Sequence[Decision], manifest: Manifest) -> dict[str, Any]:
+    """plan.json: every decision with its reason, and what the chosen worlds need. Raises DoesNotFit."""
+    if manifest.tokenizer is None:
+        raise BadInput("the prepared data has no tokens", where="prepare.tokens")
+    check_world_sizes(config, facts)
+    description = describe_cached(config, manifest.tokenizer.vocab_size)
+    nodes = sorted({config.cluster.nodes.min, config.cluster.nodes.max})
+    rows = plan_worlds(config, facts, description, nodes)
+    check_it_fits(config, rows[0], memory_of_a_rank(config, config.cluster.device))
+    worlds = [decision for row in rows for decision in row.plan.decisions]
+    return {
+        "format": 1,
+        "hash": run_hash(config),
+        "decisions": [asdict(decision) for decision in (*decisions, *worlds)],
+        "facts": asdict(facts),
+        "parameters": description.num_parameters,
+        "worlds": as_json(rows),
+    }
+
+
+def gather_facts(manifest: Manifest) -> Facts:
+    """What the decisions depend on, from the connected cluster, the data and the environment."""
+    from orchestrator.control.connect import alive_nodes
+
+    nodes = alive_nodes()
+    device = "cuda" if any(node.gpus for node in nodes) else "cpu"
+    offering = [node for node in nodes if node.gpus] if device == "cuda" else nodes
+    return Facts(
+        device=device,
+        cpus_per_node=min(node.cpus for node in offering),
+        smallest_unit_shards=_shards_of_a_unit(manifest),
+        wandb_key=has_wandb_key(),
+    )
+
+
+def _shards_of_a_unit(manifest: Manifest) -> int:
+    """Shards in the first unit of the source that has most there; a small source cut thinner costs little."""
+    return max(int(manifest.segments_of(source)[0].size) for source in range(len(manifest.source_names)))
+
+
+def has_wandb_key() -> bool:
+    """An API key in the environment or in the netrc file of the person, where `wandb login` puts it."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    return netrc.is_file() and "wandb" in netrc.read_text(errors="replace")
+
+
+def check_root(root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe = root / f".probe-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise BadInput(f"cannot be written to: {error.strerror}", where=f"root={root}", remedy="choose another root") from error
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """Ray's processes run in other folders: what is relative here must be written out."""
+    data = config.data
+    sources = [source.model_copy(update={"path": _absolute(source.path), "name": source.label}) for source in data.train]
+    tokens = config.prepare.tokens
+    if tokens is not None and tokens.tokenizer is not None:
+        tokens = tokens.model_copy(update={"tokenizer": _absolute(tokens.tokenizer)})
+    model = config.model
+    if model.pretrained is not None:
+        model = model.model_copy(update={"pretrained": _absolute(model.pretrained)})
+    return config.model_copy(
+        update={
+            "root": _absolute(config.root),
+            "data": data.model_copy(update={"train": sources, "work": _absolute(data.work)}),
+            "prepare": config.prepare.model_copy(update={"tokens": tokens}),
+            "model": model,
+        }
+    )
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).expanduser().absolute())
+
+
+def _overlaid(config: RunConfig, run_dir: RunDir, overlays: Sequence[Path], sets: Sequence[str]) -> RunConfig:
+    """The run's own config with overlays and `a.b=c` on top."""
+    base = run_dir.path / ".resume.yaml"
+    publish_bytes(base, dump_yaml(config).encode())
+    try:
+        return load_config(base, overlays, sets).config
+    finally:
+        base.unlink()
+
+
+def _is_held(view: RunView) -> bool:
+    """A controller lives on this host, or renewed its lease a moment ago elsewhere, and the run has not ended."""
+    return not view.state.ended and view.lease is not None and not view.lease.lapsed(SystemClock())

@@ -1,0 +1,69 @@
+"""What people see: one console, progress while data is prepared, the closing summary."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from orchestrator.config.run import RunConfig
+from orchestrator.storage.lines import read_lines
+from orchestrator.tracking.rows import read_evaluations, read_metrics
+from orchestrator.tracking.rundir import RunDir
+
+Report = Callable[[str, int, int], None]  # what, done, of how many
+
+
+class Screen:
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console()
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False)
+
+    @contextmanager
+    def preparing(self) -> Iterator[Report]:
+        """A bar for each stage of preparing; nothing is shown when all is prepared already."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            bars: dict[str, int] = {}
+
+            def report(what: str, done: int, total: int) -> None:
+                if what not in bars:
+                    bars[what] = progress.add_task(what, total=total)
+                progress.update(bars[what], completed=done, total=total)  # type: ignore[arg-type]
+                if done == total and not self.console.is_terminal:
+                    self.console.print(f"{what}: {total}", highlight=False)
+
+            yield report
+
+
+def show_summary(console: Console, run_dir: RunDir, config: RunConfig, seconds: float) -> None:
+    """The closing words of a finished run."""
+    rows = read_metrics(run_dir.path)
+    evaluations = [row for row in read_evaluations(run_dir.path) if row["split"] == "validation"]
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("run", str(run_dir.path))
+    table.add_row("steps", f"{len(rows)} on {rows[-1]['world_size']} rank(s), in {seconds:.0f} s")
+    table.add_row("training loss", f"{rows[0]['loss']:.4f} -> {rows[-1]['loss']:.4f}")
+    if evaluations:
+        first, last = evaluations[0], evaluations[-1]
+        table.add_row("validation perplexity", f"{first['perplexity']:.1f} -> {last['perplexity']:.1f}")
+    tokens, busy = sum(row.get("tokens", 0) for row in rows), sum(row["step_s"] for row in rows)
+    table.add_row("tokens", f"{tokens:,} ({tokens / busy:,.0f} per second)")
+    waited = sum(row["data_wait_s"] for row in rows)
+    table.add_row("data wait", f"{100 * waited / busy:.2f} % of step time")
+    table.add_row("checkpoints", ", ".join(sorted(path.name for path in run_dir.checkpoints.iterdir())))
+    table.add_row("W&B", _wandb_line(run_dir, config))
+    table.add_row("proof", f"longhaul verify {run_dir.path}")
+    console.print(table, highlight=False)
+
+
+def _wandb_line(run_dir: RunDir, config: RunConfig) -> str:
+    mode = config.tracking.wandb.mode
+    if mode == "offline":
+        return f"offline; send it by `wandb sync {run_dir.path / 'wandb'}/offline-run-*`"
+    notes = [row["text"] for row in read_lines(run_dir.path / "metrics.jsonl") if row.get("kind") == "note"]
+    urls = [text for text in notes if "http" in text]
+    return urls[-1] if urls else mode

@@ -1,0 +1,133 @@
+"""The durable format, version 1: names of files, what they say, and the checksums that tie them together.
+
+    checkpoints/step-NNNNNNNN-gNNNN/
+      rank-NNNNN.safetensors   the fragments one rank held; a tensor's key is name/state/start
+      rank-NNNNN.json          size and checksum of that file, and where each fragment lies in it
+      manifest.json            what the checkpoint is of, and the checksum of every rank's record
+      COMMIT                   checksum of manifest.json; the only thing that makes a folder a checkpoint
+
+Written by writer.py, read by reader.py, thrown away by keep.py."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import xxhash
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+COMMIT = "COMMIT"
+CHUNK_BYTES = 8 * 2**20
+
+DTYPES = {  # torch's name and the one safetensors has for it
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+_FOLDER = re.compile(r"step-(\d{8,})-g(\d{4,})")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointFacts:
+    """What a checkpoint says about its run, beside the state itself. The same on every rank."""
+
+    zero_stage: int
+    config_hash: str  # of the identity keys
+    chain: tuple[str, ...]  # ids of the data segments the run uses
+    skips: tuple[dict[str, Any], ...] = ()  # holes and voided batches until this step
+    wandb_run_id: str | None = None
+    validation_loss: float | None = None
+
+
+class Placed(NamedTuple):
+    """Where a fragment lies: `numel` elements from byte `begin` of a rank's file on."""
+
+    name: str
+    state: str
+    start: int
+    numel: int
+    dtype: str
+    begin: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankRecord:
+    """What rank-NNNNN.json says."""
+
+    file: str
+    size_bytes: int
+    xxh3_128: str
+    scalars: dict[str, dict[str, float]] = field(default_factory=dict)
+    fragments: tuple[Placed, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        fields = {"file": self.file, "size_bytes": self.size_bytes, "xxh3_128": self.xxh3_128, "scalars": self.scalars}
+        return to_bytes({"format": FORMAT, **fields, "fragments": [placed._asdict() for placed in self.fragments]})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "RankRecord":
+        fields: dict[str, Any] = json.loads(data)
+        del fields["format"]
+        return cls(**fields | {"fragments": tuple(Placed(**placed) for placed in fields["fragments"])})
+
+
+def checkpoint_name(step: int, generation: int) -> str:
+    return f"step-{step:08d}-g{generation:04d}"
+
+
+def parse_name(name: str) -> tuple[int, int] | None:
+    """Step and generation of a checkpoint's folder; None when it is something else."""
+    match = _FOLDER.fullmatch(name)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def data_name(rank: int) -> str:
+    return f"rank-{rank:05d}.safetensors"
+
+
+def record_name(rank: int) -> str:
+    return f"rank-{rank:05d}.json"
+
+
+def tensor_key(name: str, state: str, start: int) -> str:
+    return f"{name}/{state}/{start}"
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def to_bytes(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def digest(data: bytes) -> str:
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+def commit_bytes(manifest: bytes) -> bytes:
+    """COMMIT as it must be, byte by byte, so that no changed byte of it goes unseen."""
+    return to_bytes({"format": FORMAT, "manifest_xxh3_128": digest(manifest)})
+
+
+def uncommitted(folder: Path) -> list[tuple[Path, int, int]]:
+    """Folders a killed or running writer left without COMMIT, with step and generation."""
+    return [found for found in checkpoint_folders(folder) if not (found[0] / COMMIT).exists()]
+
+
+def checkpoint_folders(folder: Path) -> list[tuple[Path, int, int]]:
+    """Every folder with a checkpoint's name, oldest step first."""
+    if not folder.is_dir():
+        return []
+    named = ((path, parse_name(path.name)) for path in folder.iterdir())
+    return sorted(((path, *parts) for path, parts in named if parts), key=lambda found: found[1:])

@@ -1,0 +1,277 @@
+"""The controller of one run: a detached actor that observes, decides (control/policy.py) and acts.
+
+It alone appends to the journal, and writes each decision down before acting on it. When it dies, Ray starts it again: it
+claims the next generation and adopts the ranks that are still running."""
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import ray
+
+from orchestrator.checkpoint.reader import newest_sound
+from orchestrator.config.load import load_config
+from orchestrator.config.resolve import Facts, WorldPlan, resolve_world
+from orchestrator.config.run import RunConfig
+from orchestrator.control.gang import Gang
+from orchestrator.control.group import Groups, remove_leftover_groups, why_waiting
+from orchestrator.control.jobs import NodeReport, RunHandle
+from orchestrator.control.policy import (
+    Begin,
+    Decision,
+    Finish,
+    Limits,
+    Phase,
+    Restart,
+    Say,
+    Seen,
+    StartNodes,
+    State,
+    StopWish,
+    decide,
+)
+from orchestrator.control.scribe import ScribeActor
+from orchestrator.core.clock import SystemClock
+from orchestrator.core.errors import Superseded
+from orchestrator.core.news import CheckpointNews
+from orchestrator.core.words import ExitCode, RunState, Word
+from orchestrator.tracking.journal import Journal
+from orchestrator.tracking.lease import write_lease
+from orchestrator.tracking.rundir import RunDir, RunView
+
+log = logging.getLogger(__name__)
+TICK_S = 0.05
+LEASE_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Charge:
+    """What a controller is put in charge of: the generations after `after_generation`. `about` goes into W&B's config."""
+
+    run: RunHandle
+    address: str
+    facts: Facts
+    about: dict[str, Any]
+    after_generation: int
+
+
+class ControllerActor:
+    """The Ray actor: runs the loop in a thread, so that it answers calls meanwhile."""
+
+    def __init__(self, charge: Charge) -> None:
+        self._controller = Controller(charge)
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._controller.run()
+        except Superseded:
+            log.exception("another controller has taken over")
+        finally:
+            ray.kill(ray.get_runtime_context().current_actor)
+
+    def note(self, news: Sequence[CheckpointNews]) -> None:
+        self._controller.note(news)
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+class Controller:
+    def __init__(self, charge: Charge) -> None:
+        self._charge, self._run_dir = charge, RunDir(charge.run.path)
+        self._config: RunConfig = load_config(self._run_dir.config).config
+        self._clock = SystemClock()
+        self._notes: queue.Queue[CheckpointNews] = queue.Queue()
+        self._device = self._config.cluster.device
+        cluster = self._config.cluster
+        self._limits = Limits(
+            min_nodes=cluster.nodes.min,
+            max_nodes=cluster.nodes.max,
+            ranks_per_node=cluster.ranks_per_node,
+            restart_budget=self._config.elastic.restart_budget,
+            start_timeout_s=cluster.start_timeout_s,
+        )
+        self._gang = Gang(charge.run, self._config)
+        self._groups = Groups(charge.run, self._bundle(), cluster.nodes.max)
+        self._leased = 0.0
+        self._scribe: Any = None
+
+    # observe -> decide -> act
+
+    def run(self) -> None:
+        """Take charge, then tick until the run has ended."""
+        before = self._run_dir.view()
+        if before.state.ended and before.generation > self._charge.after_generation:
+            return  # this actor came back only to find its work done
+        self._journal = Journal.claim(self._run_dir.events, self._clock, address=self._charge.address)
+        self._renew_leases()
+        self._scribe = self._start_scribe()
+        state = self._take_over(before)
+        while state.phase is not Phase.ENDED:
+            seen = self._observe(state)
+            state, decisions = decide(state, seen, self._clock.monotonic(), self._limits)
+            for decision in decisions:
+                self._act(decision, seen)
+            time.sleep(TICK_S)
+
+    def _take_over(self, before: RunView) -> State:
+        """Adopt what an earlier life of this controller left running; otherwise clear it away and begin by waiting."""
+        now = self._clock.monotonic()
+        alive = not before.state.ended and bool(before.started)
+        if alive and self._gang.adopt(before.started["node_actors"]):
+            self._journal.append("adopted", node_actors=self._gang.node_actors)
+            return State(phase=Phase.RUNNING, since=now)
+        remove_leftover_groups(self._charge.run)
+        return State(phase=Phase.WAITING, since=now)
+
+    def _observe(self, state: State) -> Seen:
+        self._renew_leases()
+        self._write_notes()
+        seen = Seen(stop=self._stop_wish())
+        if state.phase is Phase.WAITING:
+            self._groups.ask()
+            ready = len(self._groups.ready())
+            timeout = self._limits.start_timeout_s
+            late = timeout is not None and self._clock.monotonic() - state.since > timeout
+            return replace(seen, ready_nodes=ready, why_waiting=why_waiting(self._bundle()) if late else "")
+        reports, lost = self._gang.beat()
+        return replace(seen, nodes=reports, expected_nodes=self._gang.size, lost=lost)
+
+    def _act(self, decision: Decision, seen: Seen) -> None:
+        match decision:
+            case StartNodes():
+                self._start_nodes()
+            case Begin():
+                self._begin(seen.nodes)
+            case Say(word):
+                self._journal.append("stopping")
+                self._gang.word = word
+            case Restart(reason):
+                self._restart(reason)
+            case Finish():
+                self._finish(decision)
+
+    # act
+
+    def _start_nodes(self) -> None:
+        nodes = self._groups.ready()[: self._limits.max_nodes]
+        self._groups.keep_only(nodes)
+        self._journal.append("warming", nodes=[node.node_id for node in nodes])
+        threads = self._world_plan(len(nodes)).cpus_per_rank
+        self._gang.start_nodes(self._journal.generation, nodes, self._device, threads)
+
+    def _begin(self, nodes: Sequence[NodeReport]) -> None:
+        start, damaged = newest_sound(self._run_dir.checkpoints)
+        for problem in damaged:
+            self._journal.append("checkpoint_damaged", reason=str(problem))
+        plan = self._world_plan(len(nodes))
+        ranks = [{"node": node.host, "pid": rank.pid} for node in nodes for rank in node.ranks]
+        self._journal.append(
+            "started",
+            world_size=plan.world_size,
+            checkpoint=start.name if start else None,
+            plan=asdict(plan),
+            node_actors=self._gang.node_actors,
+            node_pids=[node.pid for node in nodes],
+            ranks=ranks,
+        )
+        self._gang.begin(self._journal.generation, plan, start, _COLLECTIVE_TIMEOUT_S)
+
+    def _restart(self, reason: str) -> None:
+        """A generation has failed: the next one starts from the newest sound checkpoint."""
+        self._journal.append("restarting", reason=reason)
+        self._gang.end()
+        self._groups.give_back_all()
+        self._journal = Journal.claim(self._run_dir.events, self._clock, address=self._charge.address)
+        self._scribe.annotate.remote(f"restart as generation {self._journal.generation}: {reason.splitlines()[0]}")
+
+    def _finish(self, finish: Finish) -> None:
+        """News first, then the journal's last word, then the machines."""
+        try:
+            ray.get(self._scribe.finish.remote(finish.state, finish.exit_code), timeout=_SCRIBE_FINISH_S)
+        except ray.exceptions.RayError as error:
+            self._journal.append("scribe_failed", reason=str(error).splitlines()[0])
+        self._write_notes()
+        fields = {} if finish.step is None else {"step": finish.step}
+        self._journal.append(finish.state.value, exit_code=int(finish.exit_code), reason=finish.reason, **fields)
+        self._gang.end()
+        self._groups.give_back_all()
+        ray.kill(self._scribe)
+
+    # helpers of both
+
+    def note(self, news: Sequence[CheckpointNews]) -> None:
+        for one in news:
+            self._notes.put(one)
+
+    def _write_notes(self) -> None:
+        while not self._notes.empty():
+            note = self._notes.get()
+            event = "checkpoint_failed" if note.problem else "checkpoint"
+            self._journal.append(
+                event, step=note.step, folder=note.folder, seconds=round(note.seconds, 3),
+                size_bytes=note.size_bytes, **({"reason": note.problem} if note.problem else {}),
+            )  # fmt: skip
+
+    def _renew_leases(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._leased < LEASE_EVERY_S:
+            return
+        self._leased = now
+        write_lease(
+            self._run_dir.lease, generation=self._journal.generation, lease_s=self._config.elastic.lease_s,
+            address=self._charge.address, clock=self._clock,
+        )  # fmt: skip
+        if self._scribe is not None:
+            self._scribe.renew.remote()
+
+    def _start_scribe(self) -> Any:
+        return (
+            ray.remote(ScribeActor)
+            .options(
+                name=self._charge.run.actor_name("scribe"), namespace=self._charge.run.namespace, lifetime="detached",
+                get_if_exists=True, num_cpus=0, max_restarts=-1, max_task_retries=-1,
+            )  # fmt: skip
+            .remote(self._charge.run.path, self._charge.about, self._config.elastic.lease_s)
+        )
+
+    def _stop_wish(self) -> StopWish:
+        request = self._run_dir.asked_to_stop()
+        if request is None:
+            return StopWish.NONE
+        return StopWish.AT_ONCE if request["at_once"] else StopWish.AT_BOUNDARY
+
+    def _world_plan(self, nodes: int) -> WorldPlan:
+        return resolve_world(self._config, self._charge.facts, nodes * self._config.cluster.ranks_per_node)
+
+    def _bundle(self) -> dict[str, float]:
+        """What one node must offer."""
+        cluster = self._config.cluster
+        threads = resolve_world(self._config, self._charge.facts, cluster.ranks_per_node).cpus_per_rank
+        bundle = {"CPU": float(cluster.ranks_per_node * threads)}
+        if cluster.device == "cuda":
+            bundle["GPU"] = float(cluster.ranks_per_node)
+        return bundle
+
+
+_COLLECTIVE_TIMEOUT_S = 600.0
+_SCRIBE_FINISH_S = 60.0
+
+
+def start_controller(charge: Charge) -> None:
+    """Put a detached controller in charge; it outlives this process."""
+    controller = (
+        ray.remote(ControllerActor)
+        .options(
+            name=charge.run.actor_name("controller"), namespace=charge.run.namespace, lifetime="detached",
+            num_cpus=0, max_restarts=-1, max_task_retries=-1,
+        )  # fmt: skip
+        .remote(charge)
+    )
+    ray.get(controller.pid.remote())

@@ -1,0 +1,99 @@
+"""Makes the demo dataset: the sources and documents of this Python installation, as plain tar shards.
+
+The same installation always gives the same bytes. Built in a folder beside the target and renamed into place at the end."""
+
+import json
+import shutil
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from orchestrator.core.errors import DataError
+from orchestrator.storage.publish import flush_folder
+from orchestrator.storage.workplace import writing
+
+TEXT_BYTES = 20_000_000
+SHARD_BYTES = 900_000
+_SUFFIXES = (".py", ".rst", ".txt", ".md")
+_LEFT_OUT = {"site-packages", "dist-packages", "__pycache__"}
+_TESTS = {"test", "tests", "idle_test"}
+
+
+class _Document(NamedTuple):
+    key: str
+    path: str
+    text: bytes
+
+
+def make_text_demo(folder: Path) -> None:
+    """Pack about 20 MB of text into shards of about 1 MB in `folder`; does nothing when `folder` is there."""
+    folder = folder.expanduser().absolute()
+    if folder.exists():
+        return
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+        try:
+            part.chmod(0o755)
+            _write_shards(part)
+            flush_folder(part)
+            _rename_unless_there(part, folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _write_shards(folder: Path) -> None:
+    from webdataset import ShardWriter  # costs a second to import
+
+    documents = sorted(_find_documents(Path(sysconfig.get_paths()["stdlib"])))
+    if not documents:
+        raise DataError(
+            "this Python installation holds no sources to make a demo of",
+            remedy="give data.train[].path a folder of shards",
+        )
+    settings = {"encoder": False, "verbose": 0, "mtime": 0, "user": "longhaul", "group": "longhaul", "mode": 0o644}
+    with ShardWriter(f"{folder}/text-%04d.tar", maxsize=SHARD_BYTES, **settings) as writer:
+        for document in documents:
+            about = json.dumps({"path": document.path, "bytes": len(document.text)}).encode()
+            writer.write({"__key__": document.key, "txt": document.text, "json": about})
+
+
+def _find_documents(library: Path) -> Iterator[_Document]:
+    """Sources first, then as many of the tests' sources as fit; what is no UTF-8 or empty is passed over."""
+    files = [
+        file
+        for file in library.rglob("*")
+        if file.suffix in _SUFFIXES and not _LEFT_OUT & set(file.relative_to(library).parts)
+    ]
+    total = 0
+    keys: set[str] = set()
+    for file in sorted(files, key=lambda file: (bool(_TESTS & set(file.relative_to(library).parts)), file.as_posix())):
+        if total >= TEXT_BYTES or not file.is_file():
+            continue
+        text = file.read_bytes()
+        path = file.relative_to(library).as_posix()
+        key = str(Path(path).with_name(file.name.replace(".", "-")))  # a key ends at the first dot of its name
+        if text and key not in keys and _is_utf8(text):
+            keys.add(key)
+            total += len(text)
+            yield _Document(key, path, text)
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _rename_unless_there(part: Path, folder: Path) -> None:
+    """Of two makers one wins; the other's shards are the same bytes. Renaming never replaces a folder that is not empty."""
+    try:
+        part.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+    flush_folder(folder.parent)

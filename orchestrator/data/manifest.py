@@ -1,0 +1,330 @@
+"""The data as training sees it: an append-only chain of prepared segments, and what is kept of every shard.
+
+After prepare/, before order.py. `id = H(previous id, shard names, content checksums, rules, tokenizer)`, so equal ids mean
+equal samples wherever the data lies. A run's manifest.json names the prefix of the chain it uses; the tables and token
+sidecars lie in the work place (layout: storage/workplace.py) and are mapped into memory when asked for."""
+
+import json
+import mmap
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from orchestrator.core.errors import DataError
+from orchestrator.core.words import ShardRef
+from orchestrator.data.split import SPLITS
+from orchestrator.storage.publish import read_json
+from orchestrator.storage.workplace import WorkPlace, prepared_file, store_json
+
+if TYPE_CHECKING:  # costs a sixth of a second, which commands that read no table need not spend
+    import pyarrow as pa
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizerInfo:
+    """A tokenizer of the work place. `id` is the hash of its content; tokens are kept in `token_bytes` bytes each."""
+
+    path: str
+    id: str
+    vocab_size: int
+    end_id: int
+    token_bytes: int
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(f"<u{self.token_bytes}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentHead:
+    """The small JSON file that commits a segment. `tables` holds the checksum of each of its tables."""
+
+    number: int
+    id: str
+    previous: str
+    ordinals: range
+    append: range
+    source_names: list[str]
+    rules: str
+    tokenizer: TokenizerInfo
+    totals: dict[str, int]
+    bad: dict[str, int]
+    tables: dict[str, str]
+
+
+def segment_id(previous: str, names: Iterable[str], contents: Iterable[str], rules: str, tokenizer_id: str) -> str:
+    """xxh3-128 over length-prefixed parts."""
+    digest = xxhash.xxh3_128()
+    for part in [previous, rules, tokenizer_id, *(part for pair in zip(names, contents, strict=True) for part in pair)]:
+        data = part.encode()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
+
+
+def encode_head(head: SegmentHead) -> bytes:
+    value = asdict(head)
+    value["ordinals"], value["append"] = ([part.start, part.stop] for part in (head.ordinals, head.append))
+    del value["tokenizer"]["path"]  # differs between copies of a work place
+    return (json.dumps({"format": 1, **value}, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def read_head(work: WorkPlace, path: Path) -> SegmentHead:
+    value = read_json(path)
+    try:
+        del value["format"]
+        value["ordinals"], value["append"] = range(*value["ordinals"]), range(*value["append"])
+        tokenizer = value["tokenizer"]
+        value["tokenizer"] = TokenizerInfo(path=str(work.tokenizer(tokenizer["id"]) / "tokenizer.json"), **tokenizer)
+        return SegmentHead(**value)
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"is damaged: {error}", where=str(path), remedy=f"delete {path} and run longhaul prepare again"
+        ) from error
+
+
+def read_heads(work: WorkPlace, chain: str) -> list[SegmentHead]:
+    """The committed segments of a chain in order; none when there is no chain yet."""
+    heads: list[SegmentHead] = []
+    while (path := work.segment_head(chain, len(heads))).exists():
+        head = read_head(work, path)
+        previous = heads[-1] if heads else None
+        if head.previous != (previous.id if previous else "") or head.ordinals.start != (
+            previous.ordinals.stop if previous else 0
+        ):
+            raise DataError(
+                "does not follow the segment before it",
+                where=str(path),
+                remedy=f"delete {path.parent} and run longhaul prepare again",
+            )
+        heads.append(head)
+    return heads
+
+
+class Manifest:
+    """Read side of a chain's prefix. Arrays are indexed by ordinal or list a shard's kept samples in place order."""
+
+    def __init__(self, work: WorkPlace, chain: str, heads: list[SegmentHead], roots: Mapping[str, str]) -> None:
+        self.work, self.chain, self.segments, self.roots = work, chain, heads, dict(roots)
+        self._starts = np.array([head.ordinals.start for head in heads])
+        self._columns: dict[str, Ints] = {}
+        self._samples = lru_cache(maxsize=64)(self._map_samples)
+        self._tokens = lru_cache(maxsize=1024)(self._map_tokens)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.work, self.chain, self.segments, self.roots)  # maps stay behind
+
+    @classmethod
+    def of_chain(cls, work: Path, chain: str, roots: Mapping[str, str] | None = None) -> "Manifest":
+        """All that is committed. `roots` says where the raw shards of each source lie, for those who read them."""
+        place = WorkPlace.at(work)
+        heads = read_heads(place, chain)
+        if not heads:
+            raise DataError("no segment is prepared", where=str(place.chain(chain)), remedy="run longhaul prepare")
+        return cls(place, chain, heads, roots or {})
+
+    @classmethod
+    def load(cls, path: Path) -> "Manifest":
+        """A run's manifest.json."""
+        value = read_json(path)
+        place = WorkPlace.at(value["work"])
+        ids = value["segments"]
+        heads = read_heads(place, value["chain"])[: len(ids)]
+        manifest = cls(place, value["chain"], heads, value["roots"])
+        manifest.check_prefix(ids)
+        return manifest
+
+    def write(self, path: Path) -> None:
+        """A run's manifest.json: which prefix of which chain it uses."""
+        tokenizer = {key: value for key, value in asdict(self.tokenizer).items() if key != "path"}
+        counts = {
+            split: {"samples": int(self.kept(split).sum()), "tokens": int(self.totals(split).sum())} for split in SPLITS
+        }
+        value = {
+            "format": 1,
+            "work": str(self.work.root),
+            "chain": self.chain,
+            "segments": self.ids,
+            "sources": self.source_names,
+        }
+        store_json(
+            path, {**value, "roots": self.roots, "shards": self.num_shards, "counts": counts, "tokenizer": tokenizer}
+        )
+
+    @property
+    def ids(self) -> list[str]:
+        return [head.id for head in self.segments]
+
+    @property
+    def chain_id(self) -> str:
+        """The id of the last segment; it covers everything before it."""
+        return self.segments[-1].id
+
+    @property
+    def num_shards(self) -> int:
+        return self.segments[-1].ordinals.stop
+
+    @property
+    def source_names(self) -> list[str]:
+        return self.segments[0].source_names
+
+    @property
+    def tokenizer(self) -> TokenizerInfo:
+        return self.segments[0].tokenizer
+
+    def check_prefix(self, ids: list[str]) -> None:
+        """Raise unless this chain begins with the segments `ids`."""
+        for number, expected in enumerate(ids):
+            found = self.segments[number].id if number < len(self.segments) else "missing"
+            if found != expected:
+                raise DataError(
+                    f"the data is not what the run began with: segment {number} is {found}, the run used {expected}",
+                    where=str(self.work.chain(self.chain)),
+                    remedy="give the run the data, work place and prepare settings it began with (adding shards is fine), "
+                    "run longhaul prepare again if the work place was deleted, or start a new run",
+                )
+
+    def segments_of(self, source: int) -> list[Ints]:
+        """The ordinals of one source, by segment."""
+        of_source = self._column("source") == source
+        return [
+            np.flatnonzero(of_source[head.ordinals.start : head.ordinals.stop]) + head.ordinals.start
+            for head in self.segments
+        ]
+
+    def totals(self, split: str) -> Ints:
+        """Tokens of the kept samples of a split, by ordinal."""
+        return self._column(f"tokens_{split}")
+
+    def kept(self, split: str) -> Ints:
+        """Kept samples of a split, by ordinal."""
+        return self._column(f"kept_{split}")
+
+    def places(self, ordinal: int, split: str) -> Ints:
+        """Where in the shard its kept samples of a split stand."""
+        rows = self._rows(ordinal)
+        kept, of_split = rows["kept"].to_numpy(), rows["split"].to_numpy()
+        return np.flatnonzero((kept == 1) & (of_split == SPLITS.index(split)))
+
+    def lengths(self, ordinal: int, split: str) -> Ints:
+        """Tokens of each kept sample of a split."""
+        return self._pick(ordinal, split, "tokens").astype(np.int64)
+
+    def offsets(self, ordinal: int, split: str) -> Ints:
+        """Where in the token sidecar each kept sample of a split begins."""
+        return self._pick(ordinal, split, "first").astype(np.int64)
+
+    def checksums(self, ordinal: int, split: str) -> NDArray[np.uint64]:
+        """xxh3-128 of the raw bytes of each kept sample of a split: a row of two numbers each, high and low."""
+        return np.stack(
+            [self._pick(ordinal, split, "checksum_high"), self._pick(ordinal, split, "checksum_low")], axis=1
+        )
+
+    def keys(self, ordinal: int, places: Ints | None = None) -> list[str]:
+        """The keys of a shard's samples, or of those at `places`."""
+        column = self._rows(ordinal)["key"]
+        return list((column if places is None else column.take(places)).to_pylist())
+
+    def tokens(self, ordinal: int) -> NDArray[Any]:
+        """The shard's tokens, mapped into memory."""
+        return self._tokens(ordinal)
+
+    def check_tokens(self, ordinal: int) -> None:
+        """Raise unless the token sidecar has the bytes that were written."""
+        if (
+            xxhash.xxh3_128_hexdigest(self.tokens(ordinal).tobytes())
+            != self._shards["tokens_checksum"][ordinal].as_py()
+        ):
+            raise self._damaged(self.tokens_path(ordinal), "its checksum differs")
+
+    def tokens_path(self, ordinal: int) -> Path:
+        folder = self.work.prepared(self.segments[0].rules, self.tokenizer.id)
+        return prepared_file(folder, self.shard_name(ordinal), self._shards["content"][ordinal].as_py(), ".tokens")
+
+    def shard_name(self, ordinal: int) -> str:
+        return str(self._shards["name"][ordinal].as_py())
+
+    def shard_names(self) -> list[str]:
+        return list(self._shards["name"].to_pylist())
+
+    def contents(self) -> list[str]:
+        """Content checksums of the shards, by ordinal."""
+        return list(self._shards["content"].to_pylist())
+
+    def shard(self, ordinal: int) -> ShardRef:
+        """The raw shard, where this copy of the data has it."""
+        name = self.shard_name(ordinal)
+        source = int(self._column("source")[ordinal])
+        label = self.source_names[source]
+        url = f"{self.roots[label]}/{name.removeprefix(f'{label}/')}"
+        try:
+            size = Path(url).stat().st_size
+        except OSError as error:
+            raise DataError(
+                f"shard {name} cannot be read: {error.strerror}", where=url, remedy="put the shard back"
+            ) from error
+        return ShardRef(ordinal=ordinal, source=source, name=name, url=url, size_bytes=size)
+
+    @cached_property
+    def _shards(self) -> "pa.Table":
+        import pyarrow as pa
+
+        return pa.concat_tables([self._map("shards", head) for head in self.segments]).combine_chunks()
+
+    @cached_property
+    def _first_rows(self) -> Ints:
+        """Row of each shard's first sample in its segment's table."""
+        counts = self._column("samples")
+        before = np.cumsum(counts) - counts
+        for head in self.segments:
+            before[head.ordinals.start : head.ordinals.stop] -= before[head.ordinals.start]
+        return before
+
+    def _column(self, name: str) -> Ints:
+        if name not in self._columns:
+            self._columns[name] = np.asarray(self._shards[name].to_numpy(), dtype=np.int64)
+        return self._columns[name]
+
+    def _rows(self, ordinal: int) -> "pa.Table":
+        """The samples of one shard."""
+        number = int(np.searchsorted(self._starts, ordinal, side="right")) - 1
+        return self._samples(number).slice(int(self._first_rows[ordinal]), int(self._column("samples")[ordinal]))
+
+    def _pick(self, ordinal: int, split: str, column: str) -> NDArray[Any]:
+        picked: NDArray[Any] = self._rows(ordinal)[column].to_numpy()[self.places(ordinal, split)]
+        return picked
+
+    def _map(self, table: str, head: SegmentHead) -> "pa.Table":
+        from orchestrator.storage.tables import map_table
+
+        path = self.work.segment_table(self.chain, head.number, table)
+        lost = f"delete {path if table != 'shards' else path.parent} and run longhaul prepare again"
+        return map_table(path, checksum=head.tables[table], remedy=lost)[0]
+
+    def _map_samples(self, number: int) -> "pa.Table":
+        return self._map("samples", self.segments[number])
+
+    def _map_tokens(self, ordinal: int) -> NDArray[Any]:
+        path = self.tokens_path(ordinal)
+        count = sum(int(self.totals(split)[ordinal]) for split in SPLITS)
+        try:
+            with path.open("rb") as file:
+                size = path.stat().st_size
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+        except OSError as error:
+            raise self._damaged(path, error.strerror or str(error)) from error
+        if size != count * self.tokenizer.token_bytes:
+            raise self._damaged(path, f"it has {size} bytes for {count} tokens")
+        return np.frombuffer(data, self.tokenizer.dtype)
+
+    def _damaged(self, path: Path, why: str) -> DataError:
+        return DataError(
+            f"token file cannot be used: {why}", where=str(path), remedy=f"delete {path} and run longhaul prepare again"
+        )

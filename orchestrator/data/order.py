@@ -1,0 +1,227 @@
+"""The order of all samples of a run, as arithmetic: step -> positions -> (source, unit, index) -> spans.
+
+Comes after the manifest; batch.py cuts a rank's slice from it. Nothing here is state: any step may be asked for in any
+process. Changing one bit of the outcome would be another format. """
+
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import numpy as np
+
+from orchestrator.config.data import Phase
+from orchestrator.config.run import RunConfig
+from orchestrator.core.errors import DataError
+from orchestrator.core.keyed import Keys, key, text_key
+from orchestrator.core.words import Span
+from orchestrator.data.mixing import BLOCK, Mixture
+from orchestrator.data.phases import PhaseTable
+from orchestrator.data.row import Row, Shuffling
+from orchestrator.data.unit import Ints, KeptSamples, LayoutCache, Unit
+
+ORDER_KEY, MIXTURE, ROW = text_key("longhaul order"), 1, 2
+SHARDS_A_LANE, MOST_LANES = 8, 128
+
+
+class Dataset(KeptSamples, Protocol):
+    """What an order needs of a manifest."""
+
+    @property
+    def source_names(self) -> list[str]: ...
+
+    def segments_of(self, source: int) -> list[Ints]:
+        """The ordinals of a source, by segment."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """The slots of one global batch in batch order: neighbours share a lane, and so shards."""
+
+    position: Ints
+    source: Ints
+    unit: Ints  # number in the source's row
+    index: Ints  # sequence (or sample) of the unit, in stream order
+    lane: Ints
+
+
+class Order:
+    """Every step's slots and what each slot is made of."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str = "train",
+        *,
+        seed: int,
+        weights: list[float],
+        global_batch: int,
+        seq_len: int | None,
+        shuffling: Shuffling,
+        phases: list[Phase] | None = None,
+    ) -> None:
+        order_key = key(ORDER_KEY, seed)
+        self.phases = PhaseTable(phases or [], dataset.source_names, weights, global_batch, seq_len)
+        used = np.sum([row.quotas for row in self.phases.rows], axis=0) > 0
+        layouts = LayoutCache()
+        self.rows = {
+            source: Row(dataset, split, dataset.segments_of(source), key(order_key, ROW, source), shuffling, layouts,
+                        self.phases.rows[0].seq_len, name)
+            for source, name in enumerate(dataset.source_names) if used[source]
+        }
+        self._mixtures = self._walk_phases(key(order_key, MIXTURE))
+
+    @classmethod
+    def of(cls, config: RunConfig, dataset: Dataset, split: str = "train") -> Self:
+        """The order that a run's config and manifest define."""
+        data = config.data
+        weights = {source.label: source.weight for source in data.train}
+        if set(weights) != set(dataset.source_names):
+            raise DataError(
+                f"the manifest has the sources {dataset.source_names}, the config names {sorted(weights)}",
+                where="data.train",
+                remedy="prepare the data again with this config",
+            )
+        lanes = auto_lanes(dataset) if data.lanes == "auto" else data.lanes
+        if not data.shuffle and data.lanes == "auto":
+            lanes = 1  # shard order, as asked for
+        return cls(
+            dataset,
+            split,
+            seed=config.seed,
+            weights=[weights[name] for name in dataset.source_names],
+            global_batch=config.train.global_batch,
+            seq_len=config.task.seq_len,
+            shuffling=Shuffling(window_samples=data.window_samples, lanes=lanes, enabled=data.shuffle),
+            phases=data.phases,
+        )
+
+    def phase_of(self, step: int) -> int:
+        return self.phases.at(step)
+
+    def first_position(self, step: int) -> int:
+        return self.phases.first_position(step)
+
+    def batch_size(self, step: int) -> int:
+        return self.phases.rows[self.phases.at(step)].global_batch
+
+    def seq_len(self, step: int) -> int | None:
+        return self.phases.rows[self.phases.at(step)].seq_len
+
+    def slots(self, step: int) -> Slots:
+        """Global batch `step`, in batch order."""
+        first = self.first_position(step)
+        position = np.arange(first, first + self.batch_size(step))
+        source, row_index = self._mixtures[self.phase_of(step)].choose_source(position)
+        unit, index, lane = np.empty_like(position), np.empty_like(position), np.empty_like(position)
+        for s in np.unique(source):
+            of_source = np.flatnonzero(source == s)
+            row = self.rows[int(s)]
+            unit[of_source], turn = row.locate(row_index[of_source])
+            for u in np.unique(unit[of_source]):
+                of_unit = unit[of_source] == u
+                index[of_source[of_unit]], lane[of_source[of_unit]] = row.unit(int(u)).index(turn[of_unit])
+        batch_order = np.lexsort((index, unit, source, lane))
+        return Slots(*(column[batch_order] for column in (position, source, unit, index, lane)))
+
+    def spans(self, slots: Slots, i: int) -> list[Span]:
+        """What slot i of a batch is made of."""
+        return self.unit(int(slots.source[i]), int(slots.unit[i])).spans(int(slots.index[i]))
+
+    def unit(self, source: int, number: int) -> Unit:
+        return self.rows[source].unit(number)
+
+    def epoch_of(self, slots: Slots, i: int) -> int:
+        """The pass over its source that slot i belongs to, from 0."""
+        return self.rows[int(slots.source[i])].epoch_of(int(slots.unit[i]))
+
+    def epoch_steps(self, source: int) -> float:
+        """Steps of the first phase that one pass over a source takes; it may be left out there (infinity)."""
+        first = self.phases.rows[0]
+        a_step = first.global_batch * first.quotas[source] / BLOCK
+        return self.rows[source].epoch_count / a_step if a_step else float("inf")
+
+    def _walk_phases(self, mixture_key: Keys) -> list[Mixture]:
+        """The mixture of each phase, and in the rows a new stretch where the sequence length changes.
+
+        A phase that keeps the weights keeps the mixture: a batch ramp only cuts the same sequence in other batches."""
+        first, *later = self.phases.rows
+        mixtures = [Mixture(first.quotas, mixture_key, 0, np.zeros(len(first.quotas), np.int64))]
+        seq_len = first.seq_len
+        for phase in later:
+            mixture = mixtures[-1]
+            begun = mixture.row_places(phase.first_position)
+            if phase.quotas != mixture.quotas:
+                mixture = Mixture(phase.quotas, mixture_key, phase.first_position, begun)
+            mixtures.append(mixture)
+            if phase.seq_len != seq_len:
+                seq_len = phase.seq_len
+                for source, row in self.rows.items():
+                    row.begin_stretch(int(begun[source]), seq_len)
+        return mixtures
+
+
+class ValidationOrder:
+    """All of a split once, in shard order, source after source. Step n is the n-th batch; the last may be smaller."""
+
+    def __init__(self, dataset: Dataset, split: str, *, global_batch: int, seq_len: int | None) -> None:
+        self._global_batch, self._seq_len = global_batch, seq_len
+        layouts = LayoutCache()
+        sizes = dataset.kept(split) if seq_len is None else dataset.totals(split)
+        window = max(1, int(sizes.max(initial=0)))  # about a shard is laid out at a time
+        self.units = [
+            Unit(dataset, split, np.concatenate([np.empty(0, np.int64), *dataset.segments_of(source)]),
+                 key(ORDER_KEY, source), layouts, seq_len=seq_len, window=window, shuffle=False)
+            for source in range(len(dataset.source_names))
+        ]
+        self._ends = np.cumsum([unit.count for unit in self.units])
+        self.count = int(self._ends[-1])
+        if not self.count:
+            raise DataError(f"split {split!r} is empty", remedy=f"raise data.split.{split} or add data")
+
+    @classmethod
+    def of(cls, config: RunConfig, dataset: Dataset, split: str = "validation") -> Self:
+        return cls(dataset, split, global_batch=config.train.global_batch, seq_len=config.task.seq_len)
+
+    @property
+    def num_batches(self) -> int:
+        return -(-self.count // self._global_batch)
+
+    def batch_size(self, step: int) -> int:
+        return min(self._global_batch, self.count - step * self._global_batch)
+
+    def seq_len(self, step: int) -> int | None:  # noqa: ARG002 - an order's sequence length may change; this one's not
+        return self._seq_len
+
+    def slots(self, step: int) -> Slots:
+        first = step * self._global_batch
+        position = np.arange(first, first + self.batch_size(step))
+        source = np.searchsorted(self._ends, position, side="right")
+        begin = np.concatenate([np.zeros(1, np.int64), self._ends])[source]
+        return Slots(position, source, np.zeros_like(position), position - begin, np.zeros_like(position))
+
+    def spans(self, slots: Slots, i: int) -> list[Span]:
+        return self.units[int(slots.source[i])].spans(int(slots.index[i]))
+
+
+class SlotOrder(Protocol):
+    """What fills batches: an Order or a ValidationOrder."""
+
+    def batch_size(self, step: int) -> int: ...
+    def seq_len(self, step: int) -> int | None: ...
+    def slots(self, step: int) -> Slots: ...
+    def spans(self, slots: Slots, i: int) -> list[Span]: ...
+
+
+def auto_lanes(dataset: Dataset) -> int:
+    """data.lanes: auto. A power of two that leaves at least 8 shards a lane in the first segment, at most 128.
+
+    Counted for the source with the most shards there: a small source cut thinner costs little. Later segments do not
+    count, so the answer stays when data is appended."""
+    first = [dataset.segments_of(source)[:1] for source in range(len(dataset.source_names))]
+    most = max((int(shards.size) for segments in first for shards in segments), default=0)
+    return min(MOST_LANES, 1 << (max(1, most // SHARDS_A_LANE).bit_length() - 1))
+
+
+def rank_slice(count: int, data_rank: int, data_size: int) -> range:
+    """The slots of a batch that a rank feeds: contiguous, sizes differ by at most one."""
+    return range(data_rank * count // data_size, (data_rank + 1) * count // data_size)

@@ -1,0 +1,23 @@
+"""Which split a sample belongs to: a hash of (source, shard, key), so it depends on no order, seed or other sample."""
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from orchestrator.config.data import SplitSection
+from orchestrator.core.keyed import key, text_key, unit_interval
+
+SPLITS = ("train", "validation", "test")
+TRAIN, VALIDATION, TEST = range(3)
+
+
+def split_of(source_name: str, shard_name: str, keys: list[str], split: SplitSection) -> NDArray[np.uint8]:
+    """The split of each key of a shard, as a place in SPLITS."""
+    hashes = np.fromiter((xxhash.xxh3_64_intdigest(name.encode()) for name in keys), np.uint64, len(keys))
+    share = unit_interval(
+        key(np.full(len(keys), text_key(source_name), np.uint64), np.uint64(text_key(shard_name)), hashes)
+    )
+    chosen = np.full(len(keys), TRAIN, np.uint8)
+    chosen[share < split.validation + split.test] = TEST
+    chosen[share < split.validation] = VALIDATION
+    return chosen

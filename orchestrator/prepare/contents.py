@@ -1,0 +1,90 @@
+"""Checksums of what a shard holds: xxh3-128 of each sample, and one of the whole that padding, owners and times do not touch.
+
+After the index, before verdicts. This is what makes two copies of a shard the same shard."""
+
+import io
+from dataclasses import dataclass
+from mmap import mmap
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+from numpy.typing import NDArray
+
+from orchestrator.core.errors import DataError
+from orchestrator.core.words import ShardRef
+from orchestrator.data.index import OnBad, Piece, ShardIndex, index_shard
+from orchestrator.storage.store import map_shard, stamp_shard
+from orchestrator.storage.tables import map_table, store_table
+from orchestrator.storage.workplace import WorkPlace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """`content` identifies the shard; `high` and `low` are the halves of each sample's checksum, in tar order."""
+
+    content: str
+    high: NDArray[np.uint64]
+    low: NDArray[np.uint64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContentJob:
+    shard: ShardRef
+    work: Path
+    on_bad: OnBad
+
+
+def check_content(job: ContentJob) -> tuple[int, str]:
+    """As a task over one shard: its ordinal and content checksum."""
+    index = index_shard(job.shard, job.work, job.on_bad)
+    return job.shard.ordinal, read_contents(job.shard, index, job.work).content
+
+
+def read_contents(shard: ShardRef, index: ShardIndex, work: Path) -> Contents:
+    """The checksums of a shard: found in the work place, or made and left there."""
+    path = WorkPlace.at(work).contents(shard.url)
+    if path.exists():
+        table, note = map_table(path)
+        if note["stamp"] == index.stamp:
+            return Contents(content=note["content"], high=table["high"].to_numpy(), low=table["low"].to_numpy())
+    contents = _hash_shard(map_shard(shard.url), index)
+    if stamp_shard(shard.url) != index.stamp:
+        raise DataError(
+            "changed while it was read", where=shard.url, remedy="wait until the shard is written, then run again"
+        )
+    table = pa.table({"high": contents.high, "low": contents.low})
+    store_table(path, table, {"url": shard.url, "stamp": index.stamp, "content": contents.content})
+    return contents
+
+
+def _hash_shard(data: mmap | bytes, index: ShardIndex) -> Contents:
+    whole = xxhash.xxh3_128()
+    if index.problem:
+        whole.update(b"unreadable shard")
+        whole.update(data)
+    digests = io.BytesIO()
+    view = memoryview(data)
+    for key, pieces in zip(index.keys(), index.members(), strict=True):
+        digest = _hash_sample(view, pieces)
+        digests.write(digest)
+        _update_framed(whole, key.encode())
+        whole.update(digest)
+    halves = np.frombuffer(digests.getvalue(), ">u8").astype(np.uint64).reshape(-1, 2)
+    return Contents(content=whole.hexdigest(), high=halves[:, 0].copy(), low=halves[:, 1].copy())
+
+
+def _hash_sample(view: memoryview, pieces: list[Piece]) -> bytes:
+    digest = xxhash.xxh3_128()
+    for piece in pieces:
+        _update_framed(digest, piece.suffix.encode())
+        digest.update(piece.size.to_bytes(8, "little"))
+        digest.update(view[piece.offset : piece.offset + piece.size])
+    return bytes(digest.digest())
+
+
+def _update_framed(digest: "xxhash.xxh3_128", text: bytes) -> None:
+    """With its length in front, so that no two lists of parts give the same bytes."""
+    digest.update(len(text).to_bytes(8, "little"))
+    digest.update(text)

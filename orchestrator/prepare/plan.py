@@ -1,0 +1,120 @@
+"""What preparing still has to do: reads listings, heads and names of files, opens no shard. run.py does it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.config.data import DataSection, TokensSection
+from orchestrator.config.run import RunConfig
+from orchestrator.core.errors import ConfigError
+from orchestrator.data.demo import make_text_demo
+from orchestrator.data.manifest import Manifest, TokenizerInfo, read_heads
+from orchestrator.data.source import Dataset, History, Segment
+from orchestrator.prepare.rules import Rules, hash_json
+from orchestrator.prepare.tokenizer import find_tokenizer, import_tokenizer
+from orchestrator.storage.publish import read_json
+from orchestrator.storage.workplace import WorkPlace, hash_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """`unseen`: committed segments of which this copy of the data must be compared with the chain. `open`: segments to prepare
+    and commit, new ones or such whose files were lost. `tokenizer` is None when it must be trained first."""
+
+    work: WorkPlace
+    chain: str
+    rules: Rules
+    tokens: TokensSection
+    dataset: Dataset
+    manifest: Manifest | None
+    tokenizer: TokenizerInfo | None
+    unseen: list[Segment]
+    open: list[Segment]
+
+    @property
+    def finished(self) -> bool:
+        return self.tokenizer is not None and not self.unseen and not self.open
+
+
+def make_demos(data: DataSection) -> None:
+    """Make the demo sources that are not there yet."""
+    for source in data.train:
+        if source.demo is not None:
+            make_text_demo(Path(source.path))
+
+
+def prepare_steps(config: RunConfig) -> Steps:
+    """Look at the data and the work place. A tokenizer given as a file is copied into the work place."""
+    tokens = config.prepare.tokens
+    if tokens is None:
+        raise ConfigError(
+            "is missing", where="prepare.tokens", remedy="set prepare.tokens.train_bpe or prepare.tokens.tokenizer"
+        )
+    work = WorkPlace.at(config.data.work)
+    rules = Rules(split=config.data.split, text_member=tokens.text_member.lower(), on_bad=config.data.on_bad)
+    tokenizer = import_tokenizer(work, tokens.tokenizer) if tokens.tokenizer is not None else None
+    chain = name_chain(config.data, rules, tokenizer.id if tokenizer else f"BPE {tokens.train_bpe}")
+    heads = read_heads(work, chain)
+    manifest = Manifest(work, chain, heads, {}) if heads else None
+    history = History()
+    if manifest is not None:
+        segments = [Segment(number=head.number, ordinals=head.ordinals, append=head.append) for head in heads]
+        history = History(names=manifest.shard_names(), segments=segments)
+        tokenizer = find_tokenizer(work, manifest.tokenizer.id)
+    dataset = Dataset.list(config.data, history)
+    seen = read_seen(work, chain, dataset)
+    lost = _find_lost(manifest, list(history.segments)) if manifest is not None else []
+    return Steps(
+        work=work,
+        chain=chain,
+        rules=rules,
+        tokens=tokens,
+        dataset=dataset,
+        manifest=manifest,
+        tokenizer=tokenizer,
+        unseen=[
+            segment for segment in history.segments if seen.get(str(segment.number)) != stamp_segment(dataset, segment)
+        ],
+        open=lost + dataset.segments[len(heads) :],
+    )
+
+
+def name_chain(data: DataSection, rules: Rules, tokenizer: str) -> str:
+    """The chain that this dataset's segments are appended to: everything that decides ordinals, segments and verdicts."""
+    sources = [[source.label, source.weight] for source in data.train]
+    return hash_json(["chain 1", sources, data.segment_shards, data.segment_bytes, rules.id, tokenizer])
+
+
+def stamp_segment(dataset: Dataset, segment: Segment) -> str:
+    """Changes when a shard of the segment may have changed."""
+    return hash_text("\n".join(dataset.stamps[segment.ordinals.start : segment.ordinals.stop]))
+
+
+def read_seen(work: WorkPlace, chain: str, dataset: Dataset) -> dict[str, str]:
+    """Stamps of the segments that this copy of the data was found to agree with."""
+    path = work.seen(chain, dataset.roots)
+    return dict(read_json(path)["segments"]) if path.exists() else {}
+
+
+def _find_lost(manifest: Manifest, segments: list[Segment]) -> list[Segment]:
+    """Committed segments some of whose files are gone. Folders are listed, files not touched: there may be 10^6."""
+    files = {
+        path
+        for path in _walk(manifest.work.prepared(manifest.segments[0].rules, manifest.tokenizer.id))
+        if path.endswith(".tokens")
+    }
+    tables = set(_walk(manifest.work.chain(manifest.chain)))
+    lost = []
+    for segment in segments:
+        needed = [
+            str(manifest.work.segment_table(manifest.chain, segment.number, name)) for name in ("samples", "drops")
+        ]
+        if not tables.issuperset(needed) or not files.issuperset(
+            str(manifest.tokens_path(ordinal)) for ordinal in segment.ordinals
+        ):
+            lost.append(segment)
+    return lost
+
+
+def _walk(folder: Path) -> list[str]:
+    return [os.path.join(root, name) for root, _, names in os.walk(folder) for name in names]  # noqa: PTH118  10^6 Paths take seconds

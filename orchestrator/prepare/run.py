@@ -1,0 +1,187 @@
+"""Prepares a dataset: tokenizer, then shard by shard, committed segment by segment in order. Ends in a Manifest.
+
+Who maps functions over jobs is handed in: in this process, or over Ray tasks (control/fleet.py). Results may come in any
+order and any job may run twice; what is published is the same."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from orchestrator.config.run import RunConfig
+from orchestrator.core.errors import DataError
+from orchestrator.core.words import ShardRef
+from orchestrator.data.index import OnBad, index_shard
+from orchestrator.data.manifest import Manifest, TokenizerInfo, read_heads
+from orchestrator.data.source import Dataset, Segment
+from orchestrator.prepare.contents import ContentJob, check_content
+from orchestrator.prepare.plan import Steps, make_demos, prepare_steps, read_seen, stamp_segment
+from orchestrator.prepare.segment import Chain, commit_segment
+from orchestrator.prepare.shard import ShardJob, ShardReport, prepare_shard
+from orchestrator.prepare.tokenizer import TrainJob, train_tokenizer
+from orchestrator.storage.workplace import store_json
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+
+class RunAll(Protocol):
+    """Maps a function over jobs; results in any order."""
+
+    def __call__(self, function: Callable[[J], R], jobs: Iterable[J], /) -> Iterator[R]: ...
+
+
+class Progress(Protocol):
+    """Hears what is done now: the stage, and how many of its jobs are through."""
+
+    def __call__(self, stage: str, done: int, total: int, /) -> None: ...
+
+
+def run_serially(function: Callable[[J], R], jobs: Iterable[J], /) -> Iterator[R]:
+    """One job after another in this process."""
+    return map(function, jobs)
+
+
+def tell_nobody(stage: str, done: int, total: int, /) -> None: ...
+
+
+def prepare(config: RunConfig, run_all: RunAll = run_serially, progress: Progress = tell_nobody) -> Manifest:
+    """Everything that is listed now, prepared and committed. Fast when nothing is missing: no job is made, no shard opened."""
+    make_demos(config.data)
+    steps = prepare_steps(config)
+    if not steps.finished:
+        _check_unseen(steps, run_all, progress)
+        _commit_segments(steps, _ensure_tokenizer(steps, run_all, progress), run_all, progress)
+        _remember_seen(steps)
+    manifest = Manifest.of_chain(steps.work.root, steps.chain, steps.dataset.roots)
+    if not any(head.totals["tokens_train"] for head in manifest.segments):
+        raise DataError("no document is left to train on", where="data.train", remedy="check data.split and the shards")
+    return manifest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexReport:
+    """What the headers of one shard say. `bad` counts samples that cannot be used, `problem` concerns the whole shard."""
+
+    name: str
+    samples: int
+    bad: int
+    problem: str
+
+
+def index_all(config: RunConfig, run_all: RunAll = run_serially, progress: Progress = tell_nobody) -> list[IndexReport]:
+    """Index every listed shard, in ordinal order; raises for broken ones unless data.on_bad is skip."""
+    make_demos(config.data)
+    steps = prepare_steps(config)
+    jobs = [ContentJob(shard=shard, work=steps.work.root, on_bad=steps.rules.on_bad) for shard in steps.dataset.shards]
+    reports = _follow(run_all(report_index, jobs), "index", len(jobs), progress)
+    return sorted(reports, key=lambda report: report.name)
+
+
+def report_index(job: ContentJob) -> IndexReport:
+    """As a task over one shard."""
+    index = index_shard(job.shard, job.work, job.on_bad)
+    return IndexReport(
+        name=job.shard.name, samples=len(index), bad=sum(bad is not None for bad in index.bad()), problem=index.problem
+    )
+
+
+def _follow(results: Iterator[R], stage: str, total: int, progress: Progress) -> Iterator[R]:
+    progress(stage, 0, total)
+    for done, result in enumerate(results, 1):
+        progress(stage, done, total)
+        yield result
+
+
+def _read_contents(
+    shards: list[ShardRef], work: Path, on_bad: OnBad, run_all: RunAll, stage: str, progress: Progress
+) -> dict[int, str]:
+    """Content checksums by ordinal; read from the shards where they are not known."""
+    jobs = [ContentJob(shard=shard, work=work, on_bad=on_bad) for shard in shards]
+    return dict(_follow(run_all(check_content, jobs), stage, len(jobs), progress)) if jobs else {}
+
+
+def _check_unseen(steps: Steps, run_all: RunAll, progress: Progress) -> None:
+    """A copy of the data that was not seen before, or has changed times, must hold what the chain holds."""
+    if steps.manifest is None:
+        return
+    shards = [steps.dataset.shards[ordinal] for segment in steps.unseen for ordinal in segment.ordinals]
+    contents = _read_contents(shards, steps.work.root, steps.rules.on_bad, run_all, "check", progress)
+    expected = steps.manifest.contents()
+    for ordinal, content in sorted(contents.items()):
+        if content != expected[ordinal]:
+            shard = steps.dataset.shards[ordinal]
+            raise DataError(
+                f"shard {shard.name} holds other samples than when it was prepared",
+                where=shard.url,
+                remedy="put the old shard back; or give changed data another name (data.train[].name); or delete "
+                f"{steps.work.chain(steps.chain)} to begin a new chain (runs on the old one can then not be resumed)",
+            )
+
+
+def _ensure_tokenizer(steps: Steps, run_all: RunAll, progress: Progress) -> TokenizerInfo:
+    if steps.tokenizer is not None:
+        return steps.tokenizer
+    assert steps.tokens.train_bpe is not None
+    first = steps.dataset.segments[0]
+    shards = [steps.dataset.shards[ordinal] for ordinal in first.ordinals]
+    contents = _read_contents(shards, steps.work.root, steps.rules.on_bad, run_all, "read", progress)
+    job = TrainJob(
+        shards=tuple(shards),
+        contents=tuple(contents[shard.ordinal] for shard in shards),
+        source_names=tuple(steps.dataset.source_names),
+        work=steps.work.root,
+        rules=steps.rules,
+        vocab_size=steps.tokens.train_bpe,
+    )
+    (info,) = _follow(run_all(train_tokenizer, [job]), "tokenizer", 1, progress)
+    if steps.manifest is not None and info.id != steps.manifest.tokenizer.id:
+        raise DataError(
+            f"the tokenizer of the chain, {steps.manifest.tokenizer.id}, is lost, and training gives another, {info.id}",
+            where=str(steps.work.chain(steps.chain)),
+            remedy=f"restore {steps.manifest.tokenizer.path}, or delete the chain's folder and run longhaul prepare again",
+        )
+    return info
+
+
+def _commit_segments(steps: Steps, tokenizer: TokenizerInfo, run_all: RunAll, progress: Progress) -> None:
+    """Shards of all open segments are under way together; a segment is committed when it and all before it are complete."""
+    if not steps.open:
+        return
+    chain = Chain(
+        work=steps.work,
+        name=steps.chain,
+        source_names=steps.dataset.source_names,
+        rules=steps.rules.id,
+        tokenizer=tokenizer,
+    )
+    ids = {head.number: head.id for head in steps.manifest.segments} if steps.manifest else {}
+    jobs = [
+        _shard_job(steps.dataset, steps, tokenizer, ordinal) for segment in steps.open for ordinal in segment.ordinals
+    ]
+    waiting: deque[Segment] = deque(steps.open)
+    reports: dict[int, ShardReport] = {}
+    for report in _follow(run_all(prepare_shard, jobs), "prepare", len(jobs), progress):
+        reports[report.ordinal] = report
+        while waiting and all(ordinal in reports for ordinal in waiting[0].ordinals):
+            segment = waiting.popleft()
+            own = [reports.pop(ordinal) for ordinal in segment.ordinals]
+            ids[segment.number] = commit_segment(chain, segment, ids.get(segment.number - 1, ""), own).id
+    assert not waiting
+
+
+def _shard_job(dataset: Dataset, steps: Steps, tokenizer: TokenizerInfo, ordinal: int) -> ShardJob:
+    shard = dataset.shards[ordinal]
+    name = dataset.source_names[shard.source]
+    return ShardJob(shard=shard, source_name=name, work=steps.work.root, rules=steps.rules, tokenizer=tokenizer)
+
+
+def _remember_seen(steps: Steps) -> None:
+    """What was just checked or prepared need not be opened next time, if neither size nor time changes."""
+    committed = len(read_heads(steps.work, steps.chain))
+    seen = {
+        str(segment.number): stamp_segment(steps.dataset, segment) for segment in steps.dataset.segments[:committed]
+    }
+    if seen != read_seen(steps.work, steps.chain, steps.dataset):
+        store_json(steps.work.seen(steps.chain, steps.dataset.roots), {"format": 1, "segments": seen})

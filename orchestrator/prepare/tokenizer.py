@@ -1,0 +1,196 @@
+"""Where the tokenizer comes from: trained on segment 0's training text, or loaded from a file; either way a copy of it lies
+in the work place under the hash of its content. After the index of segment 0, before tokens."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import xxhash
+
+from orchestrator.core.errors import DataError
+from orchestrator.core.words import ShardRef
+from orchestrator.data.index import index_shard
+from orchestrator.data.manifest import TokenizerInfo
+from orchestrator.data.split import TRAIN, split_of
+from orchestrator.prepare.rules import Rules, hash_json
+from orchestrator.prepare.text import Drop, read_texts, refuse_bad_texts
+from orchestrator.storage.publish import read_json
+from orchestrator.storage.workplace import WorkPlace, store_bytes, store_json
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+END_MARK = "<|endoftext|>"
+_KNOWN_END_MARKS = (END_MARK, "<|end_of_text|>", "</s>", "<eos>")
+_KEY = "prepare.tokens.tokenizer"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainJob:
+    """Train a byte-level BPE on some shards (segment 0) whose content is known."""
+
+    shards: tuple[ShardRef, ...]
+    contents: tuple[str, ...]
+    source_names: tuple[str, ...]
+    work: Path
+    rules: Rules
+    vocab_size: int
+
+    @property
+    def request(self) -> str:
+        names = [shard.name for shard in self.shards]
+        return hash_json(["byte-level BPE 1", self.vocab_size, self.rules.id, names, list(self.contents)])
+
+
+def train_tokenizer(job: TrainJob) -> TokenizerInfo:
+    """As a task: found in the work place, or trained. The same text gives the same tokenizer, whatever the number of threads."""
+    work = WorkPlace.at(job.work)
+    request = work.tokenizer_request(job.request)
+    if request.exists():
+        found = find_tokenizer(work, read_json(request)["id"])
+        if found is not None:
+            return found
+    info = _store(work, _train(job), END_MARK)
+    store_json(request, {"format": 1, "id": info.id})
+    return info
+
+
+def find_tokenizer(work: WorkPlace, tokenizer_id: str) -> TokenizerInfo | None:
+    """A finished tokenizer of the work place."""
+    folder = work.tokenizer(tokenizer_id)
+    if not (folder / "info.json").exists() or not (folder / "tokenizer.json").exists():
+        return None
+    value = read_json(folder / "info.json")
+    return TokenizerInfo(path=str(folder / "tokenizer.json"), **{key: value[key] for key in value if key != "format"})
+
+
+def import_tokenizer(work: WorkPlace, path: str) -> TokenizerInfo:
+    """Copy a tokenizer.json, or that of a transformers directory, into the work place; one already there is found by its hash."""
+    text, end_mark = _read_tokenizer(Path(path).expanduser())
+    return find_tokenizer(work, _hash_tokenizer(text, end_mark)) or _store(work, text, end_mark)
+
+
+@lru_cache(maxsize=2)
+def open_tokenizer(info: TokenizerInfo) -> "Tokenizer":
+    """Ready to encode raw text: no truncation, and the name of a special token inside a text is plain text."""
+    tokenizer = _parse(Path(info.path).read_bytes(), info.path)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def _train(job: TrainJob) -> bytes:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=job.vocab_size,
+        special_tokens=[END_MARK],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_training_texts(job), trainer)
+    if tokenizer.get_vocab_size() == 1 + 256:
+        raise DataError(
+            f"the {len(job.shards)} shards of segment 0 hold no training text to learn from",
+            where=job.shards[0].url,
+            remedy="check data.train[].path, data.split and prepare.tokens.text_member",
+        )
+    return str(tokenizer.to_str()).encode()
+
+
+def _training_texts(job: TrainJob) -> Iterator[str]:
+    for shard in job.shards:
+        index = index_shard(shard, job.work, job.rules.on_bad)
+        splits = split_of(job.source_names[shard.source], shard.name, index.keys(), job.rules.split)
+        drops = []
+        for text, split in zip(read_texts(shard, index, job.rules.text_member), splits, strict=True):
+            if isinstance(text, Drop):
+                drops.append(text)
+            elif split == TRAIN:
+                yield text
+        refuse_bad_texts(shard, index, drops, job.rules.on_bad)
+
+
+def _store(work: WorkPlace, text: bytes, end_mark: str) -> TokenizerInfo:
+    tokenizer = _parse(text, END_MARK)
+    end_id = tokenizer.token_to_id(end_mark)
+    if end_id is None:
+        raise _no_end_mark(f"its vocabulary has no {end_mark!r}", _KEY)
+    size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+    folder = work.tokenizer(_hash_tokenizer(text, end_mark))
+    path = folder / "tokenizer.json"
+    info = TokenizerInfo(
+        path=str(path), id=folder.name, vocab_size=size, end_id=end_id, token_bytes=2 if size <= 2**16 else 4
+    )
+    store_bytes(path, text)
+    store_json(
+        folder / "info.json", {"format": 1, **{key: value for key, value in asdict(info).items() if key != "path"}}
+    )
+    return info
+
+
+def _hash_tokenizer(text: bytes, end_mark: str) -> str:
+    return xxhash.xxh3_128_hexdigest(end_mark.encode() + b"\0" + text)
+
+
+def _parse(text: bytes, where: str) -> "Tokenizer":
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_str(text.decode())
+    except Exception as error:  # the library raises bare Exception
+        raise DataError(
+            f"is no tokenizer: {error}", where=where, remedy=f"give {_KEY} a tokenizer.json of the tokenizers library"
+        ) from error
+
+
+def _read_tokenizer(path: Path) -> tuple[bytes, str]:
+    """The bytes of a tokenizer.json, and its end mark."""
+    where = f"{_KEY}={path}"
+    file = path / "tokenizer.json" if path.is_dir() else path
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        remedy = f"set {_KEY} to a tokenizer.json, or to a directory that a transformers fast tokenizer was saved to"
+        raise DataError(
+            f"{file} cannot be read: {os.strerror(error.errno or 0)}", where=where, remedy=remedy
+        ) from error
+    config = path / "tokenizer_config.json"
+    if path.is_dir() and config.exists():
+        end_mark = _as_text(_load_json(config.read_bytes(), where).get("eos_token"))
+        if end_mark:
+            return text, end_mark
+    added = _load_json(text, where).get("added_tokens") or []
+    known = [token["content"] for token in added if token.get("content") in _KNOWN_END_MARKS]
+    if len(known) != 1:
+        raise _no_end_mark(f"of the end marks {_KNOWN_END_MARKS} it has {known or 'none'}", where)
+    return text, str(known[0])
+
+
+def _load_json(text: bytes, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"is not valid JSON: {error}", where=where, remedy=f"set {_KEY} to a tokenizer.json") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _as_text(token: object) -> str:
+    """transformers writes a token as text or as an object with its content."""
+    return str(token.get("content", "")) if isinstance(token, dict) else str(token or "")
+
+
+def _no_end_mark(why: str, where: str) -> DataError:
+    return DataError(
+        f"names no end-of-document token: {why}",
+        where=where,
+        remedy="point it at a transformers directory whose tokenizer_config.json has eos_token",
+    )

@@ -1,0 +1,121 @@
+"""The scribe: writes down what the ranks tell. Rows go to disk first; W&B is a copy made from the file.
+
+Comes after core/news.py, whose news control/ carries here; before rows.py and keys.py, which read it back. The scribe
+may be killed at any moment and made again: everything it knows it finds in its files."""
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from orchestrator.config.run import RunConfig
+from orchestrator.core.clock import Clock
+from orchestrator.core.news import KeysNews, News, StepNews
+from orchestrator.core.words import RunState
+from orchestrator.storage.lines import LineFile
+from orchestrator.tracking.keys import KeyParts
+from orchestrator.tracking.rows import (
+    FORMAT,
+    LEDGER_FILE,
+    METRICS_FILE,
+    Row,
+    lane_of,
+    ledger_row,
+    metrics_row,
+    read_rows,
+)
+
+
+class Mirror(Protocol):
+    """Something that copies metrics.jsonl elsewhere from a thread of its own. Neither call raises."""
+
+    def wake(self) -> None:
+        """There are new rows. Returns at once."""
+        ...
+
+    def finish(self, exit_code: int) -> None:
+        """Copy what is left and stop; returns after a bounded time."""
+        ...
+
+
+OpenMirror = Callable[[RunConfig, dict[str, Any], Path, Callable[[str], None]], Mirror | None]
+
+
+class Scribe:
+    """Writes metrics.jsonl, ledger.jsonl and ledger-keys/ of one run; there is one scribe at a time."""
+
+    def __init__(
+        self, run_dir: Path, config: RunConfig, about: dict[str, Any], clock: Clock, open_wandb: OpenMirror | None
+    ) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()  # the mirror annotates from its thread
+        self._finished = False
+        self._keys = KeyParts(run_dir)
+        self._ledger = _RowFile(run_dir / LEDGER_FILE)
+        self._metrics = _RowFile(run_dir / METRICS_FILE)
+        self._mirror: Mirror | None = None
+        if open_wandb is not None:
+            self._mirror = open_wandb(config, about, run_dir, self.annotate)
+
+    def write(self, news: Sequence[News]) -> None:
+        """When this returns, all of `news` is on disk exactly once and need not be told again.
+
+        When it does not, all of it must be told again: what had already been written is recognised. Keys go first, then
+        the ledger, then metrics, so a step that has a metrics row has all the others."""
+        with self._lock:
+            self._keys.add(item for item in news if isinstance(item, KeysNews))
+            self._ledger.append_new([ledger_row(item) for item in news if isinstance(item, StepNews)])
+            self._metrics.append_new([metrics_row(item) for item in news if not isinstance(item, KeysNews)])
+        self._wake_mirror()
+
+    def annotate(self, text: str) -> None:
+        """Write down something people should see beside the curves: a restart, a resize, a failing W&B."""
+        with self._lock:
+            if self._finished:
+                return
+            self._metrics.append_note(text, self._clock.now())
+        self._wake_mirror()
+
+    def finish(self, state: RunState, exit_code: int) -> None:
+        """The run has ended, or pauses until it is resumed. Nothing is written afterwards."""
+        self.annotate(f"run {state} with exit code {exit_code}")
+        if self._mirror is not None:
+            self._mirror.finish(exit_code)
+        with self._lock:
+            self._finished = True
+            for file in (self._keys, self._ledger, self._metrics):
+                file.close()
+
+    def _wake_mirror(self) -> None:
+        if self._mirror is not None:
+            self._mirror.wake()
+
+
+class _RowFile:
+    """An append-only file that takes each row once."""
+
+    def __init__(self, path: Path) -> None:
+        self._last: dict[tuple[int, str, str], int] = {}
+        self._at: Row = {"step": 0, "generation": 0}
+        self._file = LineFile(path, head={"format": FORMAT})
+        for row in read_rows(path):
+            self._remember(row)
+
+    def append_new(self, rows: Sequence[Row]) -> None:
+        """Rows written before are left out: a scribe that died before it answered is told them again."""
+        fresh = [row for row in rows if row["step"] > self._last.get(lane_of(row), -1)]
+        if fresh:
+            self._file.append(fresh, durable=True)
+        for row in fresh:
+            self._remember(row)
+
+    def append_note(self, text: str, t: float) -> None:
+        self._file.append([self._at | {"kind": "note", "t": round(t, 3), "text": text}], durable=True)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _remember(self, row: Row) -> None:
+        self._at = {"step": row["step"], "generation": row["generation"]}
+        if row.get("kind") != "note":
+            self._last[lane_of(row)] = row["step"]

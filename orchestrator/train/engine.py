@@ -1,0 +1,269 @@
+"""DeepSpeed's front door: join a world, build a model empty, fill it with fragments, step it, drop it, leave.
+
+Comes after the node actor's store and the config; before train/loop.py, which drives it. deepspeed is imported inside
+functions, once the accelerator is chosen. Engines and worlds may come and go many times in one process."""
+
+import gc
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed import HashStore, Store  # type: ignore[attr-defined]
+
+from orchestrator.checkpoint.fragments import FragmentSource, RankState
+from orchestrator.config.run import RunConfig
+from orchestrator.core.words import World
+from orchestrator.train import reshard
+from orchestrator.train.deepspeed_config import is_plain_torch, make_deepspeed_config
+from orchestrator.train.optim import make_optimizer
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_agreement: list[torch.distributed.ProcessGroup] = []  # the gloo group of this process's world; empty outside a world
+
+
+# ---- worlds ----
+
+
+def warm(device: str, threads: int) -> None:
+    """Pay for imports ahead of time; on the CPU also for what DeepSpeed loads when the first engine is built."""
+    torch.set_num_threads(threads)
+    deepspeed = _import_deepspeed(device)
+    import transformers  # noqa: F401 (the models' import)
+
+    if torch.device(device).type == "cpu":
+        join_world(World.flat(0, 1), device, HashStore(), timeout_s=60.0)
+        module = nn.Linear(2, 2)
+        engine = deepspeed.initialize(
+            model=module,
+            optimizer=torch.optim.SGD(module.parameters(), lr=0.0),
+            config={"train_batch_size": 1, "zero_allow_untested_optimizer": True, "zero_optimization": {"stage": 2}},
+        )[0]
+        engine.destroy()
+        leave_world()
+
+
+def join_world(world: World, device: str, store: Store, timeout_s: float) -> None:
+    """Form the process groups of a world on a store that outlives its ranks."""
+    kind, timeout = torch.device(device).type, timedelta(seconds=timeout_s)
+    # DeepSpeed and NCCL read these when they are imported and when groups are made
+    os.environ.update(RANK=str(world.rank), WORLD_SIZE=str(world.size), LOCAL_RANK=str(world.local_rank))
+    os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = "0"  # its watchdog would take the process down, not the collective
+    deepspeed = _import_deepspeed(device)
+    own_device = None
+    if kind == "cuda":
+        own_device = torch.device("cuda", world.local_rank)
+        torch.cuda.set_device(own_device)
+    torch.distributed.init_process_group(
+        backend="nccl" if kind == "cuda" else "gloo",
+        store=store,
+        rank=world.rank,
+        world_size=world.size,
+        timeout=timeout,
+        device_id=own_device,
+    )
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False, timeout=timeout)
+    everybody = torch.distributed.group.WORLD
+    if kind == "cuda":
+        everybody = torch.distributed.new_group(backend="gloo", timeout=timeout)
+    assert everybody is not None
+    _agreement[:] = [everybody]
+
+
+def leave_world() -> None:
+    """Destroy the process groups. Engines must have been dropped."""
+    from deepspeed.comm import comm
+
+    _agreement.clear()
+    comm.destroy_process_group()  # forgets the groups that DeepSpeed keeps in module variables, too
+    comm.cdb = None
+
+
+def sum_over_ranks(values: Sequence[float]) -> list[float]:
+    """Add up numbers over all ranks, on the CPU, in one float64 all-reduce."""
+    total = torch.tensor(values, dtype=torch.float64)
+    torch.distributed.all_reduce(total, group=_agreement[0])
+    return [float(number) for number in total]
+
+
+# ---- engines ----
+
+
+def build_empty(build: Callable[[], nn.Module], config: RunConfig, device: str) -> nn.Module:
+    """The module with real buffers and undefined parameters on the device, in the training precision.
+
+    Under ZeRO-3 each parameter is cut up as soon as it exists, so no rank ever holds the model: join a world first."""
+    with _parameters_on_meta():
+        module = build()
+    dtype = _DTYPES[config.train.precision]
+    partition = _partitioner(config) if config.zero_stage == 3 else None
+    made: dict[nn.Parameter, nn.Parameter] = {}  # by the meta parameter: tied ones stay tied
+    for owner in module.modules():
+        for name, parameter in owner.named_parameters(recurse=False, remove_duplicate=False):
+            if parameter not in made:
+                made[parameter] = _materialise(parameter, dtype, device)
+                if partition is not None:
+                    partition(made[parameter])
+            owner.register_parameter(name, made[parameter])
+        for name, buffer in owner.named_buffers(recurse=False, remove_duplicate=False):
+            owner._buffers[name] = buffer.to(device)
+    return module
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What became of an optimizer step; `grad_norm` is that before clipping, infinite or NaN when not applied."""
+
+    applied: bool
+    grad_norm: float
+
+
+class Engine:
+    """One model, sharded over the world, and its optimizer. Built from build_empty, then filled by insert."""
+
+    def __init__(
+        self, module: nn.Module, *, config: RunConfig, world: World, device: str, micro_batch: int, accumulation: int
+    ) -> None:
+        import deepspeed
+
+        self.module = module
+        self._world = world
+        self._accumulation = accumulation
+        self._backwards = 0  # since the last optimizer step
+        self._plain = is_plain_torch(config)
+        self._clip_norm = config.train.clip_norm
+        self._engine: Any = deepspeed.initialize(
+            model=module,
+            optimizer=make_optimizer(module, config.optim, device),
+            config=make_deepspeed_config(
+                config, data_size=world.data_size, micro_batch=micro_batch, accumulation=accumulation
+            ),
+            dist_init_required=False,
+        )[0]
+        # Stage 0 in fp16: DeepSpeed divides gradients by the loss scale but never multiplies the loss by it
+        unfused = type(self._engine.optimizer).__name__ == "FP16_UnfusedOptimizer"
+        self._unscaled = unfused and config.train.precision == "fp16"
+
+    def forward(self, **inputs: Any) -> Any:
+        return self._engine(**inputs)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add one micro-batch's gradients. Call it `accumulation` times, then step.
+
+        The loss is already normalised: its weighted sum * world.data_size / weight of the global batch."""
+        if self._backwards == self._accumulation:
+            raise RuntimeError(f"backward was called more than {self._accumulation} times without a step")
+        if self._unscaled:
+            loss = loss * self._engine.optimizer.loss_scale
+        self._engine.backward(loss, scale_wrt_gas=False)
+        self._backwards += 1
+        if self._backwards < self._accumulation:
+            self._engine.step()  # only counts the micro-batch
+
+    def step(self, lr: float) -> StepResult:
+        """One optimizer update on all ranks; on none when a gradient of any rank is not finite."""
+        if self._backwards != self._accumulation:
+            raise RuntimeError(f"step was called after {self._backwards} of {self._accumulation} backward calls")
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = lr
+        if self._plain:
+            grad_norm = self._clip_or_clear()
+            self._engine.step()
+        else:
+            scale = self._engine.optimizer.loss_scale if self._unscaled else 1.0
+            self._engine.step()
+            grad_norm = float(self._engine.get_global_grad_norm()) / scale
+        self._backwards = 0
+        return StepResult(self._engine.was_step_applied() and math.isfinite(grad_norm), grad_norm)
+
+    def extract(self) -> RankState:
+        """This rank's part of the state, copied to the CPU; the engine stays as it is."""
+        return reshard.extract(self._engine, self._world)
+
+    def insert(self, source: FragmentSource) -> None:
+        """Fill the engine from a source; all ranks call it with equal sources, before the first step."""
+        reshard.insert(self._engine, source)
+
+    def drop(self) -> None:
+        """Free everything, also what DeepSpeed would keep of an engine for the life of the process."""
+        from deepspeed.runtime.zero import parameter_offload
+        from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
+
+        self._engine.destroy()
+        del self._engine, self.module
+        parameter_offload.FWD_MODULE_STACK.clear()
+        kept = PartitionedParameterCoordinator.__dict__["_PartitionedParameterCoordinator__params_to_release"]
+        for cell in kept.__closure__:  # an lru_cache, inside a wrapper, whose keys hold the coordinator
+            if hasattr(cell.cell_contents, "cache_clear"):
+                cell.cell_contents.cache_clear()
+        # autograd keeps the graph of a backward that died until the next one in this thread
+        torch.autograd.backward(torch.zeros((), requires_grad=True))
+        gc.collect()
+        gc.collect()  # what finalizers of the first round let go
+
+    def _clip_or_clear(self) -> float:
+        """Stage 0 in fp32, where DeepSpeed would apply NaN: every rank has the same gradients, so all decide alike."""
+        parameters = [parameter for parameter in self.module.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if not bool(torch.isfinite(norm)):
+            for parameter in parameters:
+                parameter.grad = None  # torch's optimizers pass over parameters without a gradient
+        elif self._clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self._clip_norm, norm)
+        return float(norm)
+
+
+# ---- inside ----
+
+
+def _import_deepspeed(device: str) -> Any:
+    """Import deepspeed for this kind of device, quietly and without compiling anything."""
+    os.environ["DS_ACCELERATOR"] = torch.device(device).type
+    import deepspeed
+    from deepspeed import ops
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False  # compiling it takes half a minute
+    return deepspeed
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """While a module is constructed, its parameters take no memory; buffers are computed as always."""
+    register = nn.Module.register_parameter
+
+    def register_on_meta(owner: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        register(owner, name, parameter)
+        if parameter is not None and not parameter.is_meta:
+            owner._parameters[name] = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def _materialise(parameter: nn.Parameter, dtype: torch.dtype, device: str) -> nn.Parameter:
+    kept = dtype if parameter.is_floating_point() else parameter.dtype
+    return nn.Parameter(torch.empty(parameter.shape, dtype=kept, device=device), requires_grad=parameter.requires_grad)
+
+
+def _partitioner(config: RunConfig) -> Callable[[nn.Parameter], None]:
+    """What zero.Init does with each new parameter, except that nothing is broadcast: there are no values yet."""
+    import deepspeed
+
+    size = torch.distributed.get_world_size()
+    init = deepspeed.zero.Init(module=nn.Module(), config_dict_or_path=make_deepspeed_config(config, data_size=size))
+
+    def partition(parameter: Any) -> None:
+        init._convert_to_deepspeed_param(parameter)
+        parameter.partition()
+
+    return partition

@@ -1,0 +1,384 @@
+"""Fragments of named parameters out of and into a DeepSpeed engine, at every ZeRO stage.
+
+DeepSpeed keeps fp32 master values and optimizer states in flat tensors laid out by stage and precision; this file
+knows the five layouts of the 0.19 series. Comes after train/engine.py builds the engine; what is extracted goes to
+checkpoint/, what is inserted comes from there or from train/weights.py."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from orchestrator.checkpoint.fragments import MASTER, VALUE, Fragment, FragmentSource, RankState, TensorInfo
+from orchestrator.core.errors import CheckpointDamaged, TrainingFailed
+from orchestrator.core.words import World
+from orchestrator.train.models import own_tensors
+from orchestrator.train.optim import state_names
+
+# Our names for the fields of DeepSpeed's dynamic loss scalers (fp16); only stages 1 to 3 know hysteresis.
+_LOSS_SCALE_FIELDS = {
+    "loss_scale": "cur_scale",
+    "loss_scale_iteration": "cur_iter",
+    "last_overflow_iteration": "last_overflow_iter",
+    "hysteresis": "cur_hysteresis",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A stretch of one parameter inside a flat tensor, counted in elements."""
+
+    name: str
+    start: int  # in the flattened parameter
+    count: int
+    offset: int  # in the flat tensor
+    computed: torch.Tensor  # the same stretch as forward and backward see it
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """One fp32 tensor that the optimizer steps: parameters one after another, perhaps with padding."""
+
+    master: torch.Tensor
+    held: list[Held]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How one of DeepSpeed's optimizer wrappers keeps its state."""
+
+    flats: Callable[[Any, Mapping[nn.Parameter, str]], Iterator[Flat]]
+    publish: Callable[[Any], None]  # makes the module's values follow from the master values; collective
+    replicated: bool  # every rank holds everything
+
+
+def extract(engine: Any, world: World) -> RankState:
+    """This rank's part of the state, copied to the CPU; the engine stays as it is."""
+    layout, inner = layout_of(engine.optimizer), inner_optimizer(engine.optimizer)
+    tensors = describe(engine.module)
+    whole = {name for name, info in tensors.items() if layout.replicated or info.kind != "trainable"}
+    share = cut_row({name: tensors[name].numel for name in tensors if name in whole}, world.rank, world.size)
+    state = RankState(fragments=[], tensors=tensors, scalars={}, engine=_read_loss_scale(engine.optimizer))
+    for flat in layout.flats(engine.optimizer, _names_of(engine.module)):
+        rows, scalars = _rows_and_scalars(flat.master, inner.state.get(flat.master, {}))
+        for held in flat.held:
+            start, count = share[held.name] if layout.replicated else (held.start, held.count)
+            if count:
+                begin = held.offset + start - held.start
+                cuts = {key: row[begin : begin + count].clone() for key, row in rows.items()}
+                state.fragments += [Fragment(held.name, key, start, values) for key, values in cuts.items()]
+                state.scalars[held.name] = scalars
+    state.fragments += _whole_fragments(engine.module, tensors, share)
+    return state
+
+
+@torch.no_grad()
+def insert(engine: Any, source: FragmentSource) -> None:
+    """Fill a fresh engine: master values, optimizer states, frozen parameters, buffers, loss scale.
+
+    Optimizer states that the source lacks start at zero. Collective: all ranks call it with equal sources."""
+    optimizer = engine.optimizer
+    layout, inner, names = layout_of(optimizer), inner_optimizer(optimizer), _names_of(engine.module)
+    tensors = describe(engine.module)
+    states = {name: source.states(name) for name, info in tensors.items() if info.numel}
+    _check_source(states)
+    for flat in layout.flats(optimizer, names):
+        _fill_master(flat, source, states)
+        _fill_states(flat, inner, source, states)
+    _fill_whole(engine.module, tensors, source, states)
+    _write_loss_scale(optimizer, source.engine())
+    layout.publish(optimizer)
+    for flat in layout.flats(optimizer, names):
+        _check_computed(flat)
+
+
+def describe(module: nn.Module) -> dict[str, TensorInfo]:
+    """All parameters and persistent buffers, tied ones under their first name. The same on every rank."""
+    infos = {}
+    for name, tensor in own_tensors(module):
+        shape = tuple(getattr(tensor, "ds_shape", tensor.shape))  # ZeRO-3 leaves an empty parameter behind
+        infos[name] = TensorInfo(shape, str(tensor.dtype).removeprefix("torch."), _kind_of(tensor))
+    return infos
+
+
+def _kind_of(tensor: torch.Tensor) -> Literal["trainable", "frozen", "buffer"]:
+    if not isinstance(tensor, nn.Parameter):
+        return "buffer"
+    return "trainable" if tensor.requires_grad else "frozen"
+
+
+def cut_row(numels: Mapping[str, int], rank: int, size: int) -> dict[str, tuple[int, int]]:
+    """Lay tensors in a row and cut it into `size` equal parts: (start, count) of each tensor in part `rank`."""
+    total, reached, cut = sum(numels.values()), 0, {}
+    first, last = total * rank // size, total * (rank + 1) // size
+    for name, numel in numels.items():
+        start = min(max(first - reached, 0), numel)
+        stop = min(max(last - reached, 0), numel)
+        cut[name] = (start, stop - start)
+        reached += numel
+    return cut
+
+
+def inner_optimizer(optimizer: Any) -> torch.optim.Optimizer:
+    """The torch optimizer inside DeepSpeed's wrapper."""
+    inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
+    return inner
+
+
+def layout_of(optimizer: Any) -> Layout:
+    """The layout of this wrapper; an unknown one must not be guessed at."""
+    if isinstance(optimizer, torch.optim.Optimizer):
+        return _PLAIN
+    try:
+        return _LAYOUTS[type(optimizer).__name__]
+    except KeyError:
+        raise _unknown_layout(f"the optimizer wrapper {type(optimizer).__name__}", "one of", *_LAYOUTS) from None
+
+
+# ---- the layouts ----
+
+
+def _plain_flats(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]) -> Iterator[Flat]:
+    """Stage 0 in fp32: torch's optimizer steps the parameters themselves."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            row = parameter.detach().view(-1)
+            yield Flat(parameter, [Held(names[parameter], 0, row.numel(), 0, row)])
+
+
+def _unfused_flats(optimizer: Any, names: Mapping[nn.Parameter, str]) -> Iterator[Flat]:
+    """Stage 0 in bf16 and fp16: an fp32 copy of each parameter."""
+    for group, masters in zip(_part(optimizer, "fp16_groups"), _part(optimizer, "fp32_groups"), strict=True):
+        for parameter, master in zip(group, masters, strict=True):
+            row = parameter.detach().view(-1)
+            yield Flat(master, [Held(names[parameter], 0, row.numel(), 0, row)])
+
+
+def _zero_flats(masters: str, groups: str) -> Callable[[Any, Mapping[nn.Parameter, str]], Iterator[Flat]]:
+    """Stages 1 and 2: each group's parameters in one row, of which this rank has one equal part."""
+
+    def flats(optimizer: Any, names: Mapping[nn.Parameter, str]) -> Iterator[Flat]:
+        if getattr(optimizer, "round_robin_gradients", False):
+            raise _unknown_layout("zero_optimization.round_robin_gradients", "false: its address map is wrong")
+        for master, group in zip(_part(optimizer, masters), _part(optimizer, groups), strict=True):
+            held = []
+            for parameter in group:
+                mapping = _part(parameter, "_hp_mapping")  # None when no element lies in this rank's part
+                if mapping is not None:
+                    low, high = mapping.lp_fragment_address, mapping.hp_fragment_address
+                    row = parameter.detach().view(-1)[low.start : low.start + low.numel]
+                    held.append(Held(names[parameter], low.start, low.numel, high.start, row))
+            yield Flat(master, held)
+
+    return flats
+
+
+def _stage3_flats(optimizer: Any, names: Mapping[nn.Parameter, str]) -> Iterator[Flat]:
+    """Stage 3: each parameter is cut into equal parts, the last one padded; a rank's parts lie in a row."""
+    groups, masters = _part(optimizer, "fp16_groups"), _part(optimizer, "fp32_partitioned_groups_flat")
+    positions = _part(optimizer, "grad_position")
+    for index, (group, master) in enumerate(zip(groups, masters, strict=True)):
+        held = []
+        for parameter in group:
+            at, offset, size = positions[optimizer.get_param_id(parameter)]
+            if at != index or size != parameter.ds_tensor.ds_numel:
+                raise _unknown_layout(f"{names[parameter]} at {at, offset, size}", f"in sub-group {index}")
+            start, count = _partition_of(parameter)
+            if count:
+                held.append(Held(names[parameter], start, count, offset, parameter.ds_tensor.detach()[:count]))
+        yield Flat(master, held)
+
+
+def _partition_of(parameter: Any) -> tuple[int, int]:
+    """Start and count of this rank's part of a ZeRO-3 parameter, without padding."""
+    size = parameter.ds_tensor.ds_numel
+    start = min(parameter.ds_zero_partition_rank * size, parameter.ds_numel)
+    return start, min(size, parameter.ds_numel - start)
+
+
+def _publish_nothing(optimizer: Any) -> None: ...
+
+
+def _publish_unfused(optimizer: Any) -> None:
+    for group, masters in zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True):
+        for parameter, master in zip(group, masters, strict=True):
+            parameter.data.copy_(master.data)
+
+
+def _publish_zero(optimizer: Any) -> None:
+    optimizer.update_lp_params()
+
+
+def _publish_stage3(optimizer: Any) -> None:
+    """What Stage3.step does after the inner optimizer's step. Persistent parameters would stay stale otherwise."""
+    computed = _part(optimizer, "fp16_partitioned_groups_flat")
+    for index, (low, high) in enumerate(zip(computed, optimizer.fp32_partitioned_groups_flat, strict=True)):
+        low.data.copy_(high.data)
+        optimizer._unflatten_partitioned_parameters(index)
+    persistent = _part(optimizer, "persistent_parameters")
+    if persistent:
+        persistent[0].all_gather(persistent)
+
+
+_PLAIN = Layout(_plain_flats, _publish_nothing, replicated=True)
+_LAYOUTS = {
+    "FP16_UnfusedOptimizer": Layout(_unfused_flats, _publish_unfused, replicated=True),
+    "BF16_Optimizer": Layout(  # stage 1 in bf16 with fp32 accumulation
+        _zero_flats("fp32_groups_flat_partition", "bf16_groups"), _publish_zero, replicated=False
+    ),
+    "DeepSpeedZeroOptimizer": Layout(  # stages 1 and 2
+        _zero_flats("single_partition_of_fp32_groups", "bit16_groups"), _publish_zero, replicated=False
+    ),
+    "DeepSpeedZeroOptimizer_Stage3": Layout(_stage3_flats, _publish_stage3, replicated=False),
+}
+
+
+# ---- out ----
+
+
+def _rows_and_scalars(
+    master: torch.Tensor, kept: Mapping[str, Any]
+) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """Master values and the optimizer's states of a flat tensor as rows on the CPU, and its single numbers."""
+    rows, scalars = {MASTER: master.detach().view(-1).cpu()}, {}
+    for key, value in kept.items():
+        if torch.is_tensor(value) and value.shape == master.shape:
+            rows[key] = value.detach().view(-1).cpu()
+        elif value is not None:
+            scalars[key] = float(value)
+    return rows, scalars
+
+
+def _whole_fragments(
+    module: nn.Module, tensors: Mapping[str, TensorInfo], share: Mapping[str, tuple[int, int]]
+) -> Iterator[Fragment]:
+    """Frozen parameters and buffers: this rank's share, or under ZeRO-3 its part, of each."""
+    for name, tensor in own_tensors(module):
+        if tensors[name].kind == "trainable":
+            continue
+        if hasattr(tensor, "ds_tensor"):
+            start, count = _partition_of(tensor)
+            values = tensor.ds_tensor.detach()[:count]
+        else:
+            start, count = share[name]
+            values = tensor.detach().view(-1)[start : start + count]
+        if count:
+            yield Fragment(name, VALUE, start, values.to("cpu", copy=True))
+
+
+def _read_loss_scale(optimizer: Any) -> dict[str, float]:
+    scaler = _dynamic_scaler(optimizer)
+    present = {ours: theirs for ours, theirs in _LOSS_SCALE_FIELDS.items() if hasattr(scaler, theirs)}
+    return {ours: float(getattr(scaler, theirs)) for ours, theirs in present.items()}
+
+
+# ---- in ----
+
+
+def _check_source(states: Mapping[str, tuple[str, ...]]) -> None:
+    lacking = [name for name, known in states.items() if MASTER not in known and VALUE not in known]
+    if lacking:
+        raise CheckpointDamaged(
+            f"no values of {len(lacking)} tensors of the model, the first is {lacking[0]}",
+            remedy="start from a checkpoint of this model, or correct the config's model section",
+        )
+
+
+def _values_state(known: tuple[str, ...]) -> str:
+    """Trainable and frozen may swap between runs, so either kind of values will do."""
+    return MASTER if MASTER in known else VALUE
+
+
+def _fill_master(flat: Flat, source: FragmentSource, states: Mapping[str, tuple[str, ...]]) -> None:
+    row = flat.master.detach().view(-1)
+    row.zero_()  # padding takes part in the optimizer's arithmetic: leave no NaN there
+    for held in flat.held:
+        values = source.read(held.name, _values_state(states[held.name]), held.start, held.count)
+        row[held.offset : held.offset + held.count].copy_(values)
+
+
+def _fill_states(
+    flat: Flat, inner: torch.optim.Optimizer, source: FragmentSource, states: Mapping[str, tuple[str, ...]]
+) -> None:
+    inner.state.pop(flat.master, None)  # DeepSpeed may have stepped once on zero gradients
+    found = [(held, key) for held in flat.held for key in state_names(inner) if key in states[held.name]]
+    if not found:
+        return
+    kept: dict[str, Any] = {key: torch.zeros_like(flat.master) for key in state_names(inner)}
+    for held, key in found:
+        values = source.read(held.name, key, held.start, held.count)
+        kept[key].view(-1)[held.offset : held.offset + held.count].copy_(values)
+    device = flat.master.device if inner.defaults.get("fused") else torch.device("cpu")  # as torch's optimizers do
+    scalars: dict[str, float] = {}
+    for held, _ in found:
+        for key, number in source.scalars(held.name).items():
+            scalars[key] = max(number, scalars.get(key, number))
+    kept.update({key: torch.tensor(number, dtype=torch.float32, device=device) for key, number in scalars.items()})
+    inner.state[flat.master] = kept
+
+
+def _fill_whole(
+    module: nn.Module,
+    tensors: Mapping[str, TensorInfo],
+    source: FragmentSource,
+    states: Mapping[str, tuple[str, ...]],
+) -> None:
+    for name, tensor in own_tensors(module):
+        if tensors[name].kind == "trainable" or not tensors[name].numel:
+            continue
+        if hasattr(tensor, "ds_tensor"):
+            start, count = _partition_of(tensor)
+            row = tensor.ds_tensor.detach()[:count]
+        else:
+            start, count = 0, tensor.numel()
+            row = tensor.detach().view(-1)
+        if count:
+            row.copy_(source.read(name, _values_state(states[name]), start, count))
+
+
+def _check_computed(flat: Flat) -> None:
+    row = flat.master.detach().view(-1)
+    for held in flat.held:
+        wanted = row[held.offset : held.offset + held.count].to(held.computed)
+        if not torch.equal(wanted, held.computed):
+            raise _unknown_layout(f"{held.name} after inserting", "its master values, cast")
+
+
+def _write_loss_scale(optimizer: Any, kept: Mapping[str, float]) -> None:
+    scaler = _dynamic_scaler(optimizer)
+    for ours, theirs in _LOSS_SCALE_FIELDS.items():
+        if ours in kept and hasattr(scaler, theirs):
+            setattr(scaler, theirs, type(getattr(scaler, theirs))(kept[ours]))
+
+
+# ---- shared ----
+
+
+def _dynamic_scaler(optimizer: Any) -> Any:
+    """DeepSpeed's object that holds a changing loss scale; None when the scale never changes (fp32, bf16)."""
+    scaler = getattr(optimizer, "loss_scaler", None) or getattr(optimizer, "loss_scale_config", None)
+    dynamic = getattr(scaler, "dynamic", False) or getattr(scaler, "dynamic_loss_scale", False)
+    return scaler if dynamic else None
+
+
+def _names_of(module: nn.Module) -> dict[nn.Parameter, str]:
+    return {parameter: name for name, parameter in module.named_parameters()}
+
+
+def _part(owner: Any, attribute: str) -> Any:
+    if not hasattr(owner, attribute):
+        raise _unknown_layout(f"{type(owner).__name__} without {attribute}", "it there")
+    return getattr(owner, attribute)
+
+
+def _unknown_layout(found: str, *expected: str) -> TrainingFailed:
+    import deepspeed
+
+    return TrainingFailed(
+        f"DeepSpeed {deepspeed.__version__} keeps its state in an unknown way: found {found}, expected "
+        + " ".join(expected),
+        where="train/reshard.py",
+        remedy="install a DeepSpeed that pyproject.toml allows, or remove the newest key of the deepspeed section",
+    )

@@ -1,0 +1,132 @@
+"""A W&B server of this machine: takes an online run and remembers its rows; or behaves as badly as it is told to."""
+
+import gzip
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Literal, Self
+
+Manners = Literal["good", "garbage", "error", "panic", "silent"]
+
+
+class FakeWandbServer:
+    """`history` holds the rows of the run by line; `configs` what was sent as the run's config."""
+
+    def __init__(self, manners: Manners = "good") -> None:
+        self.manners = manners
+        self.history: dict[int, dict[str, Any]] = {}
+        self.configs: list[dict[str, Any]] = []
+        self.exit_codes: list[int] = []
+        self.closing = threading.Event()
+        self._server = _Server(self)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [self.history[line] for line in sorted(self.history)]
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def answer(self, path: str, body: dict[str, Any]) -> Any:
+        if path.endswith("/file_stream"):
+            self._take_rows(body)
+            return {"exitcode": None, "limits": {}}
+        operation, variables = body.get("operationName"), body.get("variables", {})
+        if operation == "RunResumeStatus":
+            return {"data": {"model": {"id": "m", "name": "p", "entity": _ENTITY, "bucket": self._resumable()}}}
+        if operation == "UpsertBucket":
+            self.configs.append(json.loads(variables.get("config") or "{}"))
+            project = {"id": "m", "name": "p", "entity": _ENTITY}
+            bucket = {"id": "r", "name": variables.get("name"), "displayName": "d", "project": project}
+            bucket["historyLineCount"] = len(self.history)
+            return {"data": {"upsertBucket": {"bucket": bucket, "inserted": not self.history}}}
+        if operation == "CreateRunFiles":
+            files = [{"name": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in variables["files"]]
+            return {"data": {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}}
+        if operation == "Viewer":
+            viewer = {"id": "u", "username": "u", "entity": "e", "flags": "{}", "teams": {"edges": []}}
+            return {"data": {"viewer": viewer}}
+        return {"data": {}}
+
+    def _take_rows(self, body: dict[str, Any]) -> None:
+        rows = body.get("files", {}).get("wandb-history.jsonl", {"offset": 0, "content": []})
+        for line, text in enumerate(rows["content"], rows["offset"]):
+            self.history[line] = json.loads(text)
+        if body.get("complete"):
+            self.exit_codes.append(body["exitcode"])
+
+    def _resumable(self) -> dict[str, Any] | None:
+        if not self.history:
+            return None
+        tail = json.dumps([json.dumps(self.rows[-1])])
+        counts = {"logLineCount": 0, "historyLineCount": len(self.history), "eventsLineCount": 0}
+        texts = {"summaryMetrics": "{}", "config": "{}", "historyTail": tail, "eventsTail": "[]", "displayName": "d"}
+        return {"id": "r", "name": "n", "tags": [], "notes": None, "wandbConfig": '{"t": 1}'} | counts | texts
+
+
+_ENTITY = {"id": "e", "name": "e"}
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, fake: FakeWandbServer) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.fake = fake
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is nothing to write about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._reply(200, b"{}")
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self._reply(200, b"{}")
+
+    def do_POST(self) -> None:
+        assert isinstance(self.server, _Server)
+        fake = self.server.fake
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        match fake.manners:
+            case "good" if "/upload/" in self.path:
+                self._reply(200, b"{}")
+            case "good":
+                self._reply(200, json.dumps(fake.answer(self.path, json.loads(body))).encode())
+            case "garbage":
+                self._reply(200, b"<html>moved</html>")
+            case "error":
+                self._reply(500, b"{}")
+            case "panic":
+                self._reply(200, b'{"data": {}}')  # wandb-core 0.31 dies of a nil pointer when it uploads files
+            case "silent":
+                fake.closing.wait(60)
+                self.close_connection = True
+
+    def _reply(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass

@@ -1,0 +1,153 @@
+"""The run hash and the comparison of configs follow the marks, for every key there is."""
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import pytest
+
+from orchestrator.config.check import replace_values
+from orchestrator.config.compare import changed_keys, check_resume, mark_at, run_hash
+from orchestrator.config.marks import Mark, Section, mark_of
+from orchestrator.config.run import RunConfig
+from orchestrator.core.errors import ConfigError
+
+CONFIG = RunConfig.model_validate(
+    {
+        "name": "base",
+        "data": {
+            "train": [{"path": "a"}, {"path": "b", "weight": 2.0}],
+            "split": {"validation": 0.1},
+            "phases": [{"from_step": 5, "seq_len": 32}],
+        },
+        "prepare": {"tokens": {"train_bpe": 512}},
+        "model": {"transformers": {"model_type": "llama", "hidden_size": 64}},
+        "train": {"steps": 10, "global_batch": 24},
+        "evaluate": {"every_steps": 5},
+        "deepspeed": {"zero_optimization": {"stage": 2}},
+        "cluster": {"nodes": {"min": 1, "max": 2}},
+    }
+)
+
+# Values that differ from CONFIG's and pass every check, where adding one or taking another choice would not do.
+OTHERS: dict[str, Any] = {
+    "name": "other",
+    "root": "elsewhere",
+    "data.train.0.path": "c",
+    "data.train.1.path": "c",
+    "data.work": "elsewhere",
+    "data.lanes": 2,
+    "data.phases.0.weights": {"a": 1.0},
+    "data.phases.0.global_batch": 12,
+    "prepare.tokens.text_member": "md",
+    "prepare.tokens.tokenizer": None,
+    "model.transformers": {"model_type": "gpt2"},
+    "model.pretrained": None,
+    "optim.betas": [0.8, 0.9],
+    "train.micro_batch": 3,
+    "train.clip_norm": 1.0,
+    "evaluate.max_batches": 3,
+    "deepspeed": {"zero_optimization": {"stage": 3}},
+    "cluster.address": "auto",
+    "cluster.cpus_per_rank": 3,
+    "cluster.start_timeout_s": 60.0,
+    "cluster.env": {"A": "1"},
+    "tracking.wandb.project": "other",
+    "tracking.wandb.entity": "other",
+    "tracking.wandb.group": "other",
+    "tracking.wandb.tags": ["other"],
+    "data.train.0.name": "first",
+    "data.train.1.name": "second",
+    "data.train.0.demo": "text",
+    "data.train.1.demo": "text",
+    "evaluate.metrics": [],
+}
+# These have one value only, or exclude each other: no second valid config differs in them alone.
+ALONE = {"task.name", "prepare.mode", "prepare.tokens.tokenizer", "model.pretrained"}
+
+
+def leaves(section: Section, prefix: str = "") -> Iterator[tuple[str, Mark, Any, Any]]:
+    """Key, mark, value and annotation of every innermost key."""
+    for name, field in type(section).model_fields.items():
+        value, key = getattr(section, name), prefix + name
+        if isinstance(value, Section):
+            yield from leaves(value, f"{key}.")
+        elif isinstance(value, list) and value and isinstance(value[0], Section):
+            for i, entry in enumerate(value):
+                yield from leaves(entry, f"{key}.{i}.")
+        else:
+            yield key, mark_of(field), value, field.annotation
+
+
+def other_value(key: str, value: Any, annotation: Any) -> Any:
+    if key in OTHERS:
+        return OTHERS[key]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return value * 0.5 if value else 0.25
+    return next(choice for choice in get_args(annotation) if choice != value)
+
+
+def replaced(config: RunConfig, key: str, value: Any) -> RunConfig:
+    values = config.model_dump(mode="json")
+    here: Any = values
+    *parts, name = (int(part) if part.isdecimal() else part for part in key.split("."))
+    for part in parts:
+        here = here[part]
+    here[name] = value
+    return RunConfig.model_validate(values)
+
+
+LEAVES = [leaf for leaf in leaves(CONFIG) if leaf[0] not in ALONE]
+
+
+@pytest.mark.parametrize(("key", "mark", "value", "annotation"), LEAVES, ids=[leaf[0] for leaf in LEAVES])
+def test_exactly_the_identity_keys_change_the_hash_and_forbid_a_resume(key, mark, value, annotation):
+    other = replaced(CONFIG, key, other_value(key, value, annotation))
+    (change,) = changed_keys(CONFIG, other)
+    assert (change.key, change.mark) == (key, mark)
+    assert (run_hash(other) != run_hash(CONFIG)) is (mark is Mark.IDENTITY)
+    if mark is Mark.IDENTITY:
+        with pytest.raises(ConfigError, match=f"^{key}: makes another run"):
+            check_resume(CONFIG, other)
+    else:
+        check_resume(CONFIG, other)
+
+
+def test_spelled_out_defaults_leave_the_hash_alone():
+    sparse = {"name": "x", "data": {"train": [{"path": "a"}]}, "prepare": {"tokens": {"train_bpe": 512}}}
+    sparse |= {"model": {"transformers": {"model_type": "llama"}}, "train": {"steps": 10, "global_batch": 24}}
+    config = RunConfig.model_validate(sparse)
+    assert run_hash(RunConfig.model_validate(config.model_dump(mode="json"))) == run_hash(config)
+
+
+def test_the_hash_stays_what_it_was_in_earlier_versions():
+    """Change this value only together with the reason why all running runs become others."""
+    assert run_hash(CONFIG) == "GOLDEN"
+
+
+def test_another_number_of_sources_is_another_run_even_if_they_are_all_default():
+    one = replaced(CONFIG, "data.train", [{"path": "a"}])
+    two = replaced(CONFIG, "data.train", [{"path": "a"}, {"path": "b"}])
+    assert run_hash(one) != run_hash(two)
+    (change,) = changed_keys(one, two)
+    assert (change.key, change.mark) == ("data.train", Mark.IDENTITY)
+
+
+def test_every_identity_key_that_changed_is_named_with_both_values():
+    other = replace_values(CONFIG, {"seed": 3, "train.global_batch": 48, "tracking.wandb.project": "p"})
+    with pytest.raises(ConfigError) as caught:
+        check_resume(CONFIG, other)
+    assert str(caught.value).splitlines() == [
+        "seed: makes another run of it (the run has 0, now 3)",
+        "train.global_batch: makes another run of it (the run has 24, now 48)",
+        "  -> take the run's own value back, or start a new run under another name than base",
+    ]
+
+
+def test_marks_are_found_by_dotted_key():
+    assert mark_at("train.micro_batch") is Mark.ROUNDING
+    assert mark_at("tracking.wandb.mode") is Mark.FREE
+    assert mark_at("seed") is Mark.IDENTITY

@@ -1,0 +1,145 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from tests.fakes.corpus import make_corpus
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.core.errors import DataError
+from orchestrator.core.keyed import key
+from orchestrator.data.unit import LayoutCache, Unit
+
+SHARDS = st.integers(0, 12)
+
+
+def make_unit(manifest, shards=None, *, seed=1, seq_len=7, window=60, lanes=3, shuffle=True, layouts=None):
+    shards = np.arange(len(manifest.shards)) if shards is None else np.asarray(shards, np.int64)
+    layouts = layouts or LayoutCache()
+    options = {"seq_len": seq_len, "window": window, "lanes": lanes, "shuffle": shuffle}
+    return Unit(manifest, "train", shards, key(seed), layouts, **options)
+
+
+def walk(unit):
+    index, lane = unit.index(np.arange(unit.count))
+    return index.tolist(), lane.tolist()
+
+
+def tokens_of(spans):
+    return [(span.ordinal, span.place, n) for span in spans for n in range(span.first, span.first + span.count)]
+
+
+units = st.builds(
+    lambda corpus_seed, shards, seq_len, window, lanes, shuffle: make_unit(
+        make_corpus(corpus_seed, shards_by_segment=((shards,),)),
+        seq_len=seq_len, window=window, lanes=lanes, shuffle=shuffle,
+    ),
+    st.integers(0, 1000), SHARDS, st.integers(1, 50), st.integers(1, 400), st.integers(1, 9), st.booleans(),
+)  # fmt: skip
+sample_units = st.builds(
+    lambda corpus_seed, shards, window, lanes, shuffle: make_unit(
+        make_corpus(corpus_seed, shards_by_segment=((shards,),)),
+        seq_len=None, window=window, lanes=lanes, shuffle=shuffle,
+    ),
+    st.integers(0, 1000), SHARDS, st.integers(1, 30), st.integers(1, 9), st.booleans(),
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(units)
+def test_a_unit_gives_every_sequence_once(unit):
+    assert sorted(walk(unit)[0]) == list(range(unit.count))
+
+
+@settings(max_examples=150, deadline=None)
+@given(units)
+def test_every_token_but_the_first_is_a_target_once(unit):
+    sequences = [tokens_of(unit.spans(i)) for i in range(unit.count)]
+    targets = Counter(token for sequence in sequences for token in sequence[1:])
+    assert len(targets) == targets.total() == max(0, unit.total - 1)
+    assert all(len(sequence) == unit.seq_len + 1 for sequence in sequences[:-1])
+    assert all(one[-1] == next_one[0] for one, next_one in zip(sequences, sequences[1:], strict=False))
+
+
+@settings(max_examples=150, deadline=None)
+@given(units)
+def test_lanes_differ_by_at_most_one_and_are_taken_in_turn(unit):
+    _, lane = walk(unit)
+    sizes = np.bincount(lane, minlength=unit.lanes)
+    assert sizes.max(initial=0) - sizes.min(initial=unit.count) <= 1
+    assert lane == [turn % unit.lanes for turn in range(unit.count)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(units)
+def test_sequences_stay_in_the_window_where_they_begin(unit):
+    lanes_in_row = sorted(zip(*walk(unit), range(unit.count), strict=True), key=lambda found: (found[1], found[2]))
+    windows = np.searchsorted(unit.window_ends, [index * unit.seq_len for index, *_ in lanes_in_row], side="right")
+    assert np.array_equal(windows, np.sort(windows))
+
+
+@settings(max_examples=100, deadline=None)
+@given(sample_units)
+def test_plain_samples_come_once_each(unit):
+    spans = [unit.spans(i) for i in walk(unit)[0]]
+    kept = {(ordinal, place) for ordinal in unit.shards.tolist() for place in unit._samples.places(ordinal, "train")}
+    assert all(len(own) == 1 and own[0][2:] == (0, 0) for own in spans)
+    assert sorted(own[0][:2] for own in spans) == sorted(kept)
+
+
+@settings(max_examples=50, deadline=None)
+@given(units)
+def test_a_window_is_whole_shards_and_no_longer_than_needed(unit):
+    limit = unit.window_ends[-1] if unit.num_windows else 0
+    assert limit == unit.total
+    for window in range(unit.num_windows):
+        shards = set(unit.layout(window).ordinal.tolist())
+        others = [set(unit.layout(other).ordinal.tolist()) for other in range(window)]
+        assert all(not shards & other for other in others)
+
+
+def test_without_shuffle_a_unit_reads_in_shard_order():
+    unit = make_unit(make_corpus(3), shuffle=False, lanes=1)
+    tokens = [token for i in walk(unit)[0] for token in tokens_of(unit.spans(i))[1:]]
+    assert walk(unit)[0] == list(range(unit.count))
+    assert tokens == sorted(tokens)
+
+
+def test_another_key_gives_another_order_of_shards_documents_and_sequences():
+    one, other = (make_unit(make_corpus(3), seed=seed, window=10_000, lanes=1) for seed in (1, 2))
+    assert one.shards.tolist() != other.shards.tolist()
+    assert one.layout(0).place.tolist() != other.layout(0).place.tolist()
+    assert walk(one)[0] != walk(other)[0]
+
+
+@pytest.mark.parametrize("tokens", [[], [1], [2], [8], [9]])
+def test_units_of_few_tokens(tokens):
+    manifest = make_corpus(0, shards_by_segment=((1,),))
+    manifest.shards[0].documents = [np.ones(size, np.int64) for size in tokens]
+    manifest.shards[0].splits = ["train"] * len(tokens)
+    unit = make_unit(manifest)
+    targets = max(0, sum(tokens) - 1)
+    assert unit.count == -(-targets // 7)
+    assert sum(len(tokens_of(unit.spans(i))) - 1 for i in range(unit.count)) == targets
+
+
+def test_a_unit_without_shards_is_empty():
+    unit = make_unit(make_corpus(0), shards=[])
+    assert (unit.count, unit.num_windows, walk(unit)) == (0, 0, ([], []))
+
+
+def test_documents_that_contradict_the_totals_are_named():
+    manifest = make_corpus(2)
+    unit = make_unit(manifest)
+    for shard in manifest.shards:
+        shard.documents = [np.append(document, 1) for document in shard.documents]
+    with pytest.raises(DataError, match="their totals say"):
+        unit.spans(0)
+
+
+def test_layouts_are_dropped_when_they_take_too_much_memory_and_made_again_alike():
+    manifest = make_corpus(5)
+    free, tight = make_unit(manifest), make_unit(manifest, layouts=LayoutCache(limit_bytes=1))
+    assert free.num_windows > 2
+    for _ in range(2):
+        assert [free.spans(i) for i in range(free.count)] == [tight.spans(i) for i in range(tight.count)]

@@ -1,0 +1,168 @@
+"""The scribe's promise: what write() returned for is on disk once, whoever dies when."""
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.config.run import RunConfig
+from orchestrator.core.clock import SystemClock
+from orchestrator.core.news import CheckpointNews, EvaluationNews, KeysNews, News, StepNews
+from orchestrator.core.words import RunState, Span
+from orchestrator.storage.lines import read_lines
+from orchestrator.tracking.keys import read_keys
+from orchestrator.tracking.rows import read_ledger, read_metrics, read_rows
+from orchestrator.tracking.scribe import Scribe
+from tests.fakes.dying import do_and_die, do_until_killed
+
+CONFIG = RunConfig.model_validate(
+    {
+        "name": "r",
+        "data": {"train": [{"path": "d"}], "ledger": "keys"},
+        "prepare": {"tokens": {"train_bpe": 300}},
+        "model": {"transformers": {"model_type": "llama"}},
+        "train": {"steps": 10, "global_batch": 4},
+    }
+)
+
+
+class FakeMirror:
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self.note, self.wakes, self.exit_codes = note, 0, list[int]()
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+    def finish(self, exit_code: int) -> None:
+        self.exit_codes.append(exit_code)
+        self.note("mirror finished")
+
+
+def make_scribe(run_dir: Path) -> Scribe:
+    return Scribe(run_dir, CONFIG, {}, SystemClock(), None)
+
+
+def step_news(step: int, generation: int = 1) -> StepNews:
+    ledger: dict[str, str | int] = {"order_digest": f"{step:032x}", "set_digest": "0" * 32, "count": 4}
+    return StepNews(
+        step=step, generation=generation, metrics={"loss": 1.0 / (step + 1), "applied": True}, ledger=ledger
+    )
+
+
+def keys_news(step: int, generation: int = 1) -> KeysNews:
+    return KeysNews(step=step, generation=generation, slots=[0], spans=[[Span(0, step, 0, 0)]])
+
+
+def test_rows_have_the_documented_form(tmp_path: Path) -> None:
+    scribe = make_scribe(tmp_path)
+    evaluation = EvaluationNews(step=1, generation=1, split="validation", metrics={"loss": 2.0})
+    checkpoint = CheckpointNews(step=1, generation=1, folder="f", seconds=0.5, size_bytes=9, problem="disk full")
+    scribe.write([step_news(0), evaluation, checkpoint])
+    scribe.finish(RunState.DONE, 0)
+    head, *rows = read_lines(tmp_path / "metrics.jsonl")
+    assert head == {"format": 1}
+    assert rows[0] == {"step": 0, "generation": 1, "loss": 1.0, "applied": True}
+    assert rows[1] == {"step": 1, "generation": 1, "kind": "evaluation", "split": "validation", "loss": 2.0}
+    assert rows[2]["kind"] == "checkpoint"
+    assert rows[2]["problem"] == "disk full"
+    assert rows[3]["text"] == "run done with exit code 0"
+    assert list(read_lines(tmp_path / "ledger.jsonl")) == [
+        {"format": 1},
+        {"step": 0, "generation": 1, "order_digest": "0" * 32, "set_digest": "0" * 32, "count": 4},
+    ]
+
+
+def test_news_told_again_after_a_restart_is_written_once(tmp_path: Path) -> None:
+    news: list[News] = [step_news(0), step_news(1), EvaluationNews(step=2, generation=1, split="v", metrics={})]
+    do_and_die(lambda: make_scribe(tmp_path).write(news))  # killed before its answer arrived
+    second = make_scribe(tmp_path)
+    second.write([*news, step_news(2)])
+    assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [0, 1, 2, 2]
+    assert [row["step"] for row in read_rows(tmp_path / "ledger.jsonl")] == [0, 1, 2]
+    second.finish(RunState.STOPPED, 130)
+
+
+def test_steps_replayed_by_a_later_generation_are_written_beside_the_earlier_ones(tmp_path: Path) -> None:
+    scribe = make_scribe(tmp_path)
+    scribe.write([step_news(0), step_news(1), step_news(1, 2), step_news(2, 2)])
+    scribe.finish(RunState.DONE, 0)
+    rows = [(row["generation"], row["step"]) for row in read_rows(tmp_path / "ledger.jsonl")]
+    assert rows == [(1, 0), (1, 1), (2, 1), (2, 2)]
+    assert [row["generation"] for row in read_metrics(tmp_path)] == [1, 2, 2]
+
+
+@pytest.mark.parametrize(("file", "keep"), [("metrics.jsonl", 0), ("metrics.jsonl", 30), ("ledger.jsonl", 1)])
+def test_a_write_cut_off_anywhere_is_completed_when_told_again(tmp_path: Path, file: str, keep: int) -> None:
+    do_and_die(lambda: make_scribe(tmp_path).write([step_news(0)]))
+    whole = (tmp_path / file).stat().st_size
+    do_and_die(lambda: make_scribe(tmp_path).write([step_news(1), step_news(2)]))
+    os.truncate(tmp_path / file, whole + keep)  # the ledger is written first, so it is ahead or torn itself
+    second = make_scribe(tmp_path)
+    second.write([step_news(1), step_news(2)])
+    for name in ("metrics.jsonl", "ledger.jsonl"):
+        assert [row["step"] for row in read_rows(tmp_path / name)] == [0, 1, 2]
+    second.finish(RunState.STOPPED, 130)
+
+
+def test_mirror_is_woken_finished_and_may_annotate_until_the_end(tmp_path: Path) -> None:
+    mirrors: list[FakeMirror] = []
+
+    def open_mirror(config: RunConfig, about: dict[str, Any], run_dir: Path, note: Callable[[str], None]) -> FakeMirror:
+        mirrors.append(FakeMirror(note))
+        return mirrors[0]
+
+    scribe = Scribe(tmp_path, CONFIG, {}, SystemClock(), open_mirror)
+    scribe.write([step_news(0)])
+    assert mirrors[0].wakes == 1
+    scribe.finish(RunState.FAILED, 1)
+    assert mirrors[0].exit_codes == [1]
+    mirrors[0].note("too late")
+    texts = [row["text"] for row in read_rows(tmp_path / "metrics.jsonl") if row.get("kind") == "note"]
+    assert texts == ["run failed with exit code 1", "mirror finished"]
+
+
+def test_importing_the_scribe_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, orchestrator.tracking.scribe, orchestrator.tracking.rows, orchestrator.tracking.wandb;"
+        "print(sorted({'torch', 'wandb', 'pyarrow', 'ray'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def news_of(steps: range) -> list[News]:
+    return [item for step in steps for item in (step_news(step), keys_news(step))]
+
+
+def tell_steps(run_dir: Path, step: int, acknowledged: int) -> None:
+    """Writes batches of three steps for ever and tells the pipe how far write() has acknowledged."""
+    scribe = make_scribe(run_dir)
+    while True:
+        scribe.write(news_of(range(step, step + 3)))
+        step += 3
+        os.write(acknowledged, b"%d\n" % step)
+
+
+def test_a_scribe_killed_again_and_again_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
+    chance = random.Random(0)
+    told = 0
+    for _ in range(12):
+        reader, writer = os.pipe()
+        do_until_killed(partial(tell_steps, tmp_path, told, writer), after_s=0.02 + 0.05 * chance.random())
+        os.close(writer)
+        with os.fdopen(reader) as pipe:
+            told = max([told, *(int(line) for line in pipe.read().splitlines())])
+    assert told > 12
+    last = make_scribe(tmp_path)
+    last.write(news_of(range(told, told + 3)))
+    last.finish(RunState.DONE, 0)
+    steps = list(range(told + 3))
+    metrics = [row["step"] for row in read_rows(tmp_path / "metrics.jsonl") if "kind" not in row]
+    assert metrics == [row["step"] for row in read_rows(tmp_path / "ledger.jsonl")] == steps
+    assert list(read_ledger(tmp_path)) == steps
+    assert read_keys(tmp_path, steps) == {step: [[Span(0, step, 0, 0)]] for step in steps}

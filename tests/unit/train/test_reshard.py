@@ -1,0 +1,177 @@
+"""Fragments out of and into engines of every stage. One gang of three processes goes through all cases once."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.core.errors import CheckpointDamaged, TrainingFailed
+from orchestrator.train.reshard import cut_row, layout_of
+from tests.fakes.gang import run_gang
+from tests.fakes.tiny_model import gather, in_world, initial_source, make_engine, tiny_config, train_step
+
+CPU = {"device": "cpu"}
+LR = {"adamw": 1e-2, "sgd": 1e-1}
+BOUND = {"fp32": 2e-6, "bf16": 2e-2}  # relative, of losses after moving to another world or stage
+
+
+@dataclass(frozen=True)
+class Setting:
+    world: int
+    stage: int
+    precision: str
+    optim: str = "adamw"
+    deepspeed: tuple[tuple[str, Any], ...] = ()
+    accumulation: int = 1
+
+    @property
+    def config(self) -> Any:
+        return tiny_config(self.stage, self.precision, self.optim, **dict(self.deepspeed))
+
+    def __str__(self) -> str:
+        more = "-".join(str(value) for _, value in self.deepspeed)
+        return f"world{self.world}-stage{self.stage}-{self.precision}-{self.optim}-{self.accumulation}{more}"
+
+
+REFORMS = [
+    *(
+        Setting(3 if stage == 3 else 2, stage, precision, optim)
+        for stage in range(4)
+        for precision in ("fp32", "bf16")
+        for optim in ("adamw", "sgd")
+    ),
+    Setting(2, 2, "bf16", deepspeed=(("zero_optimization", {"offload_optimizer": CPU}),)),
+    Setting(2, 3, "bf16", deepspeed=(("zero_optimization", {"offload_optimizer": CPU}),)),
+    Setting(2, 3, "bf16", deepspeed=(("zero_optimization", {"offload_optimizer": CPU, "offload_param": CPU}),)),
+    Setting(2, 3, "fp32", deepspeed=(("zero_optimization", {"stage3_param_persistence_threshold": 0}),)),
+    Setting(2, 3, "bf16", deepspeed=(("zero_optimization", {"sub_group_size": 3000}),)),
+    Setting(2, 1, "bf16", deepspeed=(("data_types", {"grad_accum_dtype": "fp32"}),), accumulation=3),
+    Setting(1, 2, "bf16", accumulation=2),
+]
+MOVES = [
+    (Setting(2, 1, precision), Setting(3, 2, precision))
+    for precision in ("fp32", "bf16")
+] + [
+    (Setting(3, 2, "fp32"), Setting(1, 0, "fp32")),
+    (Setting(1, 0, "fp32"), Setting(2, 3, "fp32")),
+    (Setting(1, 0, "bf16"), Setting(3, 3, "bf16")),
+    (Setting(2, 3, "bf16"), Setting(1, 0, "bf16")),
+    (Setting(2, 3, "fp32"), Setting(3, 1, "fp32")),
+    (Setting(3, 3, "bf16", "sgd"), Setting(2, 3, "bf16", "sgd")),
+]  # fmt: skip
+
+
+def run_all(rank: int, size: int, store: Any) -> dict[str, Any]:
+    """In every process: each case on the first ranks, the others wait for the next case that needs them."""
+    torch.set_num_threads(1)
+    results: dict[str, Any] = {}
+    for number, setting in enumerate(REFORMS):
+        if rank < setting.world:
+            results[str(setting)] = reform(rank, setting, store, f"reform{number}")
+    for number, (here, there) in enumerate(MOVES):
+        results[f"{here} to {there}"] = move(rank, here, there, store, f"move{number}")
+    results["lacking"] = insert_lacking(rank, store)
+    return results
+
+
+def reform(rank: int, setting: Setting, store: Any, name: str) -> tuple[list[float], list[float], bool]:
+    """Losses of steps 3 to 5 unbroken, and after extract, drop, rebuild, insert; whether the state came back whole."""
+    lr, accumulation = LR[setting.optim], setting.accumulation
+    with in_world(rank, setting.world, store, f"{name}/before") as world:
+        engine = make_engine(setting.config, world, accumulation=accumulation)
+        engine.insert(initial_source())
+        for step in range(3):
+            train_step(engine, world, step, lr, accumulation)
+        kept = gather(engine, world)
+        unbroken = [train_step(engine, world, step, lr, accumulation)[0] for step in range(3, 6)]
+        engine.drop()
+    with in_world(rank, setting.world, store, f"{name}/after") as world:
+        engine = make_engine(setting.config, world, accumulation=accumulation)
+        engine.insert(kept)
+        whole = gather(engine, world).same_as(kept)
+        again = [train_step(engine, world, step, lr, accumulation)[0] for step in range(3, 6)]
+        engine.drop()
+    return unbroken, again, whole
+
+
+def move(rank: int, here: Setting, there: Setting, store: Any, name: str) -> tuple[list[float], list[float], bool]:
+    """Like reform, into another world and stage. Rank 0 is in both worlds and hands the state to the new one."""
+    unbroken: list[float] = []
+    kept = None
+    if rank < here.world:
+        with in_world(rank, here.world, store, f"{name}/before") as world:
+            engine = make_engine(here.config, world)
+            engine.insert(initial_source())
+            for step in range(3):
+                train_step(engine, world, step, LR[here.optim])
+            kept = gather(engine, world)
+            unbroken = [train_step(engine, world, step, LR[here.optim])[0] for step in range(3, 6)]
+            engine.drop()
+    again: list[float] = []
+    whole = True
+    if rank < there.world:
+        with in_world(rank, there.world, store, f"{name}/after") as world:
+            box = [kept]
+            torch.distributed.broadcast_object_list(box, src=0)
+            engine = make_engine(there.config, world)
+            engine.insert(box[0])
+            whole = gather(engine, world).same_as(box[0])
+            again = [train_step(engine, world, step, LR[there.optim])[0] for step in range(3, 6)]
+            engine.drop()
+    return unbroken, again, whole
+
+
+def insert_lacking(rank: int, store: Any) -> str:
+    with in_world(rank, 3, store, "lacking") as world:
+        engine = make_engine(tiny_config(2), world)
+        try:
+            engine.insert(initial_source().without("model.norm.weight"))
+        except CheckpointDamaged as error:
+            return str(error)
+        finally:
+            engine.drop()
+    return ""
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, Any]:
+    ranks = run_gang(3, run_all, deadline_s=240.0)
+    first: dict[str, Any] = ranks[0]
+    return first
+
+
+@pytest.mark.parametrize("setting", REFORMS, ids=str)
+def test_training_goes_on_bit_equal_after_extract_drop_rebuild_insert(results: dict[str, Any], setting: Setting) -> None:
+    unbroken, again, whole = results[str(setting)]
+    assert whole
+    assert again == unbroken
+
+
+@pytest.mark.parametrize(("here", "there"), MOVES, ids=lambda setting: str(setting))
+def test_state_moves_whole_to_another_world_and_stage(results: dict[str, Any], here: Setting, there: Setting) -> None:
+    unbroken, again, whole = results[f"{here} to {there}"]
+    assert whole
+    assert again == pytest.approx(unbroken, rel=BOUND[here.precision])
+
+
+def test_a_source_that_lacks_a_parameter_is_refused_by_name(results: dict[str, Any]) -> None:
+    assert "model.norm.weight" in results["lacking"]
+
+
+def test_an_unknown_optimizer_wrapper_is_refused() -> None:
+    with pytest.raises(TrainingFailed, match="wrapper object"):
+        layout_of(object())
+
+
+@given(st.lists(st.integers(0, 50), max_size=8), st.integers(1, 9))
+def test_a_cut_row_covers_every_element_once_in_nearly_equal_parts(numels: list[int], size: int) -> None:
+    row = {str(number): numel for number, numel in enumerate(numels)}
+    parts = [cut_row(row, rank, size) for rank in range(size)]
+    for name, numel in row.items():
+        held = [place for part in parts for place in range(part[name][0], sum(part[name]))]
+        assert held == list(range(numel))
+    sizes = [sum(count for _, count in part.values()) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
