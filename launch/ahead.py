@@ -13,17 +13,21 @@ def index_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], scree
     config = with_absolute_paths(load_config(path, overlays, sets).config)
     with reached_cluster(config, Path(config.root) / config.name), screen.preparing() as progress:
         from orchestrator.control.fleet import run_all
-        from orchestrator.prepare.prepare import index_all
+        from orchestrator.prepare.run import index_all
 
-        shards, samples = index_all(config, run_all, progress)
-    screen.say(f"{shards} shards with {samples} samples are indexed in {config.data.work}")
+        reports = index_all(config, run_all, progress)
+    for report in reports:
+        if report.problem or report.bad:
+            screen.say(f"{report.name}: {report.problem or f'{report.bad} samples cannot be used'}")
+    samples = sum(report.samples for report in reports)
+    screen.say(f"{len(reports)} shards with {samples} samples are indexed in {config.data.work}")
 
 
 def prepare_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], screen: Screen) -> None:
     config = with_absolute_paths(load_config(path, overlays, sets).config)
     with reached_cluster(config, Path(config.root) / config.name), screen.preparing() as progress:
         from orchestrator.control.fleet import run_all
-        from orchestrator.prepare.prepare import prepare
+        from orchestrator.prepare.run import prepare
 
         manifest = prepare(config, run_all, progress)
     totals = {split: int(manifest.totals(split).sum()) for split in ("train", "validation", "test")}

@@ -72,10 +72,10 @@ class Follower:
 
     def _show_steps(self, progress: Progress, bar: Any) -> None:
         for row in self._metrics.read_new():
-            if "split" in row:
+            if row.get("kind") == "evaluation":
                 text = ", ".join(f"{key} {row[key]:.4g}" for key in ("loss", "perplexity") if key in row)
                 self._console.print(f"step {row['step']:>6}  {row['split']}: {text}", highlight=False)
-            elif "loss" in row:
+            elif "kind" not in row and "step" in row:
                 self._show_step(progress, bar, row)
 
     def _show_step(self, progress: Progress, bar: Any, row: dict[str, Any]) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from launch.screen import Screen
-from orchestrator.checkpoint.found import list_checkpoints, verify_checkpoint
+from orchestrator.checkpoint.reader import list_checkpoints
+from orchestrator.checkpoint.reader import verify as verify_checkpoint
 from orchestrator.config.load import load_config
 from orchestrator.core.errors import BadInput, NotVerified
 from orchestrator.data.audit import compare_ledger, readable_keys, recompute
@@ -39,7 +40,8 @@ def _check_ledger(run_dir: RunDir, screen: Screen) -> Iterator[str]:
     if metrics - set(steps):
         yield f"metrics.jsonl tells of step {min(metrics - set(steps))}, ledger.jsonl does not"
     order = Order.of(config, manifest)
-    expected = recompute(order, TokenReader(manifest, "train"), Skips.of_run(run_dir.path), steps)
+    skips = Skips.load(run_dir.skips) if run_dir.skips.exists() else Skips()
+    expected = recompute(order, TokenReader(manifest, "train"), skips, steps)
     difference = compare_ledger(rows.values(), expected)
     if difference is not None:
         yield f"ledger: {difference}"

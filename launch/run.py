@@ -2,7 +2,6 @@
 controller is put in charge, and the run is followed by reading its files."""
 
 import importlib.metadata
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -23,8 +22,8 @@ from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import BadInput
 from orchestrator.core.words import ExitCode, RunState
 from orchestrator.data.manifest import Manifest
-from orchestrator.prepare.prepare import prepare
-from orchestrator.storage.publish import publish_bytes, read_json
+from orchestrator.prepare.run import prepare
+from orchestrator.storage.publish import publish_bytes, publish_json, read_json
 from orchestrator.tracking.rundir import RunDir, RunView
 
 
@@ -99,23 +98,20 @@ def _follow(run_dir: RunDir, config: RunConfig, screen: Screen, after_generation
 
 
 def _write_run_files(run_dir: RunDir, config: RunConfig, plan: dict[str, Any], manifest: Manifest, is_new: bool) -> None:
-    files = {
-        "config.yaml": dump_yaml(config).encode(),
-        "plan.json": (json.dumps(plan, indent=1) + "\n").encode(),
-        "manifest.json": manifest.to_bytes(),
-    }
+    def fill(folder: Path) -> None:
+        publish_bytes(folder / "config.yaml", dump_yaml(config).encode())
+        publish_json(folder / "plan.json", plan)
+        manifest.write(folder / "manifest.json")
+
     if is_new:
-        run_dir.create(files)
+        run_dir.create(fill)
         return
     run_dir.forget_requests()
-    for name, data in files.items():
-        publish_bytes(run_dir.path / name, data)
+    fill(run_dir.path)
 
 
 def make_plan(config: RunConfig, facts: Facts, decisions: Sequence[Decision], manifest: Manifest) -> dict[str, Any]:
     """plan.json: every decision with its reason, and what the chosen worlds need. Raises DoesNotFit."""
-    if manifest.tokenizer is None:
-        raise BadInput("the prepared data has no tokens", where="prepare.tokens")
     check_world_sizes(config, facts)
     description = describe_cached(config, manifest.tokenizer.vocab_size)
     nodes = sorted({config.cluster.nodes.min, config.cluster.nodes.max})

@@ -12,7 +12,7 @@ class Source(Section):
 
     # Where a copy lies is free: what it holds is told by the manifest's chain, and a resume compares that.
     path: str = free("folder, glob or store URL of the tar shards; a copy elsewhere is the same data", min_length=1)
-    name: str | None = identity("logical name in shard names; the last part of the path when absent", None)
+    name: str | None = identity("name in shard names; the last part of the path when absent", None, pattern=r"^[^/]+$")
     weight: float = identity("share of the batch, relative to the other sources", 1.0, gt=0)
     demo: Literal["text"] | None = free(
         "make the shards here, from this Python installation, if the path is missing", None

@@ -26,7 +26,9 @@ class ClusterSection(Section):
     ranks_per_node: int = rounding("ranks on each node; on CUDA one GPU each", 1, ge=1)
     cpus_per_rank: CountOrAuto = rounding("CPU threads each rank computes with", "auto")
     device: Literal["auto", "cpu", "cuda"] = rounding("what ranks compute on", "auto")
-    device_memory_gb: float | None = free("memory a rank may use, for plans; read from this machine when absent", None, gt=0)
+    device_memory_gb: float | None = free(
+        "memory a rank may use, for plans; read from this machine when absent", None, gt=0
+    )
     start_timeout_s: float | None = free("give up when nodes.min are not there by then; none waits on", None, gt=0)
     env: dict[str, str] = free("environment variables of the ranks; no secrets", {})
 

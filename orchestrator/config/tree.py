@@ -49,6 +49,13 @@ class ConfigDumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  PyYAML's signature
         return True
 
+    def represent_text(self, text: str) -> Node:
+        # Left to itself PyYAML writes rare line breaks such as U+0085 in a way that reads back as spaces.
+        return self.represent_scalar(_TAG + "str", text, style=None if text.isprintable() else '"')
+
+
+ConfigDumper.add_representer(str, ConfigDumper.represent_text)
+
 
 @dataclass
 class Tree:

@@ -188,6 +188,7 @@ class Controller:
         self._journal.append("restarting", reason=reason)
         self._gang.end()
         self._groups.give_back_all()
+        self._journal.close()
         self._journal = Journal.claim(self._run_dir.events, self._clock, address=self._charge.address)
         self._scribe.annotate.remote(f"restart as generation {self._journal.generation}: {reason.splitlines()[0]}")
 

@@ -60,6 +60,7 @@ class Rank:
 
         from orchestrator.config.load import load_config
         from orchestrator.data.manifest import Manifest
+        from orchestrator.data.skips import Skips
         from orchestrator.tracking.rundir import RunDir
         from orchestrator.train.engine import join_world
         from orchestrator.train.loop import TrainJob, train
@@ -82,6 +83,7 @@ class Rank:
                 sink=sink,
                 helm=self._board,
                 clock=SystemClock(),
+                skips=Skips.load(run_dir.skips) if run_dir.skips.exists() else Skips(),
             )
         )
         return RankEnd(state=outcome.state, step=outcome.step)

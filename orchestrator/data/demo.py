@@ -1,6 +1,6 @@
 """Makes the demo dataset: the sources and documents of this Python installation, as plain tar shards.
 
-The same installation always gives the same bytes. Built in a folder beside the target and renamed into place at the end."""
+The same installation always gives the same bytes. Built in a folder beside the target and renamed into place."""
 
 import json
 import shutil
@@ -90,7 +90,7 @@ def _is_utf8(text: bytes) -> bool:
 
 
 def _rename_unless_there(part: Path, folder: Path) -> None:
-    """Of two makers one wins; the other's shards are the same bytes. Renaming never replaces a folder that is not empty."""
+    """Of two makers one wins; the other's shards are the same bytes. A rename never replaces a folder with files."""
     try:
         part.rename(folder)
     except OSError:

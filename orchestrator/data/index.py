@@ -1,7 +1,7 @@
 """Groups the members of a shard into samples, as webdataset does, and keeps that as one Arrow table a shard.
 
-After tarscan.py, before everything that reads samples. A table is valid for one size and mtime of its shard; whether broken
-samples stop the work or are left out is decided by the caller's `on_bad`, so the table serves both."""
+After tarscan.py, before everything that reads samples. A table is valid for one size and mtime of its shard; whether
+broken samples stop the work or are left out is decided by the caller's `on_bad`, so the table serves both."""
 
 import re
 from collections import Counter

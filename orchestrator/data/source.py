@@ -1,7 +1,8 @@
 """Lists the sources and gives every shard its permanent number. Before index.py and prepare/.
 
-Ordinals depend on the dataset only: a keyed permutation of each source's names, sources interleaved by weight. Shards that
-come later are permuted among themselves and appended. Consecutive ordinals are cut into segments by count and bytes."""
+Ordinals depend on the dataset only: a keyed permutation of each source's names, sources interleaved by weight. Shards
+that come later are permuted among themselves and appended. Consecutive ordinals are cut into segments by count and
+bytes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from orchestrator.storage.store import Listed, list_shards
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Segment:
-    """Consecutive ordinals that are prepared and committed together, and the append (a run of ordinals) it was cut from."""
+    """Consecutive ordinals, prepared and committed together. `append`: all ordinals that came at the same time."""
 
     number: int
     ordinals: range
@@ -52,13 +53,17 @@ class Dataset:
     def extend(cls, data: DataSection, history: History, listings: Sequence[Sequence[Listed]]) -> "Dataset":
         """Ordinals of the history as they were, then those of shards it does not know."""
         labels = [source.label for source in data.train]
-        listed = _name_logically(labels, listings)
+        listed = {
+            f"{label}/{one.name}": (source, one)
+            for source, (label, listing) in enumerate(zip(labels, listings, strict=True))
+            for one in listing
+        }
         missing = next((name for name in history.names if name not in listed), None)
         if missing is not None:
             raise DataError(
                 f"shard {missing} was prepared before and is not listed any more",
                 where="data.train",
-                remedy="put it back; or begin a new chain: give the source another name (data.train[].name) or set data.work",
+                remedy="put it back, or begin a new chain: set data.train[].name or data.work to another value",
             )
         names, append = _order_names(labels, [source.weight for source in data.train], history, list(listed))
         shards = [
@@ -79,21 +84,6 @@ class Dataset:
         return cls(source_names=labels, shards=shards, stamps=stamps, segments=segments, roots=roots)
 
 
-def _name_logically(labels: list[str], listings: Sequence[Sequence[Listed]]) -> dict[str, tuple[int, Listed]]:
-    named: dict[str, tuple[int, Listed]] = {}
-    for source, (label, listing) in enumerate(zip(labels, listings, strict=True)):
-        for one in listing:
-            name = f"{label}/{one.name}"
-            if name in named:
-                raise DataError(
-                    f"two shards would be called {name}",
-                    where=one.url,
-                    remedy="set data.train[].name so that names differ",
-                )
-            named[name] = (source, one)
-    return named
-
-
 def _order_names(
     labels: list[str], weights: list[float], history: History, listed: list[str]
 ) -> tuple[list[str], range]:
@@ -111,19 +101,15 @@ def _order_names(
 
 def order_append(labels: list[str], weights: list[float], names: list[str]) -> list[str]:
     """The order of shards that come together: permuted by source, sources interleaved by weight until they run out."""
+    own: dict[str, list[str]] = {label: [] for label in labels}
+    for name in sorted(names):
+        own[name.split("/", 1)[0]].append(name)
     turns: list[tuple[float, int, str]] = []
     for source, (label, weight) in enumerate(zip(labels, weights, strict=True)):
-        own = sorted(name for name in names if _source_of(name, labels) == label)
-        if own:
-            order = permute(np.arange(len(own)), len(own), key(text_key(label)))
-            turns += [((turn + 0.5) / weight, source, own[place]) for turn, place in enumerate(order)]
+        order = permute(np.arange(len(own[label])), len(own[label]), key(text_key(label)))
+        turns += [((turn + 0.5) / weight, source, own[label][place]) for turn, place in enumerate(order)]
     turns.sort(key=lambda turn: turn[:2])
     return [name for _, _, name in turns]
-
-
-def _source_of(name: str, labels: list[str]) -> str:
-    """The longest label that begins the name (a label may hold slashes)."""
-    return max((label for label in labels if name.startswith(f"{label}/")), key=len)
 
 
 def _cut(data: DataSection, shards: list[ShardRef], append: range, begin: int, number: int) -> list[Segment]:

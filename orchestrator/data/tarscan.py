@@ -1,6 +1,7 @@
 """One pass over the headers of a tar: where each regular member's bytes lie. Comes after listing, before index.py.
 
-Reads ustar, PAX and GNU long names and base-256 sizes. What is broken raises a BadShard that names the byte; nothing is guessed."""
+Reads ustar, PAX and GNU long names and base-256 sizes. What is broken raises a BadShard that names the byte; nothing is
+guessed."""
 
 import re
 from collections.abc import Iterator

@@ -1,1 +1,1 @@
-"""From raw shards to verdicts and tokens: pure functions over one shard or one segment. control/fleet.py runs them on Ray."""
+"""From raw shards to verdicts and tokens: pure functions over one shard or one segment. Run on Ray by control/."""

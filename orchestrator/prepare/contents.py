@@ -1,4 +1,5 @@
-"""Checksums of what a shard holds: xxh3-128 of each sample, and one of the whole that padding, owners and times do not touch.
+"""Checksums of what a shard holds: xxh3-128 of each sample, and one of the whole that padding, owners and times leave
+alone.
 
 After the index, before verdicts. This is what makes two copies of a shard the same shard."""
 

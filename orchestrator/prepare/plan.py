@@ -7,8 +7,9 @@ from pathlib import Path
 from orchestrator.config.data import DataSection, TokensSection
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
+from orchestrator.data.chain import TokenizerInfo, read_heads
 from orchestrator.data.demo import make_text_demo
-from orchestrator.data.manifest import Manifest, TokenizerInfo, read_heads
+from orchestrator.data.manifest import Manifest
 from orchestrator.data.source import Dataset, History, Segment
 from orchestrator.prepare.rules import Rules, hash_json
 from orchestrator.prepare.tokenizer import find_tokenizer, import_tokenizer
@@ -18,8 +19,8 @@ from orchestrator.storage.workplace import WorkPlace, hash_text
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """`unseen`: committed segments of which this copy of the data must be compared with the chain. `open`: segments to prepare
-    and commit, new ones or such whose files were lost. `tokenizer` is None when it must be trained first."""
+    """`unseen`: committed segments of which this copy of the data must be compared with the chain. `open`: segments to
+    prepare and commit, new ones or such whose files were lost. `tokenizer` is None when it must be trained first."""
 
     work: WorkPlace
     chain: str
@@ -97,21 +98,14 @@ def read_seen(work: WorkPlace, chain: str, dataset: Dataset) -> dict[str, str]:
 
 
 def _find_lost(manifest: Manifest, segments: list[Segment]) -> list[Segment]:
-    """Committed segments some of whose files are gone. Folders are listed, files not touched: there may be 10^6."""
-    files = {
-        path
-        for path in _walk(manifest.work.prepared(manifest.segments[0].rules, manifest.tokenizer.id))
-        if path.endswith(".tokens")
-    }
-    tables = set(_walk(manifest.work.chain(manifest.chain)))
+    """Committed segments some of whose files are gone. Lists folders, touches no file."""
+    work, chain = manifest.work, manifest.chain
+    there = set(_walk(work.prepared(manifest.segments[0].rules, manifest.tokenizer.id))) | set(_walk(work.chain(chain)))
     lost = []
     for segment in segments:
-        needed = [
-            str(manifest.work.segment_table(manifest.chain, segment.number, name)) for name in ("samples", "drops")
-        ]
-        if not tables.issuperset(needed) or not files.issuperset(
-            str(manifest.tokens_path(ordinal)) for ordinal in segment.ordinals
-        ):
+        needed = [work.segment_table(chain, segment.number, name) for name in ("samples", "drops")]
+        needed += [manifest.tokens_path(ordinal) for ordinal in segment.ordinals]
+        if not there.issuperset(str(path) for path in needed):
             lost.append(segment)
     return lost
 

@@ -1,7 +1,7 @@
 """Prepares a dataset: tokenizer, then shard by shard, committed segment by segment in order. Ends in a Manifest.
 
-Who maps functions over jobs is handed in: in this process, or over Ray tasks (control/fleet.py). Results may come in any
-order and any job may run twice; what is published is the same."""
+Who maps functions over jobs is handed in: in this process, or over Ray tasks (control/fleet.py). Results may come in
+any order and any job may run twice; what is published is the same."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,8 +12,9 @@ from typing import Protocol, TypeVar
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import ShardRef
+from orchestrator.data.chain import TokenizerInfo, read_heads
 from orchestrator.data.index import OnBad, index_shard
-from orchestrator.data.manifest import Manifest, TokenizerInfo, read_heads
+from orchestrator.data.manifest import Manifest
 from orchestrator.data.source import Dataset, Segment
 from orchestrator.prepare.contents import ContentJob, check_content
 from orchestrator.prepare.plan import Steps, make_demos, prepare_steps, read_seen, stamp_segment
@@ -47,7 +48,7 @@ def tell_nobody(stage: str, done: int, total: int, /) -> None: ...
 
 
 def prepare(config: RunConfig, run_all: RunAll = run_serially, progress: Progress = tell_nobody) -> Manifest:
-    """Everything that is listed now, prepared and committed. Fast when nothing is missing: no job is made, no shard opened."""
+    """Everything that is listed now, prepared and committed. With nothing missing no job runs, no shard is opened."""
     make_demos(config.data)
     steps = prepare_steps(config)
     if not steps.finished:
@@ -62,7 +63,7 @@ def prepare(config: RunConfig, run_all: RunAll = run_serially, progress: Progres
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexReport:
-    """What the headers of one shard say. `bad` counts samples that cannot be used, `problem` concerns the whole shard."""
+    """What the headers of a shard say. `bad` counts samples that cannot be used, `problem` concerns the whole shard."""
 
     name: str
     samples: int
@@ -71,7 +72,7 @@ class IndexReport:
 
 
 def index_all(config: RunConfig, run_all: RunAll = run_serially, progress: Progress = tell_nobody) -> list[IndexReport]:
-    """Index every listed shard, in ordinal order; raises for broken ones unless data.on_bad is skip."""
+    """Index every listed shard; reports by name. Raises for broken ones unless data.on_bad is skip."""
     make_demos(config.data)
     steps = prepare_steps(config)
     jobs = [ContentJob(shard=shard, work=steps.work.root, on_bad=steps.rules.on_bad) for shard in steps.dataset.shards]
@@ -138,15 +139,15 @@ def _ensure_tokenizer(steps: Steps, run_all: RunAll, progress: Progress) -> Toke
     (info,) = _follow(run_all(train_tokenizer, [job]), "tokenizer", 1, progress)
     if steps.manifest is not None and info.id != steps.manifest.tokenizer.id:
         raise DataError(
-            f"the tokenizer of the chain, {steps.manifest.tokenizer.id}, is lost, and training gives another, {info.id}",
+            f"the chain's tokenizer {steps.manifest.tokenizer.id} is lost, and training gives another, {info.id}",
             where=str(steps.work.chain(steps.chain)),
-            remedy=f"restore {steps.manifest.tokenizer.path}, or delete the chain's folder and run longhaul prepare again",
+            remedy=f"restore {steps.manifest.tokenizer.path}, or delete this folder and run longhaul prepare again",
         )
     return info
 
 
 def _commit_segments(steps: Steps, tokenizer: TokenizerInfo, run_all: RunAll, progress: Progress) -> None:
-    """Shards of all open segments are under way together; a segment is committed when it and all before it are complete."""
+    """Shards of all open segments are under way together; a segment is committed when all up to it are complete."""
     if not steps.open:
         return
     chain = Chain(

@@ -1,6 +1,6 @@
-"""Commits one segment: merges the prepared shards into its tables, then publishes its head. After shard.py, before manifest.py.
+"""Commits one segment: merges the prepared shards into its tables, then publishes its head.
 
-The bytes depend on data, rules and tokenizer only, never on who prepared what first."""
+After shard.py, before manifest.py. The bytes depend on data, rules and tokenizer, not on who prepared what first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import pyarrow as pa
 import xxhash
 
 from orchestrator.core.errors import DataError
-from orchestrator.data.manifest import SegmentHead, TokenizerInfo, encode_head, read_head, segment_id
+from orchestrator.data.chain import SegmentHead, TokenizerInfo, encode_head, read_head, segment_id
 from orchestrator.data.source import Segment
 from orchestrator.data.split import SPLITS
 from orchestrator.prepare.shard import ShardReport, shard_files
@@ -46,7 +46,7 @@ class Chain:
 
 
 def commit_segment(chain: Chain, segment: Segment, previous: str, reports: Sequence[ShardReport]) -> SegmentHead:
-    """Publish the tables, then the head. Of two that commit the same segment both succeed; with other data the later one fails."""
+    """Publish the tables, then the head. Of two that commit the same data both succeed; with other data one fails."""
     reports = sorted(reports, key=lambda report: report.ordinal)
     assert [report.ordinal for report in reports] == list(segment.ordinals)
     identity = segment_id(

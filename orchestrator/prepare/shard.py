@@ -14,8 +14,8 @@ import xxhash
 from numpy.typing import NDArray
 
 from orchestrator.core.words import ShardRef
+from orchestrator.data.chain import TokenizerInfo
 from orchestrator.data.index import ShardIndex, index_shard
-from orchestrator.data.manifest import TokenizerInfo
 from orchestrator.data.split import SPLITS, split_of
 from orchestrator.prepare.contents import Contents, read_contents
 from orchestrator.prepare.rules import Rules

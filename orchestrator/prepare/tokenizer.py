@@ -1,5 +1,5 @@
-"""Where the tokenizer comes from: trained on segment 0's training text, or loaded from a file; either way a copy of it lies
-in the work place under the hash of its content. After the index of segment 0, before tokens."""
+"""Where the tokenizer comes from: trained on segment 0's training text, or loaded from a file; either way a copy of it
+lies in the work place under the hash of its content. After the index of segment 0, before tokens."""
 
 import json
 import os
@@ -13,8 +13,8 @@ import xxhash
 
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import ShardRef
+from orchestrator.data.chain import TokenizerInfo
 from orchestrator.data.index import index_shard
-from orchestrator.data.manifest import TokenizerInfo
 from orchestrator.data.split import TRAIN, split_of
 from orchestrator.prepare.rules import Rules, hash_json
 from orchestrator.prepare.text import Drop, read_texts, refuse_bad_texts
@@ -47,7 +47,7 @@ class TrainJob:
 
 
 def train_tokenizer(job: TrainJob) -> TokenizerInfo:
-    """As a task: found in the work place, or trained. The same text gives the same tokenizer, whatever the number of threads."""
+    """As a task: found in the work place, or trained. Depends on the text alone, not on threads or order."""
     work = WorkPlace.at(job.work)
     request = work.tokenizer_request(job.request)
     if request.exists():
@@ -69,9 +69,15 @@ def find_tokenizer(work: WorkPlace, tokenizer_id: str) -> TokenizerInfo | None:
 
 
 def import_tokenizer(work: WorkPlace, path: str) -> TokenizerInfo:
-    """Copy a tokenizer.json, or that of a transformers directory, into the work place; one already there is found by its hash."""
+    """Copy a tokenizer.json, or that of a transformers directory, into the work place, unless its content is there."""
     text, end_mark = _read_tokenizer(Path(path).expanduser())
     return find_tokenizer(work, _hash_tokenizer(text, end_mark)) or _store(work, text, end_mark)
+
+
+def read_vocab_size(path: str) -> int:
+    """Entries of a tokenizer that is to be imported; writes nothing."""
+    text, _ = _read_tokenizer(Path(path).expanduser())
+    return _count_entries(_parse(text, f"{_KEY}={path}"))
 
 
 @lru_cache(maxsize=2)
@@ -120,11 +126,11 @@ def _training_texts(job: TrainJob) -> Iterator[str]:
 
 
 def _store(work: WorkPlace, text: bytes, end_mark: str) -> TokenizerInfo:
-    tokenizer = _parse(text, END_MARK)
+    tokenizer = _parse(text, _KEY)
     end_id = tokenizer.token_to_id(end_mark)
     if end_id is None:
         raise _no_end_mark(f"its vocabulary has no {end_mark!r}", _KEY)
-    size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+    size = _count_entries(tokenizer)
     folder = work.tokenizer(_hash_tokenizer(text, end_mark))
     path = folder / "tokenizer.json"
     info = TokenizerInfo(
@@ -135,6 +141,11 @@ def _store(work: WorkPlace, text: bytes, end_mark: str) -> TokenizerInfo:
         folder / "info.json", {"format": 1, **{key: value for key, value in asdict(info).items() if key != "path"}}
     )
     return info
+
+
+def _count_entries(tokenizer: "Tokenizer") -> int:
+    """One more than the largest id; ids may have gaps."""
+    return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
 
 def _hash_tokenizer(text: bytes, end_mark: str) -> str:

@@ -1,4 +1,4 @@
-"""Finds shards and opens them. One listing names every shard of a source; sizes and times come from it, no shard is opened.
+"""Finds shards and opens them. One listing names every shard of a source, its size and time; no shard is opened for it.
 
 Local files only for now: remote stores will come in here, behind the same three functions."""
 
@@ -19,7 +19,7 @@ _PROTOCOL = re.compile(r"^([a-z0-9+]+)://", re.IGNORECASE)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listed:
-    """One shard as the store shows it. `stamp` changes when the bytes may have changed; `url` is the root, "/" and `name`."""
+    """One shard as the store shows it. `stamp` changes when the bytes may have; `url` is a root, "/" and `name`."""
 
     name: str
     url: str
@@ -28,7 +28,7 @@ class Listed:
 
 
 def list_shards(path: str, key: str = "path") -> list[Listed]:
-    """The shards below a folder, matching a glob, or the one named, sorted by name. `key` is the config key to blame."""
+    """The shards below a folder, matching a glob, or the one named, sorted by name. `key` is the config key to name."""
     where = f"{key}={path}"
     path = _local_path(path, where)
     try:

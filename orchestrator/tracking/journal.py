@@ -45,6 +45,9 @@ class Journal:
                 continue
             return cls(events, generation, clock)
 
+    def close(self) -> None:
+        self._lines.close()
+
     def append(self, event: str, **fields: Any) -> None:
         """Write one event to disk before its consequences happen."""
         if generation_file(self._events, self.generation + 1).exists():

@@ -2,7 +2,10 @@
 
 Its journal is the authority; whoever sees the directory needs no connection to know the state or to ask for a stop."""
 
-from collections.abc import Iterable
+import errno
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from orchestrator.core.clock import Clock
 from orchestrator.core.errors import BadInput
 from orchestrator.core.keyed import text_key
 from orchestrator.core.words import ExitCode, RunState
-from orchestrator.storage.publish import publish_bytes, publish_json, read_json
+from orchestrator.storage.publish import flush_folder, publish_json, read_json
 from orchestrator.tracking.journal import Event, read_events
 from orchestrator.tracking.lease import Lease, read_lease
 
@@ -57,6 +60,10 @@ class RunDir:
         return self.path / "checkpoints"
 
     @property
+    def skips(self) -> Path:
+        return self.path / "skips.json"
+
+    @property
     def logs(self) -> Path:
         return self.path / "logs"
 
@@ -78,16 +85,21 @@ class RunDir:
                 remedy=f"go on with it by `longhaul resume {name}`, or choose another name by `name=...`",
             )
 
-    def create(self, files: dict[str, bytes]) -> None:
-        """Make the directory with its first files; of two callers exactly one succeeds."""
+    def create(self, fill: Callable[[Path], None]) -> None:
+        """Make the directory, whole or not at all; of two callers exactly one succeeds."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
         try:
-            self.path.mkdir()
-        except FileExistsError:
-            self.refuse_if_taken()
-        for name, data in files.items():
-            publish_bytes(self.path / name, data)
-        self.events.mkdir()
+            fill(part)
+            (part / self.events.name).mkdir()
+            part.chmod(0o755)
+            part.rename(self.path)  # fails when there is a run: its directory is not empty
+        except OSError as error:
+            shutil.rmtree(part)
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                self.refuse_if_taken()
+            raise
+        flush_folder(self.path.parent)
 
     def ask_to_stop(self, clock: Clock, *, at_once: bool = False) -> None:
         """Leave a request; the controller finds it. `at_once` gives up the steps since the last checkpoint."""

@@ -1,4 +1,4 @@
-"""Validation: the mean loss over a split, every token once, exact for any world. Called by loop.py between two steps."""
+"""Validation: the mean loss over a split, every token once, exact for any world. Called by loop.py between steps."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What the ranks tell each other after every update, in one small all-reduce, so that all know the same and act alike."""
+"""What the ranks tell each other after every update, in one small all-reduce, so that all know the same."""
 
 from dataclasses import dataclass
 from typing import Self

@@ -1,80 +1,49 @@
 """The training loop of one rank: from a start to the last step, or to the word to stop.
 
-Comes after control/rank.py has joined the world; feeds train/engine.py from data/stream.py, and tells news. Every number
-follows from config, manifest, step and the fragments; nothing else is remembered from step to step."""
+Comes after control/rank.py has joined the world; feeds train/engine.py from data/stream.py, and tells news. Every
+number follows from config, manifest, step and the fragments; nothing else is remembered from step to step."""
 
 import math
 import os
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
+import numpy as np
 import torch
 
 from orchestrator.checkpoint.fragments import FragmentSource
-from orchestrator.checkpoint.keep import prune
-from orchestrator.checkpoint.layout import CheckpointFacts
-from orchestrator.checkpoint.reader import open_checkpoint
-from orchestrator.checkpoint.writer import SavedCheckpoint, SaveProblem, save_checkpoint
+from orchestrator.checkpoint.reader import CheckpointReader, open_checkpoint
 from orchestrator.config.compare import run_hash
-from orchestrator.config.run import RunConfig
-from orchestrator.core.clock import Clock
 from orchestrator.core.errors import ConfigError, TrainingFailed
 from orchestrator.core.keyed import key, text_key
-from orchestrator.core.news import CheckpointNews, EvaluationNews, Helm, KeysNews, Sink, StepNews
-from orchestrator.core.words import RunState, Word, World
+from orchestrator.core.news import EvaluationNews, KeysNews, Number, StepNews
+from orchestrator.core.words import RunState, Word
 from orchestrator.data.batch import RankBatch
-from orchestrator.data.manifest import Manifest
 from orchestrator.data.order import Order
 from orchestrator.data.read import TokenReader
-from orchestrator.data.skips import Skips
 from orchestrator.data.stream import Stream
 from orchestrator.train.engine import Engine, StepResult, build_empty, sum_over_ranks
 from orchestrator.train.evaluate import SPLIT, Validation
 from orchestrator.train.figures import StepFigures
+from orchestrator.train.job import Outcome, TrainJob, check_slices
 from orchestrator.train.models import build_model
+from orchestrator.train.save import save
 from orchestrator.train.schedule import learning_rate
-from orchestrator.train.slices import cut_micro_batches, micro_batches_needed
+from orchestrator.train.slices import cut_micro_batches
 from orchestrator.train.tasks import TASKS, Task
 from orchestrator.train.weights import initial_source
+
+__all__ = ["Outcome", "TrainJob", "train"]  # what a rank needs
 
 FORWARD = text_key("random numbers of the forward pass")
 UNAPPLIED_LIMIT = 3  # updates in a row that are not finite
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainJob:
-    """Everything a rank trains with. The world has been joined."""
-
-    config: RunConfig
-    manifest: Manifest
-    world: World
-    generation: int
-    device: str
-    micro_batch: int
-    accumulation: int
-    checkpoints: Path
-    start: Path | None  # the checkpoint to go on from; None begins with the initial weights
-    sink: Sink
-    helm: Helm
-    clock: Clock
-    skips: Skips = field(default_factory=Skips)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """How training ended: done or stopped, after `step` updates."""
-
-    state: RunState
-    step: int
-    checkpoint: Path | None
-
-
 def train(job: TrainJob) -> Outcome:
     """Train until done or stopped. All ranks of the world call it with equal jobs, their places apart."""
+    job.helm.show(0, "start")
+    check_slices(job)
     trainer = Trainer(job)
     try:
-        trainer.start()
         return trainer.train()
     finally:
         trainer.close()
@@ -82,25 +51,52 @@ def train(job: TrainJob) -> Outcome:
 
 class Trainer:
     def __init__(self, job: TrainJob) -> None:
-        config = job.config
+        config, manifest = job.config, job.manifest
         # what is trained on what
-        self.job, self.config, self.world = job, config, job.world
+        self.job, self.config, self.world, self.helm = job, config, job.world, job.helm
         self.device = torch.device(job.device)
         self.task: Task = TASKS[config.task.name]()
-        self.order = Order.of(config, job.manifest)
-        self.epoch_steps = self.order.epoch_steps(0)
+        self.order = Order.of(config, manifest)
+        self.epoch_steps = self.order.epoch_steps(largest_source(self.order))
         self.validation = (
-            Validation(config, job.manifest, job.world, job.micro_batch) if config.evaluate.every_steps else None
+            Validation(config, manifest, job.world, job.micro_batch) if config.evaluate.every_steps else None
         )
+
         # where it stands
-        self.step = 0
+        self.step, source = open_start(job)
         self.checkpoint = job.start
         self.unapplied = 0  # updates in a row
-        # what it works with, made by start()
-        self.engine: Engine | None = None
-        self.stream: Stream | None = None
-        self.batch: RankBatch | None = None
-        self.batch_weight = 0.0  # of the whole global batch
+
+        # what it works with
+        if config.train.deterministic:
+            use_deterministic_kernels()
+        build = partial(build_model, config, manifest.tokenizer.vocab_size)
+        self.engine = Engine(
+            build_empty(build, config, job.device),
+            config=config,
+            world=job.world,
+            device=job.device,
+            micro_batch=job.micro_batch,
+            accumulation=job.accumulation,
+        )
+        self.engine.insert(source)
+        if isinstance(source, CheckpointReader):
+            source.close()
+        self.stream = Stream(
+            self.order,
+            TokenReader(manifest, "train"),
+            job.world,
+            first_step=self.step,
+            stop_step=config.train.steps,
+            skips=job.skips,
+            prefetch_bytes=config.data.prefetch_bytes,
+        )
+        self.batch = next(self.stream, None)
+        (self.batch_weight,) = sum_over_ranks([weight_of(self.batch)])
+
+    def close(self) -> None:
+        self.stream.close()
+        self.engine.drop()
 
     # ---- the loop ----
 
@@ -110,51 +106,150 @@ class Trainer:
             heard_stop = self.train_step()
             validation_loss = self.validate() if self.is_due(self.config.evaluate.every_steps) else None
             if heard_stop or self.is_due(self.config.checkpoint.every_steps):
-                self.save(validation_loss)
+                self.helm.show(self.step, "checkpoint")
+                self.checkpoint = save(self.job, self.engine, self.step, validation_loss) or self.checkpoint
         state = RunState.DONE if self.step == steps else RunState.STOPPED
         return Outcome(state=state, step=self.step, checkpoint=self.checkpoint)
 
     def train_step(self) -> bool:
-        """One update, and what all ranks agree on after it: whether any has heard the word to stop."""
+        """One update, and what all ranks agree on after it: whether one of them has heard the word to stop."""
         began = self.job.clock.monotonic()
         batch, weight = self.batch, self.batch_weight
         assert batch is not None
-        assert self.stream is not None
-        self.job.helm.show(self.step, "step")
+        self.helm.show(self.step, "step")
         loss_sum, result = self.update(batch, weight)
 
-        self.job.helm.show(self.step, "data")
+        self.helm.show(self.step, "data")
         self.batch = next(self.stream, None)
-
         agreed = StepFigures(
             loss_sum=loss_sum,
-            next_weight=self.batch.weight if self.batch else 0.0,
+            next_weight=weight_of(self.batch),
             count=batch.count,
-            stop_votes=int(self.job.helm.word() is Word.STOP),
+            stop_votes=int(self.helm.word() is Word.STOP),
             wait_s=self.stream.wait_s,
             sums=batch.sums,
         ).add_over_ranks()
         self.batch_weight = agreed.next_weight
 
-        step_s = self.job.clock.monotonic() - began
-        self.tell_step(batch, weight, result, agreed, step_s)
-        self.check_finite(batch, weight, result, agreed.loss_sum)
+        self.tell_step(batch, weight, result, agreed, step_s=self.job.clock.monotonic() - began)
+        if weight:
+            self.check_finite(batch, result, loss_sum, agreed.loss_sum)
         self.step += 1
         return agreed.stop_votes > 0
 
     def update(self, batch: RankBatch, weight: float) -> tuple[float, StepResult]:
         """Forward, backward, optimizer: this rank's sum of losses, and what became of the update on all ranks."""
-        if not weight:  # the whole batch is skipped: a void step
+        if not weight:  # every sample of the step is skipped: a void step
             return 0.0, StepResult(applied=False, grad_norm=0.0)
-        engine = self.the_engine
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for micro in cut_micro_batches(batch, self.job.accumulation):
             torch.manual_seed(int(key(self.config.seed, FORWARD, self.step, micro.slot)))
-            loss_sum = self.task.loss(engine.forward, self.task.collate(micro.fields, self.device))
-            # gradients are averaged over ranks: times their number, so that it is the mean over the global batch
-            engine.backward(loss_sum * (self.world.data_size / weight))
+            loss_sum = self.task.loss(self.engine.forward, self.task.collate(micro.fields, self.device))
+            # the engine averages over ranks; with this factor the outcome is the mean over the global batch
+            self.engine.backward(loss_sum * (self.world.data_size / weight))
             total += loss_sum.detach()
-        result = engine.step(
-            learning_rate(self.config.schedule, self.config.optim.lr, self.step, self.config.train.steps)
+        return total.item(), self.engine.step(self.learning_rate())
+
+    def learning_rate(self) -> float:
+        return learning_rate(self.config.schedule, self.config.optim.lr, self.step, self.config.train.steps)
+
+    def is_due(self, every_steps: int | None) -> bool:
+        """Whether something done every so many updates, and after the last, is to be done now."""
+        return self.step == self.config.train.steps or (every_steps is not None and self.step % every_steps == 0)
+
+    def validate(self) -> float | None:
+        if self.validation is None:
+            return None
+        self.helm.show(self.step, "evaluate")
+        metrics = self.validation.run(self.engine, self.task, self.device)
+        if self.world.rank == 0:
+            generation = self.job.generation
+            self.job.sink.tell(
+                EvaluationNews(step=self.step, generation=generation, split=SPLIT, metrics=dict(metrics))
+            )
+        return float(metrics["loss"])
+
+    def check_finite(self, batch: RankBatch, result: StepResult, own_loss: float, loss: float) -> None:
+        """A few updates in a row that had to be left out are the end, named with what was fed."""
+        scale_search = self.config.train.precision == "fp16" and math.isfinite(loss)
+        self.unapplied = 0 if result.applied or scale_search else self.unapplied + 1
+        if self.unapplied < UNAPPLIED_LIMIT:
+            return
+        fed = "" if math.isfinite(own_loss) else f"; rank {self.world.rank} fed {self.name_samples(batch)}"
+        raise TrainingFailed(
+            f"{UNAPPLIED_LIMIT} updates in a row are not finite, the last with loss {loss} and gradient norm "
+            f"{result.grad_norm}{fed}",
+            where=f"step {self.step}",
+            remedy="lower optim.lr, set train.clip_norm, or lengthen schedule.warmup_steps",
         )
-        return total.item(), result
+
+    def name_samples(self, batch: RankBatch, most: int = 8) -> str:
+        """The samples of a batch as people know them: shard/key."""
+        ids = sorted({(span.ordinal, span.place) for spans in batch.spans for span in spans})
+        manifest = self.job.manifest
+        names = [f"{manifest.shard_name(o)}/{manifest.keys(o, np.array([place]))[0]}" for o, place in ids[:most]]
+        return ", ".join(names) + (f" and {len(ids) - most} more" if len(ids) > most else "")
+
+    # ---- news ----
+
+    def tell_step(
+        self, batch: RankBatch, weight: float, result: StepResult, agreed: StepFigures, step_s: float
+    ) -> None:
+        step, generation = self.step, self.job.generation
+        if self.config.data.ledger == "keys":
+            keys = KeysNews(step=step, generation=generation, slots=list(batch.slots), spans=batch.spans)
+            self.job.sink.tell(keys)
+        if self.world.rank != 0:
+            return
+        metrics: dict[str, Number] = {
+            "loss": agreed.loss_sum / weight if weight else 0.0,
+            "lr": self.learning_rate(),
+            "grad_norm": result.grad_norm,
+            "world_size": self.world.size,
+            "tokens": round(weight),
+            "samples": agreed.count,
+            "step_s": step_s,
+            "data_wait_s": agreed.wait_s / self.world.size,
+            "applied": result.applied,
+            "epoch": (step + 1) / self.epoch_steps,
+        }
+        ledger: dict[str, str | int] = {
+            "order_digest": agreed.sums.order_hex,
+            "set_digest": agreed.sums.set_hex,
+            "count": agreed.count,
+        }
+        self.job.sink.tell(StepNews(step=step, generation=generation, metrics=metrics, ledger=ledger))
+
+
+# ---- the start ----
+
+
+def open_start(job: TrainJob) -> tuple[int, FragmentSource]:
+    """The updates already done, and where the state comes from."""
+    if job.start is None:
+        return 0, initial_source(job.config, job.manifest.tokenizer.vocab_size)
+    reader = open_checkpoint(job.start)
+    job.manifest.check_prefix(list(reader.facts.chain))
+    if reader.facts.config_hash != run_hash(job.config):
+        raise ConfigError(
+            f"{job.start} belongs to a run with other identity keys",
+            where="checkpoint",
+            remedy="resume it with the config it was made with, or start a new run",
+        )
+    return reader.step, reader
+
+
+def use_deterministic_kernels() -> None:
+    """train.deterministic. On the CPU all kernels are so anyway."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS when it first needs a workspace
+    torch.use_deterministic_algorithms(True)
+
+
+def largest_source(order: Order) -> int:
+    """The source with the largest share, which epochs are counted by."""
+    quotas = order.phases.rows[0].quotas
+    return max(order.rows, key=lambda source: quotas[source])
+
+
+def weight_of(batch: RankBatch | None) -> float:
+    return batch.weight if batch is not None else 0.0

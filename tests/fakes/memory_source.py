@@ -49,9 +49,8 @@ class MemorySource:
 
     def same_as(self, other: "MemorySource") -> bool:
         """Bit for bit."""
-        return self.values.keys() == other.values.keys() and all(
-            torch.equal(values, other.values[place]) for place, values in self.values.items()
-        )
+        rest = (self._scalars, self._engine, self.values.keys()) == (other._scalars, other._engine, other.values.keys())
+        return rest and all(torch.equal(values, other.values[place]) for place, values in self.values.items())
 
     def states(self, name: str) -> tuple[str, ...]:
         return tuple(state for known, state in self.values if known == name)

@@ -5,9 +5,8 @@ Shares only the keyed numbers with orchestrator/data; it is the oracle that orde
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.fakes.corpus import FakeManifest
-
 from orchestrator.core.keyed import key, permute, text_key
+from tests.fakes.corpus import FakeManifest
 
 Token = tuple[int, int, int]  # ordinal, place in the shard, number in the document
 ORDER = text_key("longhaul order")

@@ -16,18 +16,25 @@ from tests.fakes.memory_source import MemorySource
 VOCABULARY, LENGTH, GLOBAL_BATCH = 101, 16, 12
 
 
-def tiny_config(stage: int = 0, precision: str = "fp32", optim: str = "adamw", **keys: Any) -> RunConfig:
+def tiny_config(
+    stage: int = 0,
+    precision: str = "fp32",
+    optim: dict[str, Any] | str = "adamw",
+    clip_norm: float | None = 1.0,
+    **keys: Any,
+) -> RunConfig:
     """A run's config; `keys` go into the deepspeed section (zero_optimization is merged with the stage)."""
     zero = {"stage": stage, **keys.pop("zero_optimization", {})}
-    momentum = {"momentum": 0.9} if optim == "sgd" else {}
+    if isinstance(optim, str):
+        optim = {"name": optim, "weight_decay": 0.1, **({"momentum": 0.9} if optim == "sgd" else {})}
     return RunConfig.model_validate(
         {
             "name": "tiny",
             "data": {"train": [{"path": "nowhere"}]},
             "prepare": {"tokens": {"train_bpe": 300}},
             "model": {"transformers": {"model_type": "llama"}},
-            "optim": {"name": optim, "weight_decay": 0.1, **momentum},
-            "train": {"steps": 10, "global_batch": GLOBAL_BATCH, "precision": precision, "clip_norm": 1.0},
+            "optim": optim,
+            "train": {"steps": 10, "global_batch": GLOBAL_BATCH, "precision": precision, "clip_norm": clip_norm},
             "deepspeed": {"zero_optimization": zero, **keys},
         }
     )

@@ -143,7 +143,7 @@ def test_problems_of_several_files_are_told_together(write):
     over = write("over.yaml", "root: 5\n")
     problems = problems_of(load_config, base, [over], ["train.steps=0"])
     assert problems == [
-        'run.yaml:6: seed: must be a whole number (x)',
+        "run.yaml:6: seed: must be a whole number (x)",
         "over.yaml:1: root: must be text: put it in quotes (5)",
         "command line: train.steps=0: train.steps: must be at least 1 (0)",
     ]
@@ -155,7 +155,9 @@ def test_every_missing_file_is_told(write):
 
 
 def test_the_command_line_wins_and_reaches_into_lists(load_text):
-    loaded = load_text(SMALLEST, "train.steps=7", "data.train.0.weight=2", "cluster.nodes={max: 3}", "data.split.test=.5")
+    loaded = load_text(
+        SMALLEST, "train.steps=7", "data.train.0.weight=2", "cluster.nodes={max: 3}", "data.split.test=.5"
+    )
     assert loaded.config.train.steps == 7
     assert loaded.config.data.train[0].weight == 2
     assert loaded.config.data.train[0].path == "data/text"

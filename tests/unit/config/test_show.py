@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config.check import known_keys, replace_values
@@ -17,10 +17,14 @@ TINY = load_config(CONFIGS / "tiny.yaml").config
 
 words = st.one_of(
     st.text(max_size=20),
-    st.sampled_from(["on", "off", "null", "~", "", "1e3", "12", "1_0", "0x1f", "2020-01-01", "1:30", "<<", "=", ".nan", "true"]),
+    st.sampled_from(
+        ["on", "off", "null", "~", "", "1e3", "12", "1_0", "0x1f", "2020-01-01", "1:30", "<<", "=", ".nan", "true"]
+    ),
 )
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | words
-values = st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3), max_leaves=8)
+values = st.recursive(
+    plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3), max_leaves=8
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +32,17 @@ def scratch(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("show")
 
 
+@settings(deadline=None)
+@example(lr=1e-8, tags=["\x85", "a\nb", "\u2028"], extra={})
 @given(lr=st.floats(1e-300, 1e300), tags=st.lists(words), extra=st.dictionaries(words, values, max_size=4))
 def test_what_is_dumped_loads_as_the_same_config(scratch, lr, tags, extra):
     config = RunConfig.model_validate(
         TINY.model_dump()
-        | {"optim": {"lr": lr}, "tracking": {"wandb": {"tags": tags}}, "model": {"transformers": {**extra, "model_type": "llama"}}}
+        | {
+            "optim": {"lr": lr},
+            "tracking": {"wandb": {"tags": tags}},
+            "model": {"transformers": {**extra, "model_type": "llama"}},
+        }
     )
     path = scratch / "config.yaml"
     path.write_text(dump_yaml(config), encoding="utf-8", newline="")
@@ -50,7 +60,10 @@ def test_a_shipped_config_survives_being_dumped(path, scratch):
 def test_provenance_shows_every_key_with_its_place():
     shown = show_provenance(load_config(CONFIGS / "tiny.yaml", sets=["train.steps=3"])).splitlines()
     by_key = {line.split(":")[0]: line for line in shown}
-    assert by_key["train.steps"].split("  # ") == [by_key["train.steps"].split("  # ")[0], "command line: train.steps=3"]
+    assert by_key["train.steps"].split("  # ") == [
+        by_key["train.steps"].split("  # ")[0],
+        "command line: train.steps=3",
+    ]
     assert by_key["seed"].endswith("tiny.yaml:5")
     assert by_key["optim.eps"].endswith("# default")
     assert {key for key in known_keys() if "." not in key} <= {key.split(".")[0] for key in by_key}

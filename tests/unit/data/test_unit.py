@@ -1,14 +1,15 @@
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from tests.fakes.corpus import make_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.core.errors import DataError
 from orchestrator.core.keyed import key
 from orchestrator.data.unit import LayoutCache, Unit
+from tests.fakes.corpus import make_corpus
 
 SHARDS = st.integers(0, 12)
 
@@ -36,14 +37,6 @@ units = st.builds(
     ),
     st.integers(0, 1000), SHARDS, st.integers(1, 50), st.integers(1, 400), st.integers(1, 9), st.booleans(),
 )  # fmt: skip
-sample_units = st.builds(
-    lambda corpus_seed, shards, window, lanes, shuffle: make_unit(
-        make_corpus(corpus_seed, shards_by_segment=((shards,),)),
-        seq_len=None, window=window, lanes=lanes, shuffle=shuffle,
-    ),
-    st.integers(0, 1000), SHARDS, st.integers(1, 30), st.integers(1, 9), st.booleans(),
-)  # fmt: skip
-
 
 @settings(max_examples=150, deadline=None)
 @given(units)
@@ -58,7 +51,7 @@ def test_every_token_but_the_first_is_a_target_once(unit):
     targets = Counter(token for sequence in sequences for token in sequence[1:])
     assert len(targets) == targets.total() == max(0, unit.total - 1)
     assert all(len(sequence) == unit.seq_len + 1 for sequence in sequences[:-1])
-    assert all(one[-1] == next_one[0] for one, next_one in zip(sequences, sequences[1:], strict=False))
+    assert all(one[-1] == next_one[0] for one, next_one in pairwise(sequences))
 
 
 @settings(max_examples=150, deadline=None)
@@ -79,19 +72,20 @@ def test_sequences_stay_in_the_window_where_they_begin(unit):
 
 
 @settings(max_examples=100, deadline=None)
-@given(sample_units)
-def test_plain_samples_come_once_each(unit):
+@given(st.integers(0, 1000), SHARDS, st.integers(1, 30), st.integers(1, 9), st.booleans())
+def test_plain_samples_come_once_each(corpus_seed, shards, window, lanes, shuffle):
+    manifest = make_corpus(corpus_seed, shards_by_segment=((shards,),))
+    unit = make_unit(manifest, seq_len=None, window=window, lanes=lanes, shuffle=shuffle)
     spans = [unit.spans(i) for i in walk(unit)[0]]
-    kept = {(ordinal, place) for ordinal in unit.shards.tolist() for place in unit._samples.places(ordinal, "train")}
+    kept = [(ordinal, int(place)) for ordinal in range(shards) for place in manifest.places(ordinal, "train")]
     assert all(len(own) == 1 and own[0][2:] == (0, 0) for own in spans)
-    assert sorted(own[0][:2] for own in spans) == sorted(kept)
+    assert sorted(own[0][:2] for own in spans) == kept
 
 
 @settings(max_examples=50, deadline=None)
 @given(units)
-def test_a_window_is_whole_shards_and_no_longer_than_needed(unit):
-    limit = unit.window_ends[-1] if unit.num_windows else 0
-    assert limit == unit.total
+def test_windows_are_whole_shards_and_cover_the_unit(unit):
+    assert unit.window_ends.max(initial=0) == unit.total
     for window in range(unit.num_windows):
         shards = set(unit.layout(window).ordinal.tolist())
         others = [set(unit.layout(other).ordinal.tolist()) for other in range(window)]

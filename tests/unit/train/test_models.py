@@ -2,11 +2,11 @@ import json
 
 import pytest
 import torch
-from train_configs import GPT2, LLAMA, VOCAB, small_config
 
 from orchestrator.core.errors import ConfigError
 from orchestrator.train.description import ModelDescription
 from orchestrator.train.models import build_model, describe_model, own_tensors
+from tests.fakes.small_runs import GPT2, LLAMA, VOCAB, small_config
 
 
 def test_description_counts_what_the_built_model_has():
@@ -72,7 +72,7 @@ def test_model_that_cannot_be_built_is_named_with_its_key(model, said):
 
 def test_pretrained_must_be_a_local_directory(tmp_path):
     with pytest.raises(ConfigError, match=r"config\.json"):
-        describe_model(small_config(model=None) .model_copy(update={"model": _pretrained(tmp_path)}), VOCAB)
+        describe_model(small_config(model=None).model_copy(update={"model": _pretrained(tmp_path)}), VOCAB)
 
 
 def _pretrained(path):

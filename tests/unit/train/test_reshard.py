@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.errors import CheckpointDamaged, TrainingFailed
+from orchestrator.train.engine import warm
 from orchestrator.train.reshard import cut_row, layout_of
 from tests.fakes.gang import run_gang
 from tests.fakes.tiny_model import gather, in_world, initial_source, make_engine, tiny_config, train_step
@@ -66,7 +67,7 @@ MOVES = [
 
 def run_all(rank: int, size: int, store: Any) -> dict[str, Any]:
     """In every process: each case on the first ranks, the others wait for the next case that needs them."""
-    torch.set_num_threads(1)
+    warm("cpu", threads=1)
     results: dict[str, Any] = {}
     for number, setting in enumerate(REFORMS):
         if rank < setting.world:

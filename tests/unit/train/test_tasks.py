@@ -51,4 +51,6 @@ def test_sums_of_slices_add_up_to_the_whole(cut):
     task, fields = CausalLM(), make_fields(6, 7)
     whole = task.loss(table_model, task.collate(fields, CPU)).item()
     parts = [{name: array[part] for name, array in fields.items()} for part in (slice(0, cut), slice(cut, None))]
-    assert sum(task.loss(table_model, task.collate(part, CPU)).item() for part in parts) == pytest.approx(whole, rel=1e-5)
+    assert sum(task.loss(table_model, task.collate(part, CPU)).item() for part in parts) == pytest.approx(
+        whole, rel=1e-5
+    )

@@ -1,0 +1,53 @@
+"""What the trainer is given and what it gives back. Made by control/rank.py, used by loop.py."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.config.run import RunConfig
+from orchestrator.core.clock import Clock
+from orchestrator.core.errors import ConfigError
+from orchestrator.core.news import Helm, Sink
+from orchestrator.core.words import RunState, World
+from orchestrator.data.manifest import Manifest
+from orchestrator.data.skips import Skips
+from orchestrator.train.slices import micro_batches_needed
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob:
+    """Everything a rank trains with. The world has been joined."""
+
+    config: RunConfig
+    manifest: Manifest
+    world: World
+    generation: int
+    device: str
+    micro_batch: int
+    accumulation: int
+    checkpoints: Path
+    start: Path | None  # the checkpoint to go on from; None begins with the initial weights
+    sink: Sink
+    helm: Helm
+    clock: Clock
+    skips: Skips = field(default_factory=Skips)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How training ended: done or stopped, after `step` updates."""
+
+    state: RunState
+    step: int
+    checkpoint: Path | None
+
+
+def check_slices(job: TrainJob) -> None:
+    """Every phase's batch must fit into the micro-batches that the engine was told of."""
+    batches = [job.config.train.global_batch, *(phase.global_batch or 0 for phase in job.config.data.phases)]
+    needed = micro_batches_needed(max(batches), job.world.data_size, job.micro_batch)
+    if needed > job.accumulation:
+        raise ConfigError(
+            f"{max(batches)} samples a step on {job.world.data_size} ranks need {needed} micro-batches of "
+            f"{job.micro_batch} on each, planned were {job.accumulation}",
+            where="train.micro_batch",
+        )

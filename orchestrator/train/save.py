@@ -1,0 +1,84 @@
+"""Durable checkpoints of a run in training: extract, write, throw away what need not stay, tell. Called by loop.py."""
+
+from pathlib import Path
+
+from orchestrator.checkpoint.keep import prune
+from orchestrator.checkpoint.layout import CheckpointFacts
+from orchestrator.checkpoint.writer import SavedCheckpoint, SaveProblem, save_checkpoint
+from orchestrator.config.compare import run_hash
+from orchestrator.core.errors import TrainingFailed
+from orchestrator.core.news import CheckpointNews
+from orchestrator.train.engine import Engine, sum_over_ranks
+from orchestrator.train.job import TrainJob
+
+
+def save(job: TrainJob, engine: Engine, step: int, validation_loss: float | None) -> Path | None:
+    """Called on every rank alike. None when it cannot be written: that is told, and training goes on.
+
+    Only without the checkpoint of the last step a run is not done."""
+    began = job.clock.monotonic()
+    saved = save_checkpoint(
+        job.checkpoints,
+        step=step,
+        generation=job.generation,
+        rank=job.world.rank,
+        world_size=job.world.size,
+        state=engine.extract(),
+        facts=collect_facts(job, validation_loss),
+        barrier=lambda ok: sum_over_ranks([float(not ok)]) == [0.0],
+    )
+    if job.world.rank == 0:
+        problem = saved.message if isinstance(saved, SaveProblem) else throw_away(job)
+        tell(job, saved, step, problem, validation_loss, seconds=job.clock.monotonic() - began)
+    if isinstance(saved, SavedCheckpoint):
+        return saved.path
+    if step == job.config.train.steps:
+        raise TrainingFailed(
+            f"all steps are done, but the last checkpoint could not be written: {saved.message}",
+            where=str(job.checkpoints),
+            remedy="make room there and resume the run",
+        )
+    return None
+
+
+def collect_facts(job: TrainJob, validation_loss: float | None) -> CheckpointFacts:
+    voided = [{"step": step} for step in sorted(job.skips.voided)]
+    holes = [{"step": step, "position": position} for step, position in sorted(job.skips.holes)]
+    return CheckpointFacts(
+        zero_stage=job.config.zero_stage,
+        config_hash=run_hash(job.config),
+        chain=tuple(job.manifest.ids),
+        skips=(*voided, *holes),
+        validation_loss=validation_loss,
+    )
+
+
+def throw_away(job: TrainJob) -> str:
+    """Remove older checkpoints that need not stay; what stood in the way, if anything."""
+    try:
+        prune(job.checkpoints, job.config.checkpoint.keep)
+    except OSError as error:
+        return f"older checkpoints could not be removed: {error}"
+    return ""
+
+
+def tell(
+    job: TrainJob,
+    saved: SavedCheckpoint | SaveProblem,
+    step: int,
+    problem: str,
+    validation_loss: float | None,
+    seconds: float,
+) -> None:
+    written = saved if isinstance(saved, SavedCheckpoint) else None
+    job.sink.tell(
+        CheckpointNews(
+            step=step,
+            generation=job.generation,
+            folder=written.path.name if written else "",
+            seconds=seconds,
+            size_bytes=written.size_bytes if written else 0,
+            problem=problem,
+            best_by={} if validation_loss is None else {"loss": validation_loss},
+        )
+    )

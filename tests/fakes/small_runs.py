@@ -1,0 +1,127 @@
+"""Small runs for the trainer's tests: configs, a corpus, a helm and a sink that write down what they see."""
+
+from pathlib import Path
+from typing import Any
+
+from torch.distributed import Store
+
+from orchestrator.config.run import RunConfig
+from orchestrator.core.clock import SystemClock
+from orchestrator.core.news import News, StepNews
+from orchestrator.core.words import Word
+from orchestrator.train.job import Outcome, TrainJob
+from orchestrator.train.loop import train
+from orchestrator.train.slices import micro_batches_needed
+from tests.fakes.corpus import FakeManifest, make_corpus
+from tests.fakes.tiny_model import in_world
+
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+VOCAB = 300
+
+
+def small_config(model: dict[str, Any] | None = None, *, stage: int = 0, **sections: Any) -> RunConfig:
+    """A config of everything small; `sections` are laid over whole sections or top keys."""
+    value: dict[str, Any] = {
+        "name": "small",
+        "seed": 5,
+        "data": {"train": [{"path": "data/source0"}], "split": {"validation": 0.1}, "window_samples": 64},
+        "prepare": {"tokens": {"train_bpe": VOCAB}},
+        "task": {"seq_len": 16},
+        "model": {"transformers": LLAMA if model is None else model},
+        "optim": {"lr": 1e-2, "weight_decay": 0.1},
+        "train": {"steps": 6, "global_batch": 10, "precision": "fp32", "clip_norm": 1.0},
+        "deepspeed": {"zero_optimization": {"stage": stage, "reduce_bucket_size": 100_000}},
+        "cluster": {"device": "cpu"},
+    }
+    for name, section in sections.items():
+        value[name] = value[name] | section if isinstance(section, dict) and name in value else section
+    return RunConfig.model_validate(value)
+
+
+class SmallManifest(FakeManifest):
+    """A corpus with a chain of one link for each segment."""
+
+    @classmethod
+    def make(cls) -> "SmallManifest":
+        made = make_corpus(3, shards_by_segment=((4,), (4,)), most_documents=12, most_tokens=60)
+        return cls(made.shards, made.segments, made.source_names)
+
+    @property
+    def ids(self) -> list[str]:
+        return [f"segment{number}" for number in range(len(self.segments))]
+
+    def check_prefix(self, ids: list[str]) -> None:
+        assert self.ids[: len(ids)] == ids
+
+
+class RecordingSink:
+    def __init__(self) -> None:
+        self.news: list[News] = []
+
+    def tell(self, news: News) -> None:
+        self.news.append(news)
+
+    def of(self, kind: type[News]) -> list[Any]:
+        return [news for news in self.news if isinstance(news, kind)]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What does not depend on the machine's speed of each step."""
+        timed = {"step_s", "data_wait_s"}
+        steps = (news for news in self.news if isinstance(news, StepNews))
+        return [{"step": s.step, **{k: v for k, v in s.metrics.items() if k not in timed}, **s.ledger} for s in steps]
+
+
+class ScriptedHelm:
+    """Says STOP from the given step on; writes down the phases shown."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.shown: list[tuple[int, str]] = []
+        self._stop_at = stop_at
+
+    def word(self) -> Word:
+        step = self.shown[-1][0]
+        return Word.STOP if self._stop_at is not None and step >= self._stop_at else Word.GO_ON
+
+    def show(self, step: int, phase: str) -> None:
+        self.shown.append((step, phase))
+
+
+def train_small(
+    rank: int,
+    size: int,
+    store: Store,
+    config: RunConfig,
+    folder: Path,
+    *,
+    generation: int = 1,
+    start: Path | None = None,
+    micro_batch: int = 3,
+    helm: ScriptedHelm | None = None,
+) -> tuple[Outcome, RecordingSink]:
+    """One rank's whole part in a run: join, train, leave. `folder` names the run on the store, too."""
+    sink = RecordingSink()
+    with in_world(rank, size, store, f"{folder.name}-{size}-{generation}") as world:
+        job = TrainJob(
+            config=config,
+            manifest=SmallManifest.make(),  # type: ignore[arg-type]  (all that the trainer needs of one)
+            world=world,
+            generation=generation,
+            device="cpu",
+            micro_batch=micro_batch,
+            accumulation=micro_batches_needed(config.train.global_batch, size, micro_batch),
+            checkpoints=folder,
+            start=start,
+            sink=sink,
+            helm=helm or ScriptedHelm(),
+            clock=SystemClock(),
+        )
+        return train(job), sink

@@ -1,0 +1,48 @@
+"""Retention: the newest, the best, and never the last sound one."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from orchestrator.checkpoint.keep import choose_to_delete, prune
+from orchestrator.checkpoint.reader import Found, list_checkpoints
+from orchestrator.config.running import KeepSection
+from tests.fakes.saving import save_all, small_model, split
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("losses", "damaged", "last", "best", "kept"),
+    [
+        ([None] * 5, [], 3, 0, [2, 3, 4]),
+        ([None], [], 3, 0, [0]),
+        ([], [], 3, 1, []),
+        ([1.0, 3.0, 2.0, 4.0], [], 1, 1, [0, 3]),
+        ([1.0, 3.0, 2.0, 4.0], [], 1, 2, [0, 2, 3]),
+        ([3.0, 3.0, 3.0, 1.0], [], 1, 2, [2, 3]),  # of equal ones the newest
+        ([NAN, None, 5.0, 6.0], [], 1, 1, [2, 3]),
+        ([1.0, 2.0, 3.0], [0], 1, 1, [1, 2]),  # a damaged one is best at nothing
+        ([None] * 3, [2], 1, 0, [1, 2]),  # the newest is damaged: it is shown, and the last sound one stays
+        ([None] * 4, [1, 2, 3], 1, 0, [0, 1, 2, 3]),
+        ([None] * 3, [0, 1, 2], 1, 0, [0, 1, 2]),
+        ([None] * 4, [1], 2, 0, [2, 3]),
+    ],
+)  # fmt: skip
+def test_retention(losses: list[float | None], damaged: list[int], last: int, best: int, kept: list[int]) -> None:
+    found = [
+        Found(Path(str(step)), step, 1, loss, "damaged" if step in damaged else "") for step, loss in enumerate(losses)
+    ]
+    random.Random(0).shuffle(found)
+    deleted = choose_to_delete(found, KeepSection(last=last, best=best))
+    assert [one.step for one in deleted] == [step for step in range(len(losses)) if step not in kept]
+
+
+def test_pruning_leaves_the_newest(tmp_path: Path) -> None:
+    for step in range(1, 6):
+        save_all(tmp_path, split(small_model(), 1, random.Random(0)), step)
+    deleted = prune(tmp_path, KeepSection(last=2))
+    assert [path.name for path in deleted] == [f"step-0000000{step}-g0002" for step in (1, 2, 3)]
+    assert [one.step for one in list_checkpoints(tmp_path)] == [4, 5]
+    assert prune(tmp_path, KeepSection(last=2)) == []

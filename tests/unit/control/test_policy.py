@@ -1,0 +1,144 @@
+"""The controller's decisions, one iteration at a time."""
+
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.control.jobs import NodeReport, Problem, RankEnd, RankReport, RankState
+from orchestrator.control.policy import (
+    Begin,
+    Finish,
+    Limits,
+    Phase,
+    Restart,
+    Say,
+    Seen,
+    StartNodes,
+    State,
+    StopWish,
+    decide,
+)
+from orchestrator.core.words import ExitCode, RunState, Word
+
+LIMITS = Limits(min_nodes=1, max_nodes=2, ranks_per_node=2, restart_budget=2, start_timeout_s=30.0)
+WAITING = State(phase=Phase.WAITING, since=0.0)
+WARMING = State(phase=Phase.WARMING, since=0.0)
+RUNNING = State(phase=Phase.RUNNING, since=0.0)
+
+
+def rank(state: RankState, **fields: object) -> RankReport:
+    return RankReport(local_rank=0, pid=100, state=state, **fields)  # type: ignore[arg-type]
+
+
+def problem(**fields: object) -> Problem:
+    plain = Problem(
+        rank=1, node="10.0.0.1", step=7, kind="ValueError", message="bad", traceback="", t=5.0, collateral=False
+    )
+    return replace(plain, **fields)
+
+
+def seen(*ranks: RankReport, nodes: int = 1, **fields: object) -> Seen:
+    report = NodeReport(node_id="a", host="10.0.0.1", pid=1, ranks=ranks, store=("10.0.0.1", 1))
+    return Seen(nodes=[report], expected_nodes=nodes, **fields)  # type: ignore[arg-type]
+
+
+def test_all_nodes_there_starts_at_once() -> None:
+    state, decisions = decide(WAITING, Seen(ready_nodes=2), 0.1, LIMITS)
+    assert (state.phase, decisions) == (Phase.WARMING, [StartNodes()])
+
+
+def test_the_fewest_nodes_wait_a_moment_for_more() -> None:
+    assert decide(WAITING, Seen(ready_nodes=1), 0.5, LIMITS) == (WAITING, [])
+    assert decide(WAITING, Seen(ready_nodes=1), 1.0, LIMITS)[1] == [StartNodes()]
+
+
+def test_too_few_nodes_wait_until_the_time_out_and_say_why() -> None:
+    assert decide(WAITING, Seen(), 29.0, LIMITS) == (WAITING, [])
+    assert decide(WAITING, Seen(), 1e6, replace(LIMITS, start_timeout_s=None)) == (WAITING, [])
+    _, [finish] = decide(WAITING, Seen(why_waiting="h1 has 1 CPU"), 31.0, LIMITS)
+    assert isinstance(finish, Finish)
+    assert finish.state is RunState.FAILED
+    assert "h1 has 1 CPU" in finish.reason
+
+
+def test_jobs_are_given_when_every_rank_is_warm() -> None:
+    one_warm = seen(rank(RankState.READY), rank(RankState.WARMING))
+    assert decide(WARMING, one_warm, 1.0, LIMITS) == (WARMING, [])
+    all_warm = seen(rank(RankState.READY), rank(RankState.READY))
+    assert decide(WARMING, replace(all_warm, expected_nodes=2), 1.0, LIMITS) == (WARMING, [])
+    state, decisions = decide(WARMING, all_warm, 1.0, LIMITS)
+    assert (state.phase, decisions) == (Phase.RUNNING, [Begin()])
+
+
+def test_a_stop_is_said_once_and_ends_when_the_ranks_have() -> None:
+    training = seen(rank(RankState.TRAINING), rank(RankState.TRAINING), stop=StopWish.AT_BOUNDARY)
+    state, decisions = decide(RUNNING, training, 1.0, LIMITS)
+    assert decisions == [Say(Word.STOP)]
+    assert decide(state, training, 1.1, LIMITS) == (state, [])
+    end = RankEnd(state=RunState.STOPPED, step=9)
+    ended = seen(rank(RankState.ENDED, end=end), rank(RankState.ENDED, end=end), stop=StopWish.AT_BOUNDARY)
+    _, [finish] = decide(state, ended, 1.2, LIMITS)
+    assert finish == Finish(state=RunState.STOPPED, exit_code=ExitCode.STOPPED, step=9)
+
+
+def test_a_second_stop_ends_at_once_in_every_phase() -> None:
+    for state in (WAITING, WARMING, RUNNING):
+        after, [finish] = decide(state, Seen(stop=StopWish.AT_ONCE), 1.0, LIMITS)
+        assert after.phase is Phase.ENDED
+        assert isinstance(finish, Finish)
+        assert finish.exit_code is ExitCode.STOPPED
+
+
+def test_an_exception_of_a_rank_ends_the_run_with_its_reason() -> None:
+    echo = problem(rank=0, t=4.0, collateral=True, kind="RuntimeError")
+    _, [finish] = decide(
+        RUNNING, seen(rank(RankState.RAISED, problem=echo), rank(RankState.RAISED, problem=problem())), 1.0, LIMITS
+    )
+    assert isinstance(finish, Finish)
+    assert (finish.state, finish.exit_code, finish.step) == (RunState.FAILED, ExitCode.FAILED, 7)
+    assert finish.reason.startswith("rank 1 on 10.0.0.1 at step 7: ValueError: bad")
+
+
+def test_a_dead_process_restarts_until_the_budget_is_spent() -> None:
+    state, dead = RUNNING, seen(rank(RankState.DIED), rank(RankState.TRAINING))
+    for failures in (1, 2):
+        state, [decision] = decide(replace(state, phase=Phase.RUNNING), dead, 1.0, LIMITS)
+        assert isinstance(decision, Restart)
+        assert (state.phase, state.failures) == (Phase.WAITING, failures)
+    _, [finish] = decide(replace(state, phase=Phase.RUNNING), dead, 1.0, LIMITS)
+    assert isinstance(finish, Finish)
+    assert "restart_budget=2" in finish.reason
+
+
+def test_a_dead_process_wins_over_echoes_of_it() -> None:
+    echo = rank(RankState.RAISED, problem=problem(collateral=True))
+    _, [decision] = decide(RUNNING, seen(echo, rank(RankState.DIED)), 1.0, LIMITS)
+    assert isinstance(decision, Restart)
+
+
+def test_echoes_alone_are_given_time_to_find_their_cause() -> None:
+    echoes = seen(rank(RankState.RAISED, problem=problem(collateral=True)), rank(RankState.TRAINING))
+    state, decisions = decide(RUNNING, echoes, 1.0, LIMITS)
+    assert decisions == []
+    state, decisions = decide(state, echoes, 2.9, LIMITS)
+    assert decisions == []
+    _, [decision] = decide(state, echoes, 3.1, LIMITS)
+    assert isinstance(decision, Restart)
+
+
+def test_a_lost_node_restarts() -> None:
+    _, [decision] = decide(RUNNING, Seen(lost=["node h2 silent"]), 1.0, LIMITS)
+    assert decision == Restart("node h2 silent")
+
+
+def test_ranks_that_end_apart_are_a_failure() -> None:
+    ends = [RankEnd(state=RunState.DONE, step=12), RankEnd(state=RunState.STOPPED, step=11)]
+    _, [finish] = decide(RUNNING, seen(*(rank(RankState.ENDED, end=end) for end in ends)), 1.0, LIMITS)
+    assert isinstance(finish, Finish)
+    assert finish.state is RunState.FAILED
+
+
+@pytest.mark.parametrize("stop", [StopWish.NONE, StopWish.AT_ONCE])
+def test_nothing_is_decided_after_the_end(stop: StopWish) -> None:
+    state = State(phase=Phase.ENDED, since=0.0)
+    assert decide(state, Seen(stop=stop), 9.0, LIMITS) == (state, [])

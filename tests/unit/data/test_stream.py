@@ -1,0 +1,117 @@
+import threading
+
+import numpy as np
+import pytest
+
+from orchestrator.core.errors import DataError
+from orchestrator.core.words import World
+from orchestrator.data.batch import fill_batch
+from orchestrator.data.read import TokenReader
+from orchestrator.data.skips import Skips
+from orchestrator.data.stream import Stream
+from tests.fakes.corpus import make_corpus, make_order
+
+A_BATCH = 6 * 7 * 12  # bytes that a batch of the fake order counts for
+
+
+class GatedReader(TokenReader):
+    """Counts spans read; waits before each while the gate is closed."""
+
+    def __init__(self, manifest):
+        super().__init__(manifest, "train")
+        self.gate = threading.Event()
+        self.gate.set()
+        self.count = 0
+
+    def read(self, span):
+        assert self.gate.wait(10)
+        self.count += 1
+        return super().read(span)
+
+
+def open_stream(manifest, reader, first=0, stop=20, **options):
+    arguments = {"skips": Skips(), "prefetch_bytes": 10 * A_BATCH, **options}
+    return Stream(make_order(manifest), reader, World.flat(0, 1), first_step=first, stop_step=stop, **arguments)
+
+
+@pytest.mark.parametrize("prefetch_bytes", [1, 3 * A_BATCH, 2**20])
+def test_a_stream_is_the_batches_of_its_steps_in_order(prefetch_bytes):
+    manifest = make_corpus(1)
+    reader, skips = TokenReader(manifest, "train"), Skips(voided=frozenset({5}))
+    with open_stream(manifest, reader, 2, 12, skips=skips, prefetch_bytes=prefetch_bytes) as stream:
+        batches = list(stream)
+    assert [batch.step for batch in batches] == list(range(2, 12))
+    for batch in batches:
+        expected = fill_batch(make_order(manifest), reader, batch.step, World.flat(0, 1), skips)
+        assert (batch.sums, batch.spans, batch.weight) == (expected.sums, expected.spans, expected.weight)
+        assert np.array_equal(batch.fields["tokens"], expected.fields["tokens"])
+
+
+def test_a_stream_begun_later_gives_what_a_longer_one_gives_then():
+    manifest = make_corpus(1)
+    with open_stream(manifest, TokenReader(manifest, "train")) as whole, open_stream(
+        manifest, TokenReader(manifest, "train"), 13
+    ) as resumed:
+        assert [batch.sums for batch in whole][13:] == [batch.sums for batch in resumed]
+
+
+def test_reading_ahead_is_bounded_in_bytes():
+    manifest = make_corpus(1)
+    reader = GatedReader(manifest)
+    sizes = [sum(map(len, batch.spans)) for batch in open_stream(manifest, TokenReader(manifest, "train"))]
+    stream = open_stream(manifest, reader, prefetch_bytes=3 * A_BATCH)
+    next(stream)
+    stream._thread.submit(int).result(10)  # what was asked for has been made
+    assert reader.count == sum(sizes[:4])
+    stream.close()
+
+
+def test_what_fails_in_the_thread_is_raised_in_order_and_ends_the_stream():
+    manifest = make_corpus(1)
+    order = make_order(manifest)
+    broken = order.spans(order.slots(3), 0)[0]
+
+    class FailingReader(TokenReader):
+        def read(self, span):
+            if span == broken:
+                raise DataError("bit rot", where="a.tar")
+            return super().read(span)
+
+    stream = open_stream(manifest, FailingReader(manifest, "train"))
+    assert [next(stream).step for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(DataError, match="bit rot"):
+        next(stream)
+    assert list(stream) == []
+
+
+def test_close_waits_for_the_thread_and_ends_the_stream():
+    manifest = make_corpus(1)
+    stream = open_stream(manifest, TokenReader(manifest, "train"))
+    next(stream)
+    stream.close()
+    stream.close()
+    assert list(stream) == []
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("stream")]
+
+
+def test_waiting_is_measured():
+    manifest = make_corpus(1)
+    reader = GatedReader(manifest)
+    reader.gate.clear()
+    stream = open_stream(manifest, reader, prefetch_bytes=2**20)
+    opener = threading.Timer(0.3, reader.gate.set)
+    opener.start()
+    next(stream)
+    waited = stream.wait_s
+    assert waited > 0.05
+    stream._thread.submit(int).result(10)
+    next(stream)
+    assert stream.wait_s < waited
+    stream.close()
+    opener.join()
+
+
+def test_a_stream_of_no_steps_is_empty():
+    manifest = make_corpus(1)
+    with open_stream(manifest, TokenReader(manifest, "train"), 5, 5) as stream:
+        assert list(stream) == []

@@ -1,0 +1,50 @@
+import multiprocessing
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from orchestrator.core.errors import Superseded
+from orchestrator.tracking.journal import Journal, generation_file, generations, read_events
+from tests.fakes.clock import FakeClock
+
+
+def test_events_come_back_in_order_with_their_generation(tmp_path: Path) -> None:
+    for generation in (1, 2):
+        with closing(Journal.claim(tmp_path, FakeClock(), address="here")) as journal:
+            assert journal.generation == generation
+            journal.append("started", world_size=generation)
+    events = [(e["generation"], e["event"]) for e in read_events(tmp_path)]
+    assert events == [(1, "claimed"), (1, "started"), (2, "claimed"), (2, "started")]
+    assert all({"t", "pid"} <= event.keys() for event in read_events(tmp_path))
+
+
+def test_a_controller_that_was_superseded_writes_nothing_more(tmp_path: Path) -> None:
+    with closing(Journal.claim(tmp_path, FakeClock())) as old:
+        Journal.claim(tmp_path, FakeClock()).close()
+        with pytest.raises(Superseded):
+            old.append("done")
+    assert [e["event"] for e in read_events(tmp_path)] == ["claimed", "claimed"]
+
+
+def claim_some(folder: Path, count: int) -> list[int]:
+    claimed = []
+    for _ in range(count):
+        with closing(Journal.claim(folder, FakeClock())) as journal:
+            claimed.append(journal.generation)
+    return claimed
+
+
+def test_claims_at_the_same_time_get_different_generations(tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        claimed = sum(pool.starmap(claim_some, [(tmp_path, 20)] * 3), [])
+    assert sorted(claimed) == list(range(1, 61))
+    assert generations(tmp_path) == sorted(claimed)
+
+
+def test_a_torn_last_line_is_passed_over(tmp_path: Path) -> None:
+    with closing(Journal.claim(tmp_path, FakeClock())) as journal:
+        journal.append("started")
+    with generation_file(tmp_path, 1).open("ab") as file:
+        file.write(b'{"event": "do')
+    assert [e["event"] for e in read_events(tmp_path)] == ["claimed", "started"]
