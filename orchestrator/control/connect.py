@@ -68,6 +68,12 @@ def alive_nodes() -> list[NodeFacts]:
     ]
 
 
+def own_node() -> tuple[str, str]:
+    """Id and address of the node this actor is on, as its cluster knows them."""
+    node_id = ray.get_runtime_context().get_node_id()
+    return node_id, next(node["NodeManagerAddress"] for node in ray.nodes() if node["NodeID"] == node_id)
+
+
 def probe_root(root: Path) -> None:
     """Every node must see `root` as this machine does: each reads a file written here and writes one that is read here."""
     root.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from orchestrator.config.run import RunConfig
 from orchestrator.control.gang import Gang
 from orchestrator.control.group import Groups, remove_leftover_groups, why_waiting
 from orchestrator.control.jobs import NodeReport, RunHandle
+from orchestrator.control.logs import keep_output
 from orchestrator.control.policy import (
     Begin,
     Decision,
@@ -64,6 +65,7 @@ class ControllerActor:
     """The Ray actor: runs the loop in a thread, so that it answers calls meanwhile."""
 
     def __init__(self, charge: Charge) -> None:
+        keep_output(RunDir(charge.run.path).logs, "controller")
         self._controller = Controller(charge)
         threading.Thread(target=self._run, daemon=True).start()
 

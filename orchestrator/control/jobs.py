@@ -20,6 +20,20 @@ class RunHandle:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RankSetup:
+    """What a rank is made with, before it has a place in a world."""
+
+    name: str
+    host: str
+    logs: Path
+    board: str
+    node_actor_pid: int
+    device: str
+    threads: int
+    env: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RankJob:
     """Everything one rank needs for one generation."""
 

@@ -17,9 +17,21 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.control.board import Board
-from orchestrator.control.jobs import NodeReport, Problem, RankEnd, RankJob, RankReport, RankState, RunHandle
+from orchestrator.control.connect import own_node
+from orchestrator.control.jobs import (
+    NodeReport,
+    Problem,
+    RankEnd,
+    RankJob,
+    RankReport,
+    RankSetup,
+    RankState,
+    RunHandle,
+)
+from orchestrator.control.logs import keep_output
 from orchestrator.control.rank import Rank
 from orchestrator.core.words import Word
+from orchestrator.tracking.rundir import RunDir
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +54,9 @@ class NodeActor:
 
     def __init__(self, run: RunHandle, group: PlacementGroup, lease_s: float) -> None:
         self._run, self._group, self._lease_s = run, group, lease_s
+        self._node_id, self._host = own_node()
+        self._logs = RunDir(run.path).logs
+        keep_output(self._logs, f"node-{self._host}")
         self._members: list[_Member] = []
         self._store: Any = None
         self._store_address: tuple[str, int] | None = None
@@ -61,20 +76,25 @@ class NodeActor:
     def _start_rank(self, local_rank: int, device: str, threads: int, env: dict[str, str]) -> _Member:
         board, path = Board.create()
         board.renew(self._lease_s)
-        strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=0)
-        actor = (
-            ray.remote(Rank)
-            .options(num_cpus=0, max_restarts=0, scheduling_strategy=strategy)
-            .remote(path, os.getpid(), env, device, threads)
+        setup = RankSetup(
+            name=f"rank-{self._host}-{local_rank}",
+            host=self._host,
+            logs=self._logs,
+            board=path,
+            node_actor_pid=os.getpid(),
+            device=device,
+            threads=threads,
+            env=env,
         )
+        strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=0)
+        actor = ray.remote(Rank).options(num_cpus=0, max_restarts=0, scheduling_strategy=strategy).remote(setup)
         return _Member(local_rank=local_rank, actor=actor, board=board, hello=actor.hello.remote())
 
     def _open_store(self) -> None:
         from torch.distributed import TCPStore
 
-        host = ray.util.get_node_ip_address()
-        self._store = TCPStore(host, 0, is_master=True, wait_for_workers=False)
-        self._store_address = (host, self._store.port)
+        self._store = TCPStore(self._host, 0, is_master=True, wait_for_workers=False)
+        self._store_address = (self._host, self._store.port)
 
     def train(self, jobs: list[RankJob]) -> None:
         """Give each local rank its job."""
@@ -88,8 +108,8 @@ class NodeActor:
             member.board.renew(self._lease_s)
             member.board.say(word)
         return NodeReport(
-            node_id=ray.get_runtime_context().get_node_id(),
-            host=ray.util.get_node_ip_address(),
+            node_id=self._node_id,
+            host=self._host,
             pid=os.getpid(),
             ranks=tuple(self._report(member) for member in self._members),
             store=self._store_address,

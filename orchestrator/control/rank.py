@@ -16,7 +16,8 @@ from ray.exceptions import GetTimeoutError, RayActorError
 
 from orchestrator.control.board import Board
 from orchestrator.control.faults import problem_of
-from orchestrator.control.jobs import Problem, RankEnd, RankJob, RunHandle
+from orchestrator.control.jobs import Problem, RankEnd, RankJob, RankSetup, RunHandle
+from orchestrator.control.logs import keep_output
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import TrainingFailed
 from orchestrator.core.news import CheckpointNews, News
@@ -29,16 +30,17 @@ NODE_ACTOR_DIED = 72
 class Rank:
     """The Ray actor of one rank."""
 
-    def __init__(self, board: str, node_actor_pid: int, env: dict[str, str], device: str, threads: int) -> None:
-        self._board = Board.open(board)
+    def __init__(self, setup: RankSetup) -> None:
+        keep_output(setup.logs, setup.name)
+        self._host, self._device = setup.host, setup.device
+        self._board = Board.open(setup.board)
         threading.Thread(target=_end_without_lease, args=(self._board,), daemon=True).start()
-        threading.Thread(target=_end_with, args=(node_actor_pid,), daemon=True).start()
-        os.environ.update(env)
+        threading.Thread(target=_end_with, args=(setup.node_actor_pid,), daemon=True).start()
+        os.environ.update(setup.env)
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         from orchestrator.train.engine import warm
 
-        self._device = device
-        warm(device, threads)
+        warm(setup.device, setup.threads)
 
     def hello(self) -> int:
         """Answers once the imports are done."""
@@ -52,7 +54,7 @@ class Rank:
             sink.flush(timeout_s=60.0)
         except Exception as error:  # noqa: BLE001 (the boundary: whatever went wrong is reported whole)
             log.exception("rank %d failed at step %d", job.world.rank, self._board.step)
-            return problem_of(error, rank=job.world.rank, node=ray.util.get_node_ip_address(), step=self._board.step)
+            return problem_of(error, rank=job.world.rank, node=self._host, step=self._board.step)
         return end
 
     def _train(self, job: RankJob, sink: "NewsCarrier") -> RankEnd:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.load import load_config
+from orchestrator.control.logs import keep_output
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.news import News
 from orchestrator.core.words import ExitCode, RunState
+from orchestrator.tracking.rundir import RunDir
 from orchestrator.tracking.scribe import Scribe
 from orchestrator.tracking.wandb import open_wandb
 
@@ -19,6 +21,7 @@ class ScribeActor:
     """One a run; outlives ranks, so that one W&B run covers all attempts."""
 
     def __init__(self, path: Path, about: dict[str, Any], lease_s: float) -> None:
+        keep_output(RunDir(path).logs, "scribe")
         self._lease_s = lease_s
         self._renewed = time.monotonic()
         self._scribe = Scribe(path, load_config(path / "config.yaml").config, about, SystemClock(), open_wandb)

@@ -3,6 +3,7 @@
 The same installation always gives the same bytes. Built in a folder beside the target and renamed into place."""
 
 import json
+import os
 import shutil
 import sysconfig
 import tempfile
@@ -62,23 +63,25 @@ def _write_shards(folder: Path) -> None:
 
 def _find_documents(library: Path) -> Iterator[_Document]:
     """Sources first, then as many of the tests' sources as fit; what is no UTF-8 or empty is passed over."""
-    files = [
-        file
-        for file in library.rglob("*")
-        if file.suffix in _SUFFIXES and not _LEFT_OUT & set(file.relative_to(library).parts)
-    ]
     total = 0
     keys: set[str] = set()
-    for file in sorted(files, key=lambda file: (bool(_TESTS & set(file.relative_to(library).parts)), file.as_posix())):
-        if total >= TEXT_BYTES or not file.is_file():
-            continue
-        text = file.read_bytes()
-        path = file.relative_to(library).as_posix()
-        key = str(Path(path).with_name(file.name.replace(".", "-")))  # a key ends at the first dot of its name
+    for path in sorted(_list_files(library), key=lambda path: (not _TESTS.isdisjoint(path.split("/")), path)):
+        if total >= TEXT_BYTES:
+            return
+        text = (library / path).read_bytes()
+        folder, _, name = path.rpartition("/")
+        key = f"{folder}/{name.replace('.', '-')}".lstrip("/")  # a key ends at the first dot of its name
         if text and key not in keys and _is_utf8(text):
             keys.add(key)
             total += len(text)
             yield _Document(key, path, text)
+
+
+def _list_files(library: Path) -> Iterator[str]:
+    for root, folders, files in os.walk(library):
+        folders[:] = [name for name in folders if name not in _LEFT_OUT]  # site-packages may hold 10^5 files
+        below = Path(root).relative_to(library)
+        yield from ((below / name).as_posix() for name in files if name.endswith(_SUFFIXES))
 
 
 def _is_utf8(text: bytes) -> bool:

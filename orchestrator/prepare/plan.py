@@ -81,7 +81,7 @@ def prepare_steps(config: RunConfig) -> Steps:
 
 
 def name_chain(data: DataSection, rules: Rules, tokenizer: str) -> str:
-    """The chain that this dataset's segments are appended to: everything that decides ordinals, segments and verdicts."""
+    """The chain that this dataset's segments are appended to: all that decides ordinals and verdicts."""
     sources = [[source.label, source.weight] for source in data.train]
     return hash_json(["chain 1", sources, data.segment_shards, data.segment_bytes, rules.id, tokenizer])
 
@@ -98,7 +98,7 @@ def read_seen(work: WorkPlace, chain: str, dataset: Dataset) -> dict[str, str]:
 
 
 def _find_lost(manifest: Manifest, segments: list[Segment]) -> list[Segment]:
-    """Committed segments some of whose files are gone. Lists folders, touches no file."""
+    """Committed segments some of whose files are gone. Lists folders only."""
     work, chain = manifest.work, manifest.chain
     there = set(_walk(work.prepared(manifest.segments[0].rules, manifest.tokenizer.id))) | set(_walk(work.chain(chain)))
     lost = []

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,13 +103,15 @@ def _train(job: TrainJob) -> bytes:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_training_texts(job), trainer)
-    if tokenizer.get_vocab_size() == 1 + 256:
+    texts = _training_texts(job)
+    first = next(texts, None)
+    if first is None:
         raise DataError(
             f"the {len(job.shards)} shards of segment 0 hold no training text to learn from",
             where=job.shards[0].url,
             remedy="check data.train[].path, data.split and prepare.tokens.text_member",
         )
+    tokenizer.train_from_iterator(chain([first], texts), trainer)
     return str(tokenizer.to_str()).encode()
 
 

@@ -124,6 +124,7 @@ class RunView:
 
     state: RunState
     generation: int = 0
+    claimed: float = 0.0
     exit_code: ExitCode = ExitCode.DONE
     reason: str = ""
     step: int | None = None
@@ -132,22 +133,29 @@ class RunView:
 
     def lost(self, clock: Clock) -> bool:
         """Neither ended nor held by a living controller."""
-        return not self.state.ended and self.lease is not None and self.lease.lapsed(clock)
+        if self.state.ended or self.lease is None:
+            return False
+        if self.lease.generation < self.generation:  # claimed a moment ago, the lease is about to be written
+            return clock.now() - self.claimed > self.lease.lease_s
+        return self.lease.lapsed(clock)
 
 
 def view_of(events: Iterable[Event], lease: Lease | None) -> RunView:
-    state, last, started, generation = RunState.PENDING, {}, {}, 0
+    state, last, started, generation, claimed = RunState.PENDING, {}, {}, 0, 0.0
     for event in events:
         generation = event["generation"]
         kind = event["event"]
         state = _STATE_AFTER.get(kind, state)
         if kind == "started":
             started = event
+        if kind == "claimed":
+            claimed = event["t"]
         if kind in _STATE_AFTER:
             last = event
     return RunView(
         state=state,
         generation=generation,
+        claimed=claimed,
         exit_code=ExitCode(last.get("exit_code", 0)),
         reason=last.get("reason", ""),
         step=last.get("step"),

@@ -210,7 +210,7 @@ def run_config(config: RunConfig, about: dict[str, Any]) -> dict[str, Any]:
 
 def _end_core() -> None:
     """End wandb's core process: it may be dead or stuck, and the next mode needs one of its own."""
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception, SystemExit):  # it exits when its core process failed
         import wandb
 
         wandb.teardown()

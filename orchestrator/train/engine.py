@@ -140,6 +140,7 @@ class Engine:
         self._world = world
         self._accumulation = accumulation
         self._backwards = 0  # since the last optimizer step
+        self._stage = config.zero_stage
         self._plain = is_plain_torch(config)
         self._clip_norm = config.train.clip_norm
         self._engine: Any = deepspeed.initialize(
@@ -151,8 +152,7 @@ class Engine:
             dist_init_required=False,
         )[0]
         # Stage 0 in fp16: DeepSpeed divides gradients by the loss scale but never multiplies the loss by it
-        unfused = type(self._engine.optimizer).__name__ == "FP16_UnfusedOptimizer"
-        self._unscaled = unfused and config.train.precision == "fp16"
+        self._scales_loss = config.train.precision == "fp16" and self._stage == 0
 
     def forward(self, **inputs: Any) -> Any:
         return self._engine(**inputs)
@@ -163,7 +163,7 @@ class Engine:
         The loss is already normalised: its weighted sum * world.data_size / weight of the global batch."""
         if self._backwards == self._accumulation:
             raise RuntimeError(f"backward was called more than {self._accumulation} times without a step")
-        if self._unscaled:
+        if self._scales_loss:
             loss = loss * self._engine.optimizer.loss_scale
         self._engine.backward(loss, scale_wrt_gas=False)
         self._backwards += 1
@@ -180,9 +180,7 @@ class Engine:
             grad_norm = self._clip_or_clear()
             self._engine.step()
         else:
-            scale = self._engine.optimizer.loss_scale if self._unscaled else 1.0
-            self._engine.step()
-            grad_norm = float(self._engine.get_global_grad_norm()) / scale
+            grad_norm = self._step_wrapped()
         self._backwards = 0
         return StepResult(self._engine.was_step_applied() and math.isfinite(grad_norm), grad_norm)
 
@@ -210,6 +208,18 @@ class Engine:
         torch.autograd.backward(torch.zeros((), requires_grad=True))
         gc.collect()
         gc.collect()  # what finalizers of the first round let go
+
+    def _step_wrapped(self) -> float:
+        """DeepSpeed clips and skips. With a loss scale, two of its stages misstate the norm: corrected here."""
+        optimizer = self._engine.optimizer
+        scale = getattr(optimizer, "loss_scale", 1.0)  # BF16_Optimizer has none
+        self._engine.step()
+        norm = float(self._engine.get_global_grad_norm())
+        if self._stage == 0:
+            return norm / scale  # it is that of the scaled gradients
+        if self._stage == 3:
+            return norm * float(optimizer.loss_scale / scale)  # it was divided by the scale of the next step
+        return norm
 
     def _clip_or_clear(self) -> float:
         """Stage 0 in fp32, where DeepSpeed would apply NaN: every rank has the same gradients, so all decide alike."""

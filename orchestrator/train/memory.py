@@ -78,7 +78,8 @@ def state_memory(
         "optimizer": 4 * optimizer_states(optim) * owned,
         # the owned gradients once more while the update runs, in fp32; in fp32 stage 0 and 3 update in place
         "update": 0 if precision == "fp32" and stage in (0, 3) else 4 * owned,
-        # gradients on their way to their owner; two buckets at stage 3, where sending overlaps with backward
+        # gradients on their way to their owner; two buckets at stage 3, where sending overlaps with backward. DeepSpeed
+        # sets whole buckets aside, of which a small model never touches more than its own size
         "buckets": b * min(bucket_elements, trainable) * BUCKETS_OF_STAGE[stage] if world_size > 1 else 0,
         # at least the largest layer is whole at a time: b times its parameters, beyond the rank's own share
         "gathered": b * description.largest_block if stage == 3 and world_size > 1 else 0,
@@ -100,4 +101,4 @@ def read_offload(zero_optimization: Mapping[str, Any]) -> frozenset[Offload]:
     """What DeepSpeed's own keys move to host memory."""
     keys: dict[str, Offload] = {"offload_optimizer": "optimizer", "offload_param": "parameters"}
     device_of = {what: (zero_optimization.get(key) or {}).get("device", "none") for key, what in keys.items()}
-    return frozenset(what for what, device in device_of.items() if device != "none")
+    return frozenset(what for what, device in device_of.items() if device == "cpu")

@@ -1,19 +1,18 @@
 """Fragments of named parameters out of and into a DeepSpeed engine, at every ZeRO stage.
 
-DeepSpeed keeps fp32 master values and optimizer states in flat tensors laid out by stage and precision; this file
-knows the five layouts of the 0.19 series. Comes after train/engine.py builds the engine; what is extracted goes to
+Comes after train/engine.py builds the engine and works on the layouts of train/layouts.py; what is extracted goes to
 checkpoint/, what is inserted comes from there or from train/weights.py."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from orchestrator.checkpoint.fragments import MASTER, VALUE, Fragment, FragmentSource, RankState, TensorInfo
-from orchestrator.core.errors import CheckpointDamaged, TrainingFailed
+from orchestrator.core.errors import CheckpointDamaged
 from orchestrator.core.words import World
+from orchestrator.train.layouts import Flat, inner_optimizer, layout_of, partition_of, unknown_layout
 from orchestrator.train.models import own_tensors
 from orchestrator.train.optim import state_names
 
@@ -24,34 +23,6 @@ _LOSS_SCALE_FIELDS = {
     "last_overflow_iteration": "last_overflow_iter",
     "hysteresis": "cur_hysteresis",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A stretch of one parameter inside a flat tensor, counted in elements."""
-
-    name: str
-    start: int  # in the flattened parameter
-    count: int
-    offset: int  # in the flat tensor
-    computed: torch.Tensor  # the same stretch as forward and backward see it
-
-
-@dataclass(frozen=True, slots=True)
-class Flat:
-    """One fp32 tensor that the optimizer steps: parameters one after another, perhaps with padding."""
-
-    master: torch.Tensor
-    held: list[Held]
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How one of DeepSpeed's optimizer wrappers keeps its state."""
-
-    flats: Callable[[Any, Mapping[nn.Parameter, str]], Iterator[Flat]]
-    publish: Callable[[Any], None]  # makes the module's values follow from the master values; collective
-    replicated: bool  # every rank holds everything
 
 
 def extract(engine: Any, world: World) -> RankState:
@@ -121,120 +92,6 @@ def cut_row(numels: Mapping[str, int], rank: int, size: int) -> dict[str, tuple[
     return cut
 
 
-def inner_optimizer(optimizer: Any) -> torch.optim.Optimizer:
-    """The torch optimizer inside DeepSpeed's wrapper."""
-    inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
-    return inner
-
-
-def layout_of(optimizer: Any) -> Layout:
-    """The layout of this wrapper; an unknown one must not be guessed at."""
-    if isinstance(optimizer, torch.optim.Optimizer):
-        return _PLAIN
-    try:
-        return _LAYOUTS[type(optimizer).__name__]
-    except KeyError:
-        raise _unknown_layout(f"the optimizer wrapper {type(optimizer).__name__}", "one of", *_LAYOUTS) from None
-
-
-# ---- the layouts ----
-
-
-def _plain_flats(optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]) -> Iterator[Flat]:
-    """Stage 0 in fp32: torch's optimizer steps the parameters themselves."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            row = parameter.detach().view(-1)
-            yield Flat(parameter, [Held(names[parameter], 0, row.numel(), 0, row)])
-
-
-def _unfused_flats(optimizer: Any, names: Mapping[nn.Parameter, str]) -> Iterator[Flat]:
-    """Stage 0 in bf16 and fp16: an fp32 copy of each parameter."""
-    for group, masters in zip(_part(optimizer, "fp16_groups"), _part(optimizer, "fp32_groups"), strict=True):
-        for parameter, master in zip(group, masters, strict=True):
-            row = parameter.detach().view(-1)
-            yield Flat(master, [Held(names[parameter], 0, row.numel(), 0, row)])
-
-
-def _zero_flats(masters: str, groups: str) -> Callable[[Any, Mapping[nn.Parameter, str]], Iterator[Flat]]:
-    """Stages 1 and 2: each group's parameters in one row, of which this rank has one equal part."""
-
-    def flats(optimizer: Any, names: Mapping[nn.Parameter, str]) -> Iterator[Flat]:
-        if getattr(optimizer, "round_robin_gradients", False):
-            raise _unknown_layout("zero_optimization.round_robin_gradients", "false: its address map is wrong")
-        for master, group in zip(_part(optimizer, masters), _part(optimizer, groups), strict=True):
-            held = []
-            for parameter in group:
-                mapping = _part(parameter, "_hp_mapping")  # None when no element lies in this rank's part
-                if mapping is not None:
-                    low, high = mapping.lp_fragment_address, mapping.hp_fragment_address
-                    row = parameter.detach().view(-1)[low.start : low.start + low.numel]
-                    held.append(Held(names[parameter], low.start, low.numel, high.start, row))
-            yield Flat(master, held)
-
-    return flats
-
-
-def _stage3_flats(optimizer: Any, names: Mapping[nn.Parameter, str]) -> Iterator[Flat]:
-    """Stage 3: each parameter is cut into equal parts, the last one padded; a rank's parts lie in a row."""
-    groups, masters = _part(optimizer, "fp16_groups"), _part(optimizer, "fp32_partitioned_groups_flat")
-    positions = _part(optimizer, "grad_position")
-    for index, (group, master) in enumerate(zip(groups, masters, strict=True)):
-        held = []
-        for parameter in group:
-            at, offset, size = positions[optimizer.get_param_id(parameter)]
-            if at != index or size != parameter.ds_tensor.ds_numel:
-                raise _unknown_layout(f"{names[parameter]} at {at, offset, size}", f"in sub-group {index}")
-            start, count = _partition_of(parameter)
-            if count:
-                held.append(Held(names[parameter], start, count, offset, parameter.ds_tensor.detach()[:count]))
-        yield Flat(master, held)
-
-
-def _partition_of(parameter: Any) -> tuple[int, int]:
-    """Start and count of this rank's part of a ZeRO-3 parameter, without padding."""
-    size = parameter.ds_tensor.ds_numel
-    start = min(parameter.ds_zero_partition_rank * size, parameter.ds_numel)
-    return start, min(size, parameter.ds_numel - start)
-
-
-def _publish_nothing(optimizer: Any) -> None: ...
-
-
-def _publish_unfused(optimizer: Any) -> None:
-    for group, masters in zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True):
-        for parameter, master in zip(group, masters, strict=True):
-            parameter.data.copy_(master.data)
-
-
-def _publish_zero(optimizer: Any) -> None:
-    optimizer.update_lp_params()
-
-
-def _publish_stage3(optimizer: Any) -> None:
-    """What Stage3.step does after the inner optimizer's step. Persistent parameters would stay stale otherwise."""
-    computed = _part(optimizer, "fp16_partitioned_groups_flat")
-    for index, (low, high) in enumerate(zip(computed, optimizer.fp32_partitioned_groups_flat, strict=True)):
-        low.data.copy_(high.data)
-        optimizer._unflatten_partitioned_parameters(index)
-    persistent = _part(optimizer, "persistent_parameters")
-    if persistent:
-        persistent[0].all_gather(persistent)
-
-
-_PLAIN = Layout(_plain_flats, _publish_nothing, replicated=True)
-_LAYOUTS = {
-    "FP16_UnfusedOptimizer": Layout(_unfused_flats, _publish_unfused, replicated=True),
-    "BF16_Optimizer": Layout(  # stage 1 in bf16 with fp32 accumulation
-        _zero_flats("fp32_groups_flat_partition", "bf16_groups"), _publish_zero, replicated=False
-    ),
-    "DeepSpeedZeroOptimizer": Layout(  # stages 1 and 2
-        _zero_flats("single_partition_of_fp32_groups", "bit16_groups"), _publish_zero, replicated=False
-    ),
-    "DeepSpeedZeroOptimizer_Stage3": Layout(_stage3_flats, _publish_stage3, replicated=False),
-}
-
-
 # ---- out ----
 
 
@@ -259,7 +116,7 @@ def _whole_fragments(
         if tensors[name].kind == "trainable":
             continue
         if hasattr(tensor, "ds_tensor"):
-            start, count = _partition_of(tensor)
+            start, count = partition_of(tensor)
             values = tensor.ds_tensor.detach()[:count]
         else:
             start, count = share[name]
@@ -329,7 +186,7 @@ def _fill_whole(
         if tensors[name].kind == "trainable" or not tensors[name].numel:
             continue
         if hasattr(tensor, "ds_tensor"):
-            start, count = _partition_of(tensor)
+            start, count = partition_of(tensor)
             row = tensor.ds_tensor.detach()[:count]
         else:
             start, count = 0, tensor.numel()
@@ -343,7 +200,7 @@ def _check_computed(flat: Flat) -> None:
     for held in flat.held:
         wanted = row[held.offset : held.offset + held.count].to(held.computed)
         if not torch.equal(wanted, held.computed):
-            raise _unknown_layout(f"{held.name} after inserting", "its master values, cast")
+            raise unknown_layout(f"{held.name} after inserting", "its master values, cast")
 
 
 def _write_loss_scale(optimizer: Any, kept: Mapping[str, float]) -> None:
@@ -365,20 +222,3 @@ def _dynamic_scaler(optimizer: Any) -> Any:
 
 def _names_of(module: nn.Module) -> dict[nn.Parameter, str]:
     return {parameter: name for name, parameter in module.named_parameters()}
-
-
-def _part(owner: Any, attribute: str) -> Any:
-    if not hasattr(owner, attribute):
-        raise _unknown_layout(f"{type(owner).__name__} without {attribute}", "it there")
-    return getattr(owner, attribute)
-
-
-def _unknown_layout(found: str, *expected: str) -> TrainingFailed:
-    import deepspeed
-
-    return TrainingFailed(
-        f"DeepSpeed {deepspeed.__version__} keeps its state in an unknown way: found {found}, expected "
-        + " ".join(expected),
-        where="train/reshard.py",
-        remedy="install a DeepSpeed that pyproject.toml allows, or remove the newest key of the deepspeed section",
-    )

@@ -48,11 +48,13 @@ def small_config(model: dict[str, Any] | None = None, *, stage: int = 0, **secti
 
 
 class SmallManifest(FakeManifest):
-    """A corpus with a chain of one link for each segment."""
+    """A corpus with a chain of one link for each segment, and few enough words to learn something."""
 
     @classmethod
     def make(cls) -> "SmallManifest":
         made = make_corpus(3, shards_by_segment=((4,), (4,)), most_documents=12, most_tokens=60)
+        for shard in made.shards:
+            shard.documents = [document % 20 for document in shard.documents]
         return cls(made.shards, made.segments, made.source_names)
 
     @property

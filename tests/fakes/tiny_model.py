@@ -1,4 +1,4 @@
-"""A two-layer Llama with odd sizes, tied embeddings, a frozen part and a buffer; its config, batches and training step."""
+"""A two-layer Llama with odd sizes, tied embeddings, a frozen part and a buffer; its config, batches and step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +40,19 @@ def tiny_config(
     )
 
 
+def with_moving_scale(config: RunConfig) -> RunConfig:
+    """fp16 with a loss scale that overflows at once and grows again within a few steps."""
+    scale = {"initial_scale_power": 20, "loss_scale_window": 3, "hysteresis": 1}
+    return config.model_copy(update={"deepspeed": {**config.deepspeed, "fp16": scale}})
+
+
+def pretend_fp16_works() -> None:
+    """DeepSpeed refuses fp16 on CPUs without fast kernels for it; slow ones will do for a test."""
+    from deepspeed.accelerator import get_accelerator
+
+    get_accelerator().is_fp16_supported = lambda: True
+
+
 def build_tiny() -> nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -79,9 +92,7 @@ def in_world(rank: int, size: int, store: Store, name: str) -> Iterator[World]:
 def make_engine(config: RunConfig, world: World, micro_batch: int | None = None, accumulation: int = 1) -> Engine:
     module = build_empty(build_tiny, config, "cpu")
     micro_batch = micro_batch or GLOBAL_BATCH // world.data_size // accumulation
-    return Engine(
-        module, config=config, world=world, device="cpu", micro_batch=micro_batch, accumulation=accumulation
-    )
+    return Engine(module, config=config, world=world, device="cpu", micro_batch=micro_batch, accumulation=accumulation)
 
 
 def tokens_of(step: int, count: int = GLOBAL_BATCH) -> torch.Tensor:
@@ -95,7 +106,7 @@ def train_step(engine: Engine, world: World, step: int, lr: float, accumulation:
     for tokens in micros:
         loss = engine.forward(input_ids=tokens, labels=tokens).loss.float() * len(tokens) / GLOBAL_BATCH
         engine.backward(loss * world.data_size)
-        total += float(loss)
+        total += loss.item()
     return sum_over_ranks([total])[0], engine.step(lr)
 
 

@@ -5,6 +5,7 @@ import random
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def test_a_writer_killed_at_any_moment_leaves_the_newest_committed_loadable(tmp_
 
     step = 1
     for _ in range(30):
-        do_until_killed(lambda step=step: save_forever(step), after_s=0.02 + 0.1 * chance.random())
+        do_until_killed(partial(save_forever, step), after_s=0.02 + 0.1 * chance.random())
         committed = list_checkpoints(tmp_path)
         assert [one.problem for one in committed] == [""] * len(committed)
         if committed:

@@ -37,7 +37,10 @@ def test_members_of_one_key_are_one_sample(tmp_path):
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["a", "b", "d/a", "d.e/b", "__x__", "__y", "", "."]), st.sampled_from(["", ".txt", ".T", ".a.b", "."])),
+        st.tuples(
+            st.sampled_from(["a", "b", "d/a", "d.e/b", "__x__", "__y", "", "."]),
+            st.sampled_from(["", ".txt", ".T", ".a.b", "."]),
+        ),
         max_size=8,
         unique=True,
     )
@@ -58,7 +61,10 @@ def test_grouping_is_that_of_webdataset(parts):
     ours = [(g.key, {p.suffix: data[p.offset : p.offset + p.size] for p in g.pieces}) for g in groups]
     stream = ({**one, "__url__": "t"} for one in tar_file_iterator(io.BytesIO(data)))
     theirs = [
-        (sample["__key__"], {name: value for name, value in sample.items() if name not in ("__key__", "__url__", "__local_path__")})
+        (
+            sample["__key__"],
+            {name: value for name, value in sample.items() if name not in ("__key__", "__url__", "__local_path__")},
+        )
         for sample in group_by_keys(stream)
     ]
     assert ours == theirs

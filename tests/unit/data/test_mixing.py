@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.core.errors import ConfigError
@@ -50,6 +50,7 @@ def test_every_block_has_the_exact_shares(quotas, start, block):
 
 @settings(max_examples=15, deadline=None)
 @given(weights.map(quotas_of), st.integers(0, 1000), st.integers(1, 2 * BLOCK + 100))
+@example((BLOCK - 1, 1), 7, BLOCK + 100)
 def test_each_source_is_walked_in_its_own_order(quotas, start, count):
     mixture = make_mixture(quotas, start, range(10, 10 + len(quotas)))
     source, index = mixture.choose_source(start + np.arange(count))

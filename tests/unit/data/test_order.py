@@ -1,5 +1,5 @@
 from collections import Counter
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -199,6 +199,45 @@ def test_a_new_sequence_length_at_a_unit_boundary_passes_nothing_over():
     count = make_order(manifest).unit(0, 0).count
     order = make_order(manifest, global_batch=1, phases=[Phase(from_step=count, seq_len=5)])
     assert [int(order.slots(step).unit[0]) for step in (count - 1, count)] == [0, 1]
+
+
+phase_lists = st.lists(
+    st.builds(
+        lambda gap, batch, seq_len, share: (gap, {"global_batch": batch, "seq_len": seq_len, "weights": share}),
+        st.integers(1, 12),
+        st.none() | st.integers(1, 9),
+        st.none() | st.integers(1, 30),
+        st.none() | st.sampled_from([(1.0, 0.0), (0.0, 1.0), (1.0, 2.0)]),
+    ),
+    max_size=5,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 30), phase_lists)
+def test_whatever_the_phases_a_unit_is_left_only_when_it_is_done_or_the_length_changes(corpus_seed, drawn):
+    manifest = make_corpus(corpus_seed, most_documents=12)
+    phases, lengths, step = [], [7], 0
+    for gap, changes in drawn:
+        step += gap
+        weights = changes["weights"] and dict(zip(manifest.source_names, changes["weights"], strict=True))
+        phases.append(Phase(from_step=step, **{**changes, "weights": weights}))
+        lengths.append(changes["seq_len"] or lengths[-1])
+    order = make_order(manifest, phases=phases)
+    taken: dict[tuple[int, int], list[int]] = {}
+    for position, (source, unit, index, *_) in sorted(by_position(order, range(step + 20)).items()):
+        assert position == sum(map(len, taken.values()))
+        taken.setdefault((int(source), int(unit)), []).append(int(index))
+    for source in (0, 1):
+        units = [unit for own, unit in taken if own == source]
+        assert units == sorted(units)
+        for unit in units:
+            indices, whole = taken[source, unit], order.unit(source, unit)
+            assert len(set(indices)) == len(indices)
+            unfinished = len(indices) < whole.count and unit != units[-1]
+            assert not unfinished or len(set(lengths)) > 1
+    unfinished = sum(len(taken[key]) < order.unit(*key).count for key in taken)
+    assert unfinished <= 2 * (1 + sum(one != other for one, other in pairwise(lengths)))
 
 
 def test_a_phase_at_step_0_states_the_base_anew():

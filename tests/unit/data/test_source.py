@@ -45,7 +45,9 @@ def test_appending_never_changes_an_ordinal(growth, segment_shards):
             assert names_of(dataset)[: len(before.shards)] == names_of(before)
             assert dataset.segments[: len(before.segments)] == before.segments
         assert sorted(names_of(dataset)) == sorted(set(names_of(dataset)))
-        assert [ordinal for segment in dataset.segments for ordinal in segment.ordinals] == list(range(len(dataset.shards)))
+        assert [ordinal for segment in dataset.segments for ordinal in segment.ordinals] == list(
+            range(len(dataset.shards))
+        )
         assert all(0 < len(segment.ordinals) <= segment_shards for segment in dataset.segments)
         assert [segment.number for segment in dataset.segments] == list(range(len(dataset.segments)))
         before = dataset

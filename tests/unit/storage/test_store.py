@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 
@@ -7,7 +8,7 @@ from orchestrator.storage.store import list_shards, map_shard, stamp_shard
 from tests.fakes.shards import write_texts
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tmp_path):
     for name in ("b.tar", "a.tar", "deep/er/c.tar"):
         write_texts(tmp_path / "data" / name, {"k": name})
@@ -19,7 +20,7 @@ def folder(tmp_path):
 def test_folder_is_listed_recursively_and_sorted(folder):
     listed = list_shards(str(folder))
     assert [one.name for one in listed] == ["a.tar", "b.tar", "deep/er/c.tar"]
-    assert all(one.url == f"{folder}/{one.name}" and one.size_bytes == os.path.getsize(one.url) for one in listed)
+    assert all(one.url == f"{folder}/{one.name}" and one.size_bytes == Path(one.url).stat().st_size for one in listed)
 
 
 def test_glob_and_folder_give_the_same_names(folder):

@@ -1,5 +1,6 @@
 """Reading metrics.jsonl, ledger.jsonl and ledger-keys/ back."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,11 +28,12 @@ def keys(step: int, generation: int, first_slot: int, *places: int) -> KeysNews:
 
 def test_a_run_without_rows_reads_as_empty(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == read_evaluations(tmp_path) == []
-    assert read_ledger(tmp_path) == read_keys(tmp_path, range(3)) == {}
+    assert read_ledger(tmp_path) == {}
+    assert read_keys(tmp_path, range(3)) == {}
 
 
 def test_the_row_of_the_highest_generation_then_the_last_one_is_the_truth(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, object]] = [
         {"step": 1, "generation": 2, "loss": 5.0},
         {"step": 0, "generation": 1, "loss": 1.0},
         {"step": 0, "generation": 1, "loss": 2.0},
@@ -93,11 +95,15 @@ def test_keys_of_a_replayed_step_are_those_of_the_last_generation(tmp_path: Path
     assert [spans[0].place for spans in read_keys(tmp_path, [0])[0]] == [8]
 
 
+def tell(run_dir: Path, spans_per_part: int, told: list[KeysNews]) -> None:
+    KeyParts(run_dir, spans_per_part).add(told)
+
+
 def test_keys_told_again_are_kept_once_wherever_the_writer_was_killed(tmp_path: Path) -> None:
     told = [keys(0, 1, 0, 1, 2), keys(0, 1, 2, 3, 4)]
     for spans_per_part in (100, 8):  # left pending; made a part just before the answer was lost
         run_dir = tmp_path / str(spans_per_part)
-        do_and_die(lambda run_dir=run_dir, spans=spans_per_part: KeyParts(run_dir, spans).add(told))
+        do_and_die(partial(tell, run_dir, spans_per_part, told))
         second = KeyParts(run_dir, spans_per_part)
         second.add([*told, keys(1, 1, 0, 5)])
         second.close()

@@ -1,11 +1,13 @@
 import os
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from orchestrator.core.errors import BadInput
 from orchestrator.core.words import ExitCode, RunState
+from orchestrator.storage.publish import publish_json
 from orchestrator.tracking.journal import Journal
 from orchestrator.tracking.lease import Lease, host_identity, read_lease, write_lease
 from orchestrator.tracking.rundir import RunDir
@@ -99,3 +101,15 @@ def test_a_stop_request_is_found_and_forgotten(tmp_path: Path) -> None:
     assert request["at_once"] is True
     run.forget_requests()
     assert run.asked_to_stop() is None
+
+
+def test_a_run_is_not_lost_between_a_claim_and_its_lease(tmp_path: Path) -> None:
+    run, clock = RunDir(tmp_path / "one"), FakeClock()
+    run.create(write_nothing)
+    dead = Lease(generation=1, t=900.0, lease_s=15.0, host=host_identity(), pid=os.getpid(), born=1.0, address="a")
+    publish_json(run.lease, {"format": 1, **asdict(dead)})
+    for _ in range(2):
+        Journal.claim(run.events, clock).close()
+    assert not run.view().lost(clock)
+    clock.time += 16.0
+    assert run.view().lost(clock)

@@ -1,4 +1,4 @@
-"""The engine: gradients of uneven slices, non-finite gradients, empty building, dropping. One gang of three processes."""
+"""The engine: gradients of uneven slices, non-finite gradients, empty building, dropping. One gang of three."""
 
 import gc
 import math
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from orchestrator.core.words import World
 from orchestrator.train.engine import Engine, build_empty, sum_over_ranks, warm
-from tests.fakes.gang import GangFailed, run_gang
+from tests.fakes.gang import run_gang
 from tests.fakes.memory_source import MemorySource
 from tests.fakes.tiny_model import (
     VOCABULARY,
@@ -28,13 +28,14 @@ from tests.fakes.tiny_model import (
 )
 
 STAGES = [0, 1, 2, 3]
-WORLDS = [1, 2, 3]
-SAMPLES = 7  # no world but 1 divides it
+WORLDS = [1, 3]
+SAMPLES = 7  # 3 does not divide it
 CLIP = 0.25
 PLAIN_SGD = {"name": "sgd", "lr": 1.0}
 CPU = {"device": "cpu"}
 NON_FINITE: dict[str, dict[str, Any]] = {
-    **{f"stage{stage}-{precision}": {"stage": stage, "precision": precision} for stage in STAGES for precision in ("fp32", "bf16")},
+    **{f"stage{stage}-fp32": {"stage": stage} for stage in STAGES},
+    **{f"stage{stage}-bf16": {"stage": stage, "precision": "bf16"} for stage in STAGES},
     "stage1-bf16-accumulated-in-fp32": {"stage": 1, "precision": "bf16", "data_types": {"grad_accum_dtype": "fp32"}},
     "stage2-offloaded": {"stage": 2, "precision": "bf16", "zero_optimization": {"offload_optimizer": CPU}},
     "stage3-offloaded": {"stage": 3, "precision": "fp32", "zero_optimization": {"offload_optimizer": CPU}},
@@ -145,24 +146,28 @@ def losses_with_extracts(world: World, stage: int, often: bool) -> list[float]:
 
 
 def count_wrongly(world: World) -> list[str]:
-    """What the engine says to a step too early and to a backward too many."""
+    """What the engine says to steps too early and to a backward too many."""
     engine = make_engine(tiny_config(1), world, micro_batch=2, accumulation=2)
     engine.insert(initial_source())
+    tokens = tokens_of(0, 2)
+
+    def backward() -> None:
+        engine.backward(engine.forward(input_ids=tokens, labels=tokens).loss)
+
     problems = []
-    for _ in range(3):
+    for action, allowed in [
+        (engine.step, False),
+        (backward, True),
+        (engine.step, False),
+        (backward, True),
+        (backward, False),
+    ]:
         try:
-            engine.step(0.1)
+            action(*([0.1] if action == engine.step else []))
         except RuntimeError as error:
             problems.append(str(error))
-        tokens = tokens_of(0, 2)
-        try:
-            engine.backward(engine.forward(input_ids=tokens, labels=tokens).loss)
-        except RuntimeError as error:
-            problems.append(str(error))
-            break
-        if len(problems) == 2:
-            problems += ["applied"] if engine._backwards == 2 else []
-            engine._backwards = 2
+        else:
+            assert allowed
     engine.drop()
     return problems
 
@@ -187,12 +192,6 @@ def reform_and_measure(rank: int, store: Any, number: int) -> tuple[int, int, in
     gc.collect()
     modules = sum(isinstance(thing, nn.Module) for thing in gc.get_objects())
     return modules, threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
-
-
-def fail_on_the_last(rank: int, size: int, store: Any) -> None:
-    if rank == size - 1:
-        raise ValueError("on purpose")
-    threading.Event().wait()
 
 
 @pytest.fixture(scope="module")
@@ -226,9 +225,10 @@ def test_extracting_does_not_change_training(results: dict[str, Any], stage: int
 
 
 def test_backward_and_step_must_come_in_turn(results: dict[str, Any]) -> None:
-    early, too_early, *_ = results["counting"]
-    assert "after 0 of 2" in early
-    assert "after 1 of 2" in too_early
+    at_once, halfway, too_often = results["counting"]
+    assert "after 0 of 2" in at_once
+    assert "after 1 of 2" in halfway
+    assert "more than 2 times" in too_often
 
 
 def test_zero_3_builds_without_holding_the_model(results: dict[str, Any]) -> None:
@@ -244,8 +244,3 @@ def test_sums_over_ranks_are_float64(results: dict[str, Any]) -> None:
 
 def test_reforming_leaves_nothing_behind(results: dict[str, Any]) -> None:
     assert results["footprints"][5] == results["footprints"][1]
-
-
-def test_a_gang_ends_when_one_member_fails() -> None:
-    with pytest.raises(GangFailed, match="on purpose"):
-        run_gang(2, fail_on_the_last, deadline_s=60.0)

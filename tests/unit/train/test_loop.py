@@ -14,7 +14,7 @@ from orchestrator.core.words import RunState
 from orchestrator.data.order import ValidationOrder
 from orchestrator.train.engine import warm
 from tests.fakes.gang import run_gang
-from tests.fakes.small_runs import GPT2, ScriptedHelm, SmallManifest, small_config, train_small
+from tests.fakes.small_runs import GPT2, LLAMA, ScriptedHelm, SmallManifest, small_config, train_small
 
 DROPOUT = GPT2 | {"attn_pdrop": 0.2, "resid_pdrop": 0.2, "embd_pdrop": 0.2}
 WORLDS = {1: 0, 2: 2, 3: 3}  # size -> ZeRO stage
@@ -73,11 +73,11 @@ def move_to_another_world(rank: int, store: Any, folder: Path) -> Any:
 
 
 def fail_on_nan(rank: int, store: Any, folder: Path) -> Any:
-    """Steps so large that the weights overflow."""
+    """A model whose norms take the root of negative numbers."""
     if rank < 2:
-        wild = {"name": "sgd", "lr": 1e30}
+        config = small_config(LLAMA | {"rms_norm_eps": -1000.0}, stage=2)
         with pytest.raises(TrainingFailed) as caught:
-            train_small(rank, 2, store, small_config(stage=2, optim=wild, train={"clip_norm": None}), folder)
+            train_small(rank, 2, store, config, folder)
         return str(caught.value)
     return None
 
@@ -106,7 +106,7 @@ def test_run_ends_done_with_a_row_for_every_step_and_a_checkpoint(ranks):
     assert result["outcome"].state is RunState.DONE
     assert result["outcome"].step == 6
     assert [row["step"] for row in result["rows"]] == list(range(6))
-    assert all(row["applied"] and row["tokens"] == 160 and row["samples"] == 10 for row in result["rows"])
+    assert all(row["applied"] and 0 < row["tokens"] <= 160 and row["samples"] == 10 for row in result["rows"])
     assert [news.step for news in result["checkpoints"]] == [6]
     assert open_checkpoint(result["outcome"].checkpoint).step == 6
 
@@ -115,7 +115,7 @@ def test_loss_begins_at_guessing_and_falls(ranks):
     (seen, *_), _ = ranks
     losses = [row["loss"] for row in seen["world1"]["rows"]]
     assert losses[0] == pytest.approx(math.log(1000), rel=0.02)
-    assert losses[-1] < losses[0] - 0.2
+    assert losses[-1] < losses[0] - 1
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -192,7 +192,7 @@ def test_checkpoint_of_a_validated_step_knows_its_loss(ranks):
 def test_updates_that_are_not_finite_end_the_run_and_name_what_was_fed(ranks):
     results, _ = ranks
     for rank, seen in enumerate(results[:2]):
-        assert "3 updates in a row" in seen["fail_on_nan"]
+        assert "step 2: 3 updates in a row" in seen["fail_on_nan"]
         assert f"rank {rank} fed source0/" in seen["fail_on_nan"]
         assert "optim.lr" in seen["fail_on_nan"]
 

@@ -10,9 +10,19 @@ from hypothesis import strategies as st
 
 from orchestrator.core.errors import CheckpointDamaged, TrainingFailed
 from orchestrator.train.engine import warm
-from orchestrator.train.reshard import cut_row, layout_of
+from orchestrator.train.layouts import layout_of
+from orchestrator.train.reshard import cut_row
 from tests.fakes.gang import run_gang
-from tests.fakes.tiny_model import gather, in_world, initial_source, make_engine, tiny_config, train_step
+from tests.fakes.tiny_model import (
+    gather,
+    in_world,
+    initial_source,
+    make_engine,
+    pretend_fp16_works,
+    tiny_config,
+    train_step,
+    with_moving_scale,
+)
 
 CPU = {"device": "cpu"}
 LR = {"adamw": 1e-2, "sgd": 1e-1}
@@ -30,7 +40,8 @@ class Setting:
 
     @property
     def config(self) -> Any:
-        return tiny_config(self.stage, self.precision, self.optim, **dict(self.deepspeed))
+        config = tiny_config(self.stage, self.precision, self.optim, **dict(self.deepspeed))
+        return with_moving_scale(config) if self.precision == "fp16" else config
 
     def __str__(self) -> str:
         more = "-".join(str(value) for _, value in self.deepspeed)
@@ -39,16 +50,19 @@ class Setting:
 
 REFORMS = [
     *(
-        Setting(3 if stage == 3 else 2, stage, precision, optim)
+        Setting(2, stage, precision, optim)
         for stage in range(4)
         for precision in ("fp32", "bf16")
         for optim in ("adamw", "sgd")
     ),
+    *(Setting(2, stage, "fp16") for stage in range(4)),
+    Setting(3, 3, "bf16"),
     Setting(2, 2, "bf16", deepspeed=(("zero_optimization", {"offload_optimizer": CPU}),)),
     Setting(2, 3, "bf16", deepspeed=(("zero_optimization", {"offload_optimizer": CPU}),)),
     Setting(2, 3, "bf16", deepspeed=(("zero_optimization", {"offload_optimizer": CPU, "offload_param": CPU}),)),
     Setting(2, 3, "fp32", deepspeed=(("zero_optimization", {"stage3_param_persistence_threshold": 0}),)),
     Setting(2, 3, "bf16", deepspeed=(("zero_optimization", {"sub_group_size": 3000}),)),
+    Setting(2, 2, "bf16", deepspeed=(("zero_optimization", {"parameter_alignment": True, "overlap_comm": True}),)),
     Setting(2, 1, "bf16", deepspeed=(("data_types", {"grad_accum_dtype": "fp32"}),), accumulation=3),
     Setting(1, 2, "bf16", accumulation=2),
 ]
@@ -68,6 +82,7 @@ MOVES = [
 def run_all(rank: int, size: int, store: Any) -> dict[str, Any]:
     """In every process: each case on the first ranks, the others wait for the next case that needs them."""
     warm("cpu", threads=1)
+    pretend_fp16_works()
     results: dict[str, Any] = {}
     for number, setting in enumerate(REFORMS):
         if rank < setting.world:
@@ -145,7 +160,9 @@ def results() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("setting", REFORMS, ids=str)
-def test_training_goes_on_bit_equal_after_extract_drop_rebuild_insert(results: dict[str, Any], setting: Setting) -> None:
+def test_training_goes_on_bit_equal_after_extract_drop_rebuild_insert(
+    results: dict[str, Any], setting: Setting
+) -> None:
     unbroken, again, whole = results[str(setting)]
     assert whole
     assert again == unbroken

@@ -1,0 +1,45 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.data.batch import RankBatch
+from orchestrator.data.ledger import Sums
+from orchestrator.data.order import rank_slice
+from orchestrator.train.slices import cut_micro_batches, micro_batches_needed
+
+SEQ_LEN = 3
+
+
+def make_batch(slots: range) -> RankBatch:
+    tokens = np.arange(slots.start, slots.stop)[:, None].repeat(SEQ_LEN + 1, axis=1)
+    weights = np.ones((len(slots), SEQ_LEN), np.float32)
+    fields = {"tokens": tokens, "weights": weights}
+    spans = [[] for _ in slots]
+    return RankBatch(step=0, fields=fields, weight=0.0, slots=slots, spans=spans, sums=Sums(), count=0, read_bytes=0)
+
+
+@given(global_batch=st.integers(1, 40), data_size=st.integers(1, 9), micro_batch=st.integers(1, 8))
+def test_every_sample_is_fed_once_in_order_in_as_many_micro_batches_on_every_rank(global_batch, data_size, micro_batch):
+    number = micro_batches_needed(global_batch, data_size, micro_batch)
+    fed = []
+    for rank in range(data_size):
+        micros = list(cut_micro_batches(make_batch(rank_slice(global_batch, rank, data_size)), number))
+        assert len(micros) == number
+        for micro in micros:
+            tokens, weights = micro.fields["tokens"], micro.fields["weights"]
+            assert 1 <= len(tokens) <= micro_batch
+            assert weights.shape == (len(tokens), SEQ_LEN)
+            if weights.any():
+                fed += tokens[:, 0].tolist()
+                assert tokens[0, 0] == micro.slot
+    assert fed == list(range(global_batch))
+
+
+def test_weightless_sample_is_a_real_one_where_there_is_one():
+    *_, last = cut_micro_batches(make_batch(range(7, 8)), 2)
+    first, *_ = cut_micro_batches(make_batch(range(7, 8)), 2)
+    weightless = first if not first.fields["weights"].any() else last
+    assert weightless.fields["tokens"].tolist() == [[7] * (SEQ_LEN + 1)]
+    (nothing,) = cut_micro_batches(make_batch(range(7, 7)), 1)
+    assert nothing.fields["tokens"].tolist() == [[0] * (SEQ_LEN + 1)]
+    assert not nothing.fields["weights"].any()
