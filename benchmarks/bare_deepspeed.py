@@ -1,4 +1,4 @@
-"""Peer: what people write without Longhaul. A DeepSpeed loop over the quickstart's Llama on random tokens of its shapes.
+"""Peer: what people write without Longhaul: a DeepSpeed loop over the quickstart's Llama and random tokens.
 
 Imports nothing of Longhaul; ray_train_peer.py and step_time.py use its pieces. Run it, for example, by
 
@@ -58,8 +58,10 @@ def import_deepspeed() -> Any:
     return deepspeed
 
 
-def build_engine(sizes: Sizes, world_size: int) -> Any:
-    """Model and AdamW under ZeRO, bf16, one micro-batch a step. The process group is there already."""
+def build_engine(sizes: Sizes, world_size: int, weights: dict[str, Any] | None = None) -> Any:
+    """Model and AdamW under ZeRO, bf16, one micro-batch a step. The process group is there already.
+
+    `weights` by parameter name replace the model's own initial ones; tied ones come once."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -67,7 +69,15 @@ def build_engine(sizes: Sizes, world_size: int) -> Any:
     keys = {key: value for key, value in sizes.model.items() if key != "model_type"}
     config = AutoConfig.for_model(sizes.model["model_type"], **keys, vocab_size=sizes.vocab_size, use_cache=False)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=sizes.lr, betas=(0.9, 0.95), weight_decay=sizes.weight_decay)
+    if weights is not None:
+        model.load_state_dict(weights, strict=False)
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.ndim == 1]
+    groups = [
+        {"params": matrices, "weight_decay": sizes.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=sizes.lr, betas=(0.9, 0.95))
     return deepspeed.initialize(
         model=model,
         optimizer=optimizer,

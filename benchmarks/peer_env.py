@@ -1,4 +1,4 @@
-"""A Python for the peers: this one if it has Ray Train, otherwise an environment of their own with the same versions."""
+"""A Python for the peers: this one if it has Ray Train, or an environment of their own with the same versions."""
 
 import importlib.metadata
 import subprocess

@@ -1,6 +1,6 @@
-"""How long from the command to the first finished optimizer step: Longhaul, torchrun of a bare DeepSpeed script, Ray Train.
+"""From the command to the first finished optimizer step: Longhaul, torchrun of a bare DeepSpeed script, Ray Train V2.
 
-No Ray runs before, the data is prepared, all train the quickstart's model on 2 ranks of the CPU. The ways take turns, in
+No Ray runs before, the data is prepared, all train the quickstart's model on 2 CPU ranks. The ways take turns, in
 another order each round; the first round warms caches and does not count. Longhaul's time is taken when the step's row
 appears in metrics.jsonl, the peers' inside rank 0. Keep the machine quiet. Run:
 

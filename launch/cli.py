@@ -10,7 +10,9 @@ import typer
 from orchestrator.core.errors import LonghaulError
 from orchestrator.core.words import ExitCode
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Train on clusters that break.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Train on clusters that break."
+)
 config_app = typer.Typer(no_args_is_help=True, help="Look at configs.")
 app.add_typer(config_app, name="config")
 
@@ -95,7 +97,7 @@ def plan(
     nodes: Annotated[str | None, typer.Option(help="numbers of nodes, for example 4,8,16")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Batch arithmetic and state memory a rank, for each world and ZeRO stage. Needs no GPU; exit code 3: does not fit."""
+    """Batch arithmetic and state memory a rank, for each world and ZeRO stage. Exit code 3: does not fit."""
     from launch.plan import show_plan
     from launch.screen import Screen
 

@@ -10,8 +10,8 @@ from orchestrator.config.run import RunConfig
 
 @contextmanager
 def reached_cluster(config: RunConfig, run: Path) -> Iterator[str]:
-    """Connected to Ray inside the block; yields its address. A local Ray ends afterwards, unless this process dies while
-    its run lives: then its keeper ends it with the run.
+    """Connected to Ray inside the block; yields its address. A local Ray ends afterwards; should this process die while
+    its run lives, the keeper ends it with the run.
 
     Ray is imported while the local one is starting up."""
     if config.cluster.address != "local":

@@ -94,15 +94,15 @@ class Follower:
 
     def _close(self) -> ExitCode:
         view = self._run_dir.view()
-        name = self._run_dir.path
+        resume = f"go on with `longhaul resume {self._run_dir.path}`"
         if not view.state.ended:
-            self._console.print(f"[red]the run is lost: its controller is gone[/red]; go on with `longhaul resume {name}`")
+            self._console.print(f"[red]the run is lost: its controller is gone[/red]; {resume}")
             return ExitCode.FAILED
         if view.state is RunState.FAILED:
             self._console.print(f"[red]failed[/red]: {view.reason}", highlight=False, markup=True)
         elif view.state is RunState.STOPPED:
             at = f" at step {view.step}" if view.step is not None else ""
-            self._console.print(f"stopped{at}; go on with `longhaul resume {name}`", highlight=False)
+            self._console.print(f"stopped{at}; {resume}", highlight=False)
         return view.exit_code
 
 

@@ -37,7 +37,7 @@ def show_plan(
     facts = Facts(
         device="cuda" if device == "cuda" else "cpu",
         cpus_per_node=os.cpu_count() or 1,
-        smallest_unit_shards=config.data.segment_shards,
+        unit_shards=config.data.segment_shards,
         wandb_key=has_wandb_key(),
     )
     description = describe_cached(config, planned_vocab(config))
@@ -62,8 +62,8 @@ def _show_tables(config: RunConfig, description: ModelDescription, rows: Sequenc
     tokens = train.global_batch * task.seq_len
     flops = description.flops_per_token(task.seq_len)
     screen.say(
-        f"{description.model_type}: {description.num_parameters:,} parameters, {description.num_trainable:,} trainable, "
-        f"{flops:,} FLOPs a token\n"
+        f"{description.model_type}: {description.num_parameters:,} parameters, "
+        f"{description.num_trainable:,} trainable, {flops:,} FLOPs a token\n"
         f"{train.steps:,} steps of {train.global_batch} x {task.seq_len} = {tokens:,} tokens; "
         f"{train.steps * tokens:,} tokens in all, {train.steps * tokens * flops:.3g} FLOPs"
     )

@@ -1,5 +1,6 @@
-"""What a run will need before anything is started: model, batch arithmetic, memory. Behind `longhaul plan`, and the check
-before every run."""
+"""What a run will need before anything is started: model, batch arithmetic, memory.
+
+Behind `longhaul plan`, and the check before every run."""
 
 import importlib.metadata
 import json
@@ -30,7 +31,7 @@ class WorldRow:
 
 
 def describe_cached(config: RunConfig, vocab_size: int) -> ModelDescription:
-    """The model's description; building it needs torch and transformers for seconds, so it is kept in the work folder."""
+    """The model's description; building it costs seconds of imports, so it is kept in the work folder."""
     path = Path(config.data.work) / "models" / f"{_description_key(config, vocab_size)}.json"
     if path.exists():
         return ModelDescription.from_json(read_json(path))
@@ -49,9 +50,7 @@ def _description_key(config: RunConfig, vocab_size: int) -> str:
     return xxhash.xxh3_128_hexdigest(json.dumps(facts, sort_keys=True).encode())
 
 
-def plan_worlds(
-    config: RunConfig, facts: Facts, description: ModelDescription, nodes: Sequence[int]
-) -> list[WorldRow]:
+def plan_worlds(config: RunConfig, facts: Facts, description: ModelDescription, nodes: Sequence[int]) -> list[WorldRow]:
     return [_plan_world(config, facts, description, count) for count in nodes]
 
 

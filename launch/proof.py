@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from launch.screen import Screen
-from orchestrator.checkpoint.reader import list_checkpoints
-from orchestrator.checkpoint.reader import verify as verify_checkpoint
+from orchestrator.checkpoint.found import list_checkpoints
+from orchestrator.checkpoint.found import verify as verify_checkpoint
 from orchestrator.config.load import load_config
 from orchestrator.core.errors import BadInput, NotVerified
 from orchestrator.data.audit import compare_ledger, readable_keys, recompute

@@ -63,7 +63,7 @@ def find_run(name: str, root: Path) -> RunDir:
         if (path / "config.yaml").is_file():
             return RunDir(path.absolute())
     known = sorted(path.parent.name for path in root.glob("*/config.yaml"))
-    remedy = f"runs in {root}: {', '.join(known)}" if known else f"there are no runs in {root}; --root names another folder"
+    remedy = f"runs in {root}: {', '.join(known)}" if known else f"{root} holds no runs; --root names another folder"
     raise BadInput("no such run", where=name, remedy=remedy)
 
 
@@ -77,7 +77,9 @@ def _drive(config: RunConfig, run_dir: RunDir, screen: Screen, earlier: RunView 
         with screen.preparing() as progress:
             manifest = prepare(config, run_all, progress)
         if earlier is not None:
-            manifest.check_prefix(read_json(run_dir.manifest)["segments"])
+            began_with = read_json(run_dir.manifest)["segments"]
+            manifest.check_prefix(began_with)
+            manifest = manifest.first(len(began_with))
         facts = gather_facts(manifest)
         config, decisions = resolve_run(config, facts)
         plan = make_plan(config, facts, decisions, manifest)
@@ -97,7 +99,9 @@ def _follow(run_dir: RunDir, config: RunConfig, screen: Screen, after_generation
     return code
 
 
-def _write_run_files(run_dir: RunDir, config: RunConfig, plan: dict[str, Any], manifest: Manifest, is_new: bool) -> None:
+def _write_run_files(
+    run_dir: RunDir, config: RunConfig, plan: dict[str, Any], manifest: Manifest, is_new: bool
+) -> None:
     def fill(folder: Path) -> None:
         publish_bytes(folder / "config.yaml", dump_yaml(config).encode())
         publish_json(folder / "plan.json", plan)
@@ -133,12 +137,11 @@ def gather_facts(manifest: Manifest) -> Facts:
     from orchestrator.control.connect import alive_nodes
 
     nodes = alive_nodes()
-    device = "cuda" if any(node.gpus for node in nodes) else "cpu"
-    offering = [node for node in nodes if node.gpus] if device == "cuda" else nodes
+    with_gpus = [node for node in nodes if node.gpus]
     return Facts(
-        device=device,
-        cpus_per_node=min(node.cpus for node in offering),
-        smallest_unit_shards=_shards_of_a_unit(manifest),
+        device="cuda" if with_gpus else "cpu",
+        cpus_per_node=min(node.cpus for node in with_gpus or nodes),
+        unit_shards=_shards_of_a_unit(manifest),
         wandb_key=has_wandb_key(),
     )
 
@@ -163,13 +166,17 @@ def check_root(root: Path) -> None:
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        raise BadInput(f"cannot be written to: {error.strerror}", where=f"root={root}", remedy="choose another root") from error
+        raise BadInput(
+            f"cannot be written to: {error.strerror}", where=f"root={root}", remedy="choose another root"
+        ) from error
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
     """Ray's processes run in other folders: what is relative here must be written out."""
     data = config.data
-    sources = [source.model_copy(update={"path": _absolute(source.path), "name": source.label}) for source in data.train]
+    sources = [
+        source.model_copy(update={"path": _absolute(source.path), "name": source.label}) for source in data.train
+    ]
     tokens = config.prepare.tokens
     if tokens is not None and tokens.tokenizer is not None:
         tokens = tokens.model_copy(update={"tokenizer": _absolute(tokens.tokenizer)})

@@ -1,1 +1,1 @@
-"""Longhaul's engine: what happens to a sample and what happens to a job. See docs/architecture.md for the two corridors."""
+"""Longhaul's engine: what happens to a sample and what happens to a job. See docs/architecture.md."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.checkpoint import layout
-from orchestrator.checkpoint.reader import Found, list_checkpoints
+from orchestrator.checkpoint.found import Found, list_checkpoints
 from orchestrator.config.running import KeepSection
 from orchestrator.storage.publish import flush_folder
 

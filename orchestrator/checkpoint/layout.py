@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 import xxhash
 
 FORMAT = 1
@@ -103,7 +102,8 @@ def tensor_key(name: str, state: str, start: int) -> str:
     return f"{name}/{state}/{start}"
 
 
-def dtype_name(dtype: torch.dtype) -> str:
+def dtype_name(dtype: object) -> str:
+    """The name of a torch dtype."""
     return str(dtype).removeprefix("torch.")
 
 

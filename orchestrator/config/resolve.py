@@ -25,7 +25,7 @@ class Facts:
 
     device: Literal["cpu", "cuda"]
     cpus_per_node: int
-    smallest_unit_shards: int
+    unit_shards: int  # in the first unit of the source that has most there; a small source cut thinner costs little
     wandb_key: bool
 
 
@@ -53,7 +53,7 @@ def resolve_run(config: RunConfig, facts: Facts) -> tuple[RunConfig, list[Decisi
     """Decide what holds for the whole run, whatever its world: lanes, device, W&B mode."""
     decisions = []
     if config.data.lanes == "auto":
-        decisions.append(_decide_lanes(facts.smallest_unit_shards))
+        decisions.append(_decide_lanes(facts.unit_shards, shuffle=config.data.shuffle))
     if config.cluster.device == "auto":
         decisions.append(Decision("cluster.device", facts.device, f"the nodes offer {facts.device}"))
     if config.tracking.wandb.mode == "auto":
@@ -64,14 +64,12 @@ def resolve_run(config: RunConfig, facts: Facts) -> tuple[RunConfig, list[Decisi
 
 def resolve_world(config: RunConfig, facts: Facts, world_size: int) -> WorldPlan:
     """Decide micro batch and CPUs for `world_size` ranks. Slices of the global batch differ by at most one sample."""
-    batch, micro_batch, cpus_per_rank = (
-        config.train.global_batch,
-        config.train.micro_batch,
-        config.cluster.cpus_per_rank,
-    )
-    if world_size > batch:
+    batches = [config.train.global_batch, *(phase.global_batch or 0 for phase in config.data.phases)]
+    batch, smallest = max(batches), min(filter(None, batches))
+    micro_batch, cpus_per_rank = config.train.micro_batch, config.cluster.cpus_per_rank
+    if world_size > smallest:
         raise ConfigError(
-            f"train.global_batch {batch} is too small for {world_size} ranks: some would have no sample",
+            f"train.global_batch {smallest} is too small for {world_size} ranks: some would have no sample",
             remedy=f"train.global_batch={world_size} or more, or lower cluster.ranks_per_node or cluster.nodes.max",
         )
     largest_slice = -(-batch // world_size)
@@ -97,11 +95,13 @@ def undecide(config: RunConfig, decisions: Iterable[Decision]) -> RunConfig:
     return replace_values(config, dict.fromkeys(again, "auto"))
 
 
-def _decide_lanes(shards: int) -> Decision:
+def _decide_lanes(shards: int, *, shuffle: bool) -> Decision:
+    if not shuffle:
+        return Decision("data.lanes", 1, "data.shuffle=false asks for shard order")
     lanes = 1
     while lanes < MOST_LANES and lanes * 2 * SHARDS_PER_LANE <= shards:
         lanes *= 2
-    why = f"a power of two, at most {MOST_LANES}, with {SHARDS_PER_LANE} shards a lane: the smallest unit has {shards}"
+    why = f"a power of two, at most {MOST_LANES}, with {SHARDS_PER_LANE} shards a lane: the first unit has {shards}"
     return Decision("data.lanes", lanes, why)
 
 

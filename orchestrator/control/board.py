@@ -1,7 +1,7 @@
 """The board: a few numbers shared by a node actor and one of its ranks, without a call between them.
 
-The rank shows step, phase and that it lives; the node actor shows the controller's word and how long the lease runs. It is
-an anonymous memory file reached through /proc/<node actor>/fd, so nothing can be left behind, whoever dies how."""
+The rank shows step, phase and that it lives; the node actor shows the controller's word and how long the lease runs.
+It is an anonymous memory file reached through /proc/<node actor>/fd: nothing can be left behind, whoever dies how."""
 
 import mmap
 import os

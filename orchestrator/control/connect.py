@@ -33,7 +33,9 @@ def connected(address: str) -> Iterator[None]:
     try:
         ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        remedy = "check cluster.address, and that this machine runs the cluster's Ray and Python versions and has its token"
+        remedy = (
+            "check cluster.address, and that this machine runs the cluster's Ray and Python versions and has its token"
+        )
         raise ClusterError(str(error).strip(), where=f"cluster.address={address}", remedy=remedy) from error
     try:
         yield
@@ -75,7 +77,7 @@ def own_node() -> tuple[str, str]:
 
 
 def probe_root(root: Path) -> None:
-    """Every node must see `root` as this machine does: each reads a file written here and writes one that is read here."""
+    """Every node must see `root` as this machine does: each reads a file from here and writes one that is read here."""
     root.mkdir(parents=True, exist_ok=True)
     token = uuid.uuid4().hex
     probe = root / f".probe-{token}"

@@ -1,7 +1,7 @@
 """The controller of one run: a detached actor that observes, decides (control/policy.py) and acts.
 
-It alone appends to the journal, and writes each decision down before acting on it. When it dies, Ray starts it again: it
-claims the next generation and adopts the ranks that are still running."""
+It alone appends to the journal, and writes each decision down before acting on it. When it dies, Ray starts it again:
+it claims the next generation and adopts the ranks that are still running."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 
-from orchestrator.checkpoint.reader import newest_sound
+from orchestrator.checkpoint.found import newest_sound
 from orchestrator.config.load import load_config
 from orchestrator.config.resolve import Facts, WorldPlan, resolve_world
 from orchestrator.config.run import RunConfig
@@ -40,7 +40,6 @@ from orchestrator.control.scribe import ScribeActor
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import Superseded
 from orchestrator.core.news import CheckpointNews
-from orchestrator.core.words import ExitCode, RunState, Word
 from orchestrator.tracking.journal import Journal
 from orchestrator.tracking.lease import write_lease
 from orchestrator.tracking.rundir import RunDir, RunView
@@ -52,7 +51,7 @@ LEASE_EVERY_S = 1.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Charge:
-    """What a controller is put in charge of: the generations after `after_generation`. `about` goes into W&B's config."""
+    """What a controller is put in charge of: the generations after `after_generation`. `about` goes to W&B."""
 
     run: RunHandle
     address: str
@@ -218,9 +217,13 @@ class Controller:
             note = self._notes.get()
             event = "checkpoint_failed" if note.problem else "checkpoint"
             self._journal.append(
-                event, step=note.step, folder=note.folder, seconds=round(note.seconds, 3),
-                size_bytes=note.size_bytes, **({"reason": note.problem} if note.problem else {}),
-            )  # fmt: skip
+                event,
+                step=note.step,
+                folder=note.folder,
+                seconds=round(note.seconds, 3),
+                size_bytes=note.size_bytes,
+                **({"reason": note.problem} if note.problem else {}),
+            )
 
     def _renew_leases(self) -> None:
         now = self._clock.monotonic()
@@ -228,9 +231,12 @@ class Controller:
             return
         self._leased = now
         write_lease(
-            self._run_dir.lease, generation=self._journal.generation, lease_s=self._config.elastic.lease_s,
-            address=self._charge.address, clock=self._clock,
-        )  # fmt: skip
+            self._run_dir.lease,
+            generation=self._journal.generation,
+            lease_s=self._config.elastic.lease_s,
+            address=self._charge.address,
+            clock=self._clock,
+        )
         if self._scribe is not None:
             self._scribe.renew.remote()
 
@@ -238,9 +244,15 @@ class Controller:
         return (
             ray.remote(ScribeActor)
             .options(
-                name=self._charge.run.actor_name("scribe"), namespace=self._charge.run.namespace, lifetime="detached",
-                get_if_exists=True, num_cpus=0, max_restarts=-1, max_task_retries=-1,
-            )  # fmt: skip
+                name=self._charge.run.actor_name("scribe"),
+                namespace=self._charge.run.namespace,
+                lifetime="detached",
+                get_if_exists=True,
+                num_cpus=0,
+                max_restarts=-1,
+                max_task_retries=-1,
+                max_concurrency=4,  # leases are renewed while a slow W&B finishes
+            )
             .remote(self._charge.run.path, self._charge.about, self._config.elastic.lease_s)
         )
 
@@ -272,9 +284,13 @@ def start_controller(charge: Charge) -> None:
     controller = (
         ray.remote(ControllerActor)
         .options(
-            name=charge.run.actor_name("controller"), namespace=charge.run.namespace, lifetime="detached",
-            num_cpus=0, max_restarts=-1, max_task_retries=-1,
-        )  # fmt: skip
+            name=charge.run.actor_name("controller"),
+            namespace=charge.run.namespace,
+            lifetime="detached",
+            num_cpus=0,
+            max_restarts=-1,
+            max_task_retries=-1,
+        )
         .remote(charge)
     )
     ray.get(controller.pid.remote())

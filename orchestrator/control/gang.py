@@ -60,9 +60,14 @@ class Gang:
             actor = (
                 ray.remote(NodeActor)
                 .options(
-                    name=name, namespace=self._run.namespace, lifetime="detached", num_cpus=0,
-                    scheduling_strategy=strategy, max_restarts=0, **amount,
-                )  # fmt: skip
+                    name=name,
+                    namespace=self._run.namespace,
+                    lifetime="detached",
+                    num_cpus=0,
+                    scheduling_strategy=strategy,
+                    max_restarts=0,
+                    **amount,
+                )
                 .remote(self._run, node.group, self._config.elastic.lease_s)
             )
             actor.start_ranks.remote(

@@ -1,5 +1,5 @@
-"""The node actor: one a node. It holds the node's bundle, starts the ranks, watches them, renews their lease, and on the
-first node keeps the rendezvous store. The controller beats it; when the beats stop, it ends its ranks and itself."""
+"""The node actor: one a node. It holds the node's bundle, starts the ranks, watches them, renews their lease, and on
+the first node keeps the rendezvous store. The controller beats it; without beats it ends its ranks and itself."""
 
 import logging
 import os
@@ -30,6 +30,7 @@ from orchestrator.control.jobs import (
 )
 from orchestrator.control.logs import keep_output
 from orchestrator.control.rank import Rank
+from orchestrator.control.store import keep_store
 from orchestrator.core.words import Word
 from orchestrator.tracking.rundir import RunDir
 
@@ -91,10 +92,8 @@ class NodeActor:
         return _Member(local_rank=local_rank, actor=actor, board=board, hello=actor.hello.remote())
 
     def _open_store(self) -> None:
-        from torch.distributed import TCPStore
-
-        self._store = TCPStore(self._host, 0, is_master=True, wait_for_workers=False)
-        self._store_address = (self._host, self._store.port)
+        self._store, port = keep_store(self._host)
+        self._store_address = (self._host, port)
 
     def train(self, jobs: list[RankJob]) -> None:
         """Give each local rank its job."""

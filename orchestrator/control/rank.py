@@ -8,21 +8,22 @@ import queue
 import select
 import threading
 import time
-from datetime import timedelta
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import RayError
 
 from orchestrator.control.board import Board
 from orchestrator.control.faults import problem_of
 from orchestrator.control.jobs import Problem, RankEnd, RankJob, RankSetup, RunHandle
 from orchestrator.control.logs import keep_output
+from orchestrator.control.store import open_store
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import TrainingFailed
 from orchestrator.core.news import CheckpointNews, News
 
 log = logging.getLogger(__name__)
+FLUSH_TIMEOUT_S = 120.0
 LEASE_LAPSED = 71  # exit status of a rank that ended itself
 NODE_ACTOR_DIED = 72
 
@@ -47,33 +48,33 @@ class Rank:
         return os.getpid()
 
     def train(self, job: RankJob) -> RankEnd | Problem:
-        """Join the world, train until done or stopped, leave. A problem is returned, not raised: the controller decides."""
+        """Join the world and train until done or stopped. A problem is returned, not raised: the controller decides."""
         sink = NewsCarrier(job.run)
         try:
             end = self._train(job, sink)
-            sink.flush(timeout_s=60.0)
-        except Exception as error:  # noqa: BLE001 (the boundary: whatever went wrong is reported whole)
+            sink.flush()
+        except Exception as error:
             log.exception("rank %d failed at step %d", job.world.rank, self._board.step)
             return problem_of(error, rank=job.world.rank, node=self._host, step=self._board.step)
         return end
 
     def _train(self, job: RankJob, sink: "NewsCarrier") -> RankEnd:
-        from torch.distributed import PrefixStore, TCPStore
-
         from orchestrator.config.load import load_config
         from orchestrator.data.manifest import Manifest
         from orchestrator.data.skips import Skips
         from orchestrator.tracking.rundir import RunDir
+        from orchestrator.tracking.wandb import read_run_id
         from orchestrator.train.engine import join_world
         from orchestrator.train.loop import TrainJob, train
 
         run_dir = RunDir(job.run.path)
-        timeout = timedelta(seconds=job.timeout_s)
-        store = TCPStore(job.store_host, job.store_port, is_master=False, timeout=timeout, wait_for_workers=False)
-        join_world(job.world, self._device, PrefixStore(f"g{job.generation}", store), job.timeout_s)
+        config = load_config(run_dir.config).config
+        tracked = config.tracking.wandb.mode != "off"
+        store = open_store(job.store_host, job.store_port, f"g{job.generation}", job.timeout_s)
+        join_world(job.world, self._device, store, job.timeout_s)
         outcome = train(
             TrainJob(
-                config=load_config(run_dir.config).config,
+                config=config,
                 manifest=Manifest.load(run_dir.manifest),
                 world=job.world,
                 generation=job.generation,
@@ -85,6 +86,7 @@ class Rank:
                 sink=sink,
                 helm=self._board,
                 clock=SystemClock(),
+                wandb_run_id=read_run_id(job.run.path) if tracked else None,
                 skips=Skips.load(run_dir.skips) if run_dir.skips.exists() else Skips(),
             )
         )
@@ -104,13 +106,15 @@ class NewsCarrier:
     def tell(self, news: News) -> None:
         self._queue.put(news)
 
-    def flush(self, timeout_s: float) -> None:
+    def flush(self) -> None:
         """Return when everything told so far is acknowledged."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + FLUSH_TIMEOUT_S
         with self._queue.all_tasks_done:
             while self._queue.unfinished_tasks:
                 if not self._queue.all_tasks_done.wait(deadline - time.monotonic()):
-                    raise TrainingFailed(f"the scribe took no news for {timeout_s:g} s", where=str(self._run.path))
+                    raise TrainingFailed(
+                        f"the scribe took no news for {FLUSH_TIMEOUT_S:g} s", where=str(self._run.path)
+                    )
 
     def _carry(self) -> None:
         while True:
@@ -128,7 +132,10 @@ class NewsCarrier:
             try:
                 handle = ray.get_actor(self._run.actor_name(actor), namespace=self._run.namespace)
                 ray.get(getattr(handle, method).remote(news), timeout=30.0)
-            except (RayActorError, GetTimeoutError, ValueError) as error:  # ValueError: no actor of that name now
+            except (
+                RayError,
+                ValueError,
+            ) as error:  # dead, slow, or its disk is full; ValueError: no such actor
                 log.warning("the %s does not answer, trying again: %s", actor, error)
                 time.sleep(0.2)
             else:

@@ -1,1 +1,1 @@
-"""The words everybody uses: identities, worlds, states, errors, the clock and keyed randomness. Imports nothing of ours."""
+"""The words everybody uses: identities, worlds, states, errors, clock, keyed randomness. Imports nothing of ours."""

@@ -1,7 +1,7 @@
 """Keyed numbers: the only randomness of the data corridor. Same key, same numbers, on every machine, forever.
 
-`mix` is splitmix64's finalizer, `key` folds parts into 64 bits, `permute` is a keyed bijection of range(n) that needs no
-table. Changing one constant here changes every run's sample order: the formats' `format` number would have to rise."""
+`mix` is splitmix64's finalizer, `key` folds parts into 64 bits, `permute` is a keyed bijection of range(n) that needs
+no table. Changing one constant here changes every run's sample order: the formats' `format` would have to rise."""
 
 import numpy as np
 import xxhash
@@ -42,7 +42,7 @@ def unit_interval(k: Keys) -> NDArray[np.float64]:
 def permute(i: ArrayLike, n: ArrayLike, k: ArrayLike, rounds: int = 6) -> NDArray[np.int64]:
     """The keyed permutation of range(n) at places `i`; `n` and `k` may differ by element.
 
-    A balanced Feistel network on an even number of bits; values that fall outside range(n) walk on until they fall inside."""
+    A balanced Feistel network on an even number of bits; values outside range(n) walk on until they fall inside."""
     out = np.array(i, dtype=U64, ndmin=1)
     sizes = np.broadcast_to(np.asarray(n, U64), out.shape)
     keys = np.broadcast_to(np.asarray(k, U64), out.shape)

@@ -12,7 +12,7 @@ Number = float | int | bool
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepNews:
-    """One committed step, told by data rank 0. `ledger` holds order_digest, set_digest (32 hex digits each) and count."""
+    """One committed step, told by data rank 0. `ledger`: order_digest, set_digest (32 hex digits each) and count."""
 
     step: int
     generation: int
@@ -57,9 +57,15 @@ News = StepNews | KeysNews | EvaluationNews | CheckpointNews
 
 
 class Sink(Protocol):
-    """Where a rank's news goes. Must not block the step."""
+    """Where a rank's news goes."""
 
-    def tell(self, news: News) -> None: ...
+    def tell(self, news: News) -> None:
+        """Must not block the step."""
+        ...
+
+    def flush(self) -> None:
+        """Return when all that was told is on disk, or raise: a checkpoint must not be ahead of what is known."""
+        ...
 
 
 class Helm(Protocol):

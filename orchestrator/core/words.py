@@ -13,7 +13,7 @@ class SampleId(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A stretch of one sample as fed to the model. `first` and `count` are tokens when packing; a whole sample is (0, 0)."""
+    """A stretch of one sample as fed to the model, in tokens when packing; a whole sample is (0, 0)."""
 
     ordinal: int
     place: int
@@ -23,7 +23,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardRef:
-    """One shard as the dataset names it. `name` is logical ("source/relative/path.tar"); `url` is where this copy lies."""
+    """One shard as the dataset names it: `name` is logical ("source/relative/path.tar"), `url` is where it lies."""
 
     ordinal: int
     source: int
@@ -45,7 +45,11 @@ class World:
     local_size: int
 
     def __post_init__(self) -> None:
-        for place, size in ((self.rank, self.size), (self.data_rank, self.data_size), (self.local_rank, self.local_size)):
+        for place, size in (
+            (self.rank, self.size),
+            (self.data_rank, self.data_size),
+            (self.local_rank, self.local_size),
+        ):
             if not 0 <= place < size:
                 raise ValueError(f"a rank must lie inside its world: {self}")
         if self.size % self.data_size:

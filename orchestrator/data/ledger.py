@@ -1,6 +1,6 @@
 """The ledger's two sums: what was fed, in a form that adds up over ranks and steps whatever the slicing.
 
-Every span fed gives two 128-bit digests: with its position (proves a step) and without (proves an epoch's set). 
+Every span fed gives two 128-bit digests: with its position (proves a step) and without (proves an epoch's set).
 batch.py makes them from the arrays that go into the model; audit.py makes them again from the manifest."""
 
 from collections.abc import Sequence

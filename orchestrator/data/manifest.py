@@ -111,6 +111,10 @@ class Manifest:
                     "fine), run longhaul prepare again if the work place was deleted, or start a new run",
                 )
 
+    def first(self, count: int) -> "Manifest":
+        """The chain's first `count` segments: what a run goes on with, although more data may have come."""
+        return Manifest(self.work, self.chain, self.segments[:count], self.roots)
+
     def segments_of(self, source: int) -> list[Ints]:
         """The ordinals of one source, by segment."""
         of_source = self._column("source") == source

@@ -1,7 +1,7 @@
 """The order of all samples of a run, as arithmetic: step -> positions -> (source, unit, index) -> spans.
 
 Comes after the manifest; batch.py cuts a rank's slice from it. Nothing here is state: any step may be asked for in any
-process. Changing one bit of the outcome would be another format. """
+process. Changing one bit of the outcome would be another format."""
 
 from dataclasses import dataclass
 from typing import Protocol, Self
@@ -19,7 +19,6 @@ from orchestrator.data.row import Row, Shuffling
 from orchestrator.data.unit import Ints, KeptSamples, LayoutCache, Unit
 
 ORDER_KEY, MIXTURE, ROW = text_key("longhaul order"), 1, 2
-SHARDS_A_LANE, MOST_LANES = 8, 128
 
 
 class Dataset(KeptSamples, Protocol):
@@ -64,9 +63,18 @@ class Order:
         used = np.sum([row.quotas for row in self.phases.rows], axis=0) > 0
         layouts = LayoutCache()
         self.rows = {
-            source: Row(dataset, split, dataset.segments_of(source), key(order_key, ROW, source), shuffling, layouts,
-                        self.phases.rows[0].seq_len, name)
-            for source, name in enumerate(dataset.source_names) if used[source]
+            source: Row(
+                dataset,
+                split,
+                dataset.segments_of(source),
+                key(order_key, ROW, source),
+                shuffling,
+                layouts,
+                self.phases.rows[0].seq_len,
+                name,
+            )
+            for source, name in enumerate(dataset.source_names)
+            if used[source]
         }
         self._mixtures = self._walk_phases(key(order_key, MIXTURE))
 
@@ -81,9 +89,8 @@ class Order:
                 where="data.train",
                 remedy="prepare the data again with this config",
             )
-        lanes = auto_lanes(dataset) if data.lanes == "auto" else data.lanes
-        if not data.shuffle and data.lanes == "auto":
-            lanes = 1  # shard order, as asked for
+        if data.lanes == "auto":
+            raise ValueError("data.lanes is decided by config/resolve.py before there is an order")
         return cls(
             dataset,
             split,
@@ -91,7 +98,7 @@ class Order:
             weights=[weights[name] for name in dataset.source_names],
             global_batch=config.train.global_batch,
             seq_len=config.task.seq_len,
-            shuffling=Shuffling(window_samples=data.window_samples, lanes=lanes, enabled=data.shuffle),
+            shuffling=Shuffling(window_samples=data.window_samples, lanes=data.lanes, enabled=data.shuffle),
             phases=data.phases,
         )
 
@@ -169,8 +176,16 @@ class ValidationOrder:
         sizes = dataset.kept(split) if seq_len is None else dataset.totals(split)
         window = max(1, int(sizes.max(initial=0)))  # about a shard is laid out at a time
         self.units = [
-            Unit(dataset, split, np.concatenate([np.empty(0, np.int64), *dataset.segments_of(source)]),
-                 key(ORDER_KEY, source), layouts, seq_len=seq_len, window=window, shuffle=False)
+            Unit(
+                dataset,
+                split,
+                np.concatenate([np.empty(0, np.int64), *dataset.segments_of(source)]),
+                key(ORDER_KEY, source),
+                layouts,
+                seq_len=seq_len,
+                window=window,
+                shuffle=False,
+            )
             for source in range(len(dataset.source_names))
         ]
         self._ends = np.cumsum([unit.count for unit in self.units])
@@ -210,16 +225,6 @@ class SlotOrder(Protocol):
     def seq_len(self, step: int) -> int | None: ...
     def slots(self, step: int) -> Slots: ...
     def spans(self, slots: Slots, i: int) -> list[Span]: ...
-
-
-def auto_lanes(dataset: Dataset) -> int:
-    """data.lanes: auto. A power of two that leaves at least 8 shards a lane in the first segment, at most 128.
-
-    Counted for the source with the most shards there: a small source cut thinner costs little. Later segments do not
-    count, so the answer stays when data is appended."""
-    first = [dataset.segments_of(source)[:1] for source in range(len(dataset.source_names))]
-    most = max((int(shards.size) for segments in first for shards in segments), default=0)
-    return min(MOST_LANES, 1 << (max(1, most // SHARDS_A_LANE).bit_length() - 1))
 
 
 def rank_slice(count: int, data_rank: int, data_size: int) -> range:

@@ -26,7 +26,11 @@ class PhaseTable:
     """The phases of a run in order. What a phase does not state stays as it was."""
 
     def __init__(
-        self, phases: Sequence[Phase], source_names: Sequence[str], weights: Sequence[float], global_batch: int,
+        self,
+        phases: Sequence[Phase],
+        source_names: Sequence[str],
+        weights: Sequence[float],
+        global_batch: int,
         seq_len: int | None,
     ) -> None:
         quotas = quotas_of(weights)

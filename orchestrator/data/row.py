@@ -38,8 +38,15 @@ class Row:
     """One source's row. Units are numbered 0, 1, ... over its whole length and built when they are asked for."""
 
     def __init__(
-        self, samples: KeptSamples, split: str, segments: list[Ints], row_key: Keys, shuffling: Shuffling,
-        layouts: LayoutCache, seq_len: int | None, name: str,
+        self,
+        samples: KeptSamples,
+        split: str,
+        segments: list[Ints],
+        row_key: Keys,
+        shuffling: Shuffling,
+        layouts: LayoutCache,
+        seq_len: int | None,
+        name: str,
     ) -> None:
         self._samples, self._split, self._segments, self._key = samples, split, segments, row_key
         self._shuffling, self._layouts = shuffling, layouts

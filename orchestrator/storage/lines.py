@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from orchestrator.storage.publish import flush_folder
+
 
 class LineFile:
     """Appends rows; `durable` flushes them to disk before it returns."""
@@ -17,15 +19,24 @@ class LineFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         cut_torn_line(path)
         self.path = path
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)  # a buffer would write later what a full disk refused
         if head is not None and self._file.tell() == 0:
             self.append([head], durable=True)
+            flush_folder(path.parent)
 
     def append(self, rows: Iterable[dict[str, Any]], *, durable: bool = False) -> None:
-        self._file.write(b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows))
-        self._file.flush()
-        if durable:
-            os.fsync(self._file.fileno())
+        """All rows, or none when an OSError says that they do not fit."""
+        data = b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+        end = self._file.tell()
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+            if durable:
+                os.fsync(self._file.fileno())
+        except OSError:
+            self._file.truncate(end)
+            self._file.seek(end)
+            raise
 
     def close(self) -> None:
         self._file.close()
@@ -33,7 +44,9 @@ class LineFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

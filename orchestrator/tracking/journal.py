@@ -1,5 +1,5 @@
-"""The journal: what the controller decided and saw, one file a generation. Creating the file is claiming the generation,
-so of two controllers exactly one goes on; the other finds a higher file and stops."""
+"""The journal: what the controller decided and saw, one file a generation. Creating the file is claiming the
+generation, so of two controllers exactly one goes on; the other finds a higher file and stops."""
 
 import json
 import os

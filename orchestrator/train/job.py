@@ -30,6 +30,7 @@ class TrainJob:
     helm: Helm
     clock: Clock
     skips: Skips = field(default_factory=Skips)
+    wandb_run_id: str | None = None  # written into checkpoints
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -207,7 +207,7 @@ def _write_loss_scale(optimizer: Any, kept: Mapping[str, float]) -> None:
     scaler = _dynamic_scaler(optimizer)
     for ours, theirs in _LOSS_SCALE_FIELDS.items():
         if ours in kept and hasattr(scaler, theirs):
-            setattr(scaler, theirs, type(getattr(scaler, theirs))(kept[ours]))
+            setattr(scaler, theirs, kept[ours] if ours == "loss_scale" else int(kept[ours]))
 
 
 # ---- shared ----

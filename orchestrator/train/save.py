@@ -17,6 +17,7 @@ def save(job: TrainJob, engine: Engine, step: int, validation_loss: float | None
 
     Only without the checkpoint of the last step a run is not done."""
     began = job.clock.monotonic()
+    job.sink.flush()  # a checkpoint ahead of the ledger would leave a gap that no resume fills
     saved = save_checkpoint(
         job.checkpoints,
         step=step,
@@ -49,6 +50,7 @@ def collect_facts(job: TrainJob, validation_loss: float | None) -> CheckpointFac
         config_hash=run_hash(job.config),
         chain=tuple(job.manifest.ids),
         skips=(*voided, *holes),
+        wandb_run_id=job.wandb_run_id,
         validation_loss=validation_loss,
     )
 

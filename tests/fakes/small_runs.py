@@ -33,7 +33,7 @@ def small_config(model: dict[str, Any] | None = None, *, stage: int = 0, **secti
     value: dict[str, Any] = {
         "name": "small",
         "seed": 5,
-        "data": {"train": [{"path": "data/source0"}], "split": {"validation": 0.1}, "window_samples": 64},
+        "data": {"train": [{"path": "data/source0"}], "split": {"validation": 0.1}, "window_samples": 64, "lanes": 2},
         "prepare": {"tokens": {"train_bpe": VOCAB}},
         "task": {"seq_len": 16},
         "model": {"transformers": LLAMA if model is None else model},
@@ -71,6 +71,8 @@ class RecordingSink:
 
     def tell(self, news: News) -> None:
         self.news.append(news)
+
+    def flush(self) -> None: ...
 
     def of(self, kind: type[News]) -> list[Any]:
         return [news for news in self.news if isinstance(news, kind)]

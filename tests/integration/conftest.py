@@ -15,7 +15,7 @@ import pytest
 import webdataset as wds
 import yaml
 
-WORDS = "the sea carries long slow freight past grey harbours where cranes unload grain salt iron timber wool".split()
+WORDS = ["the", "sea", "carries", "slow", "freight", "past", "grey", "harbours", "where", "cranes", "unload", "grain"]
 STEPS = 24
 
 
@@ -65,7 +65,8 @@ class Bench:
 
     def weights(self, run: str) -> dict[str, Any]:
         """Every state of the last checkpoint, whole."""
-        from orchestrator.checkpoint.reader import list_checkpoints, open_checkpoint
+        from orchestrator.checkpoint.found import list_checkpoints
+        from orchestrator.checkpoint.reader import open_checkpoint
 
         reader = open_checkpoint(list_checkpoints(self.path(run) / "checkpoints")[-1].path)
         whole = {

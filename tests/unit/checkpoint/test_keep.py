@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.checkpoint.found import Found, list_checkpoints
 from orchestrator.checkpoint.keep import choose_to_delete, prune
-from orchestrator.checkpoint.reader import Found, list_checkpoints
 from orchestrator.config.running import KeepSection
 from tests.fakes.saving import save_all, small_model, split
 

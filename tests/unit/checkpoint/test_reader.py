@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from orchestrator.checkpoint.reader import list_checkpoints, newest_sound, open_checkpoint, verify
+from orchestrator.checkpoint.found import list_checkpoints, newest_sound, verify
+from orchestrator.checkpoint.reader import open_checkpoint
 from orchestrator.core.errors import CheckpointDamaged
 from tests.fakes.saving import FACTS, TensorSpec, make_model, save_all, small_model, split
 

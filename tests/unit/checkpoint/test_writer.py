@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.checkpoint.found import list_checkpoints, newest_sound, verify
 from orchestrator.checkpoint.fragments import Fragment
-from orchestrator.checkpoint.reader import list_checkpoints, newest_sound, open_checkpoint, verify
+from orchestrator.checkpoint.reader import open_checkpoint
 from orchestrator.checkpoint.writer import SavedCheckpoint, SaveProblem
 from tests.fakes.dying import do_until_killed
 from tests.fakes.saving import make_model, save_all, small_model, split

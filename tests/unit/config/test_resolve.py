@@ -9,7 +9,7 @@ from orchestrator.config.resolve import TOKENS_AT_ONCE, Facts, resolve_run, reso
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
 
-FACTS = Facts(device="cpu", cpus_per_node=8, smallest_unit_shards=64, wandb_key=False)
+FACTS = Facts(device="cpu", cpus_per_node=8, unit_shards=64, wandb_key=False)
 CONFIG = RunConfig.model_validate(
     {
         "name": "base",
@@ -56,7 +56,7 @@ def test_a_precision_that_the_device_lacks_is_refused():
 @settings(deadline=None)
 @given(st.integers(0, 10_000_000))
 def test_lanes_are_a_power_of_two_with_enough_shards_each(shards):
-    lanes = resolve_run(CONFIG, facts(smallest_unit_shards=shards))[0].data.lanes
+    lanes = resolve_run(CONFIG, facts(unit_shards=shards))[0].data.lanes
     assert lanes in {2**i for i in range(8)}
     assert lanes == 1 or lanes * 8 <= shards
     assert lanes == 128 or lanes * 2 * 8 > shards

@@ -1,6 +1,6 @@
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 from orchestrator.control.board import Board
 from orchestrator.core.words import Word
@@ -29,7 +29,7 @@ def test_a_board_without_renewal_has_lapsed() -> None:
 
 
 def test_nothing_of_a_board_is_in_a_folder() -> None:
-    before = set(os.listdir("/dev/shm"))
+    before = set(Path("/dev/shm").iterdir())
     _, path = Board.create()
     assert path.startswith("/proc/")
-    assert set(os.listdir("/dev/shm")) == before
+    assert set(Path("/dev/shm").iterdir()) == before

@@ -4,7 +4,7 @@ from orchestrator.core.errors import DataError
 
 def caught(error: Exception) -> Exception:
     try:
-        raise error
+        raise error  # noqa: TRY301
     except Exception as raised:  # noqa: BLE001
         return raised
 

@@ -106,8 +106,6 @@ def test_keys_are_readable_and_in_batch_order():
     found = readable_keys(manifest, spans)
     flat = [span for i in range(6) for span in spans[i]]
     assert [entry[1:] for entry in found] == [[span.first, span.count] for span in flat]
-    assert [entry[0] for entry in found] == [
-        f"{manifest.shard_name(span.ordinal)}/k{span.place:03d}" for span in flat
-    ]
+    assert [entry[0] for entry in found] == [f"{manifest.shard_name(span.ordinal)}/k{span.place:03d}" for span in flat]
     assert readable_keys(manifest, {}) == []
     assert readable_keys(manifest, {0: [Span(0, 1, 0, 5)]})[0][0].endswith("/00000.tar/k001")

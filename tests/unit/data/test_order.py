@@ -19,7 +19,7 @@ from orchestrator.config.run import RunConfig
 from orchestrator.config.training import TrainSection
 from orchestrator.core.errors import ConfigError, DataError
 from orchestrator.data.mixing import BLOCK, quotas_of
-from orchestrator.data.order import Order, ValidationOrder, auto_lanes, rank_slice
+from orchestrator.data.order import Order, ValidationOrder, rank_slice
 from orchestrator.data.row import Shuffling
 from tests.fakes.corpus import FakeManifest, FakeShard, make_corpus, make_order
 from tests.fakes.slow_order import SlowSlot, slow_batches
@@ -334,18 +334,10 @@ def test_a_manifest_of_other_sources_is_refused():
 
 def test_without_shuffle_one_source_is_read_from_front_to_back():
     manifest = make_corpus(1, shards_by_segment=ONE_SOURCE)
-    order = Order.of(make_config(manifest, shuffle=False), manifest)
+    order = Order.of(make_config(manifest, shuffle=False, lanes=1), manifest)
     found = by_position(order, range(order.rows[0].epoch_count // 6))
     tokens = [target for position in sorted(found) for target in targets_of(found[position][-1])]
     assert tokens == sorted(tokens)
-
-
-@pytest.mark.parametrize(
-    ("shards", "lanes"),
-    [(((1, 2),), 1), (((15, 1),), 1), (((3, 16),), 2), (((64, 64), (900, 900)), 8), (((9000, 0),), 128)],
-)
-def test_auto_lanes_leave_eight_shards_a_lane_in_the_first_segment(shards, lanes):
-    assert auto_lanes(make_corpus(0, shards_by_segment=shards, most_documents=0)) == lanes
 
 
 def test_order_is_that_of_format_1():

@@ -49,9 +49,10 @@ def test_a_stream_is_the_batches_of_its_steps_in_order(prefetch_bytes):
 
 def test_a_stream_begun_later_gives_what_a_longer_one_gives_then():
     manifest = make_corpus(1)
-    with open_stream(manifest, TokenReader(manifest, "train")) as whole, open_stream(
-        manifest, TokenReader(manifest, "train"), 13
-    ) as resumed:
+    with (
+        open_stream(manifest, TokenReader(manifest, "train")) as whole,
+        open_stream(manifest, TokenReader(manifest, "train"), 13) as resumed,
+    ):
         assert [batch.sums for batch in whole][13:] == [batch.sums for batch in resumed]
 
 

@@ -38,6 +38,7 @@ units = st.builds(
     st.integers(0, 1000), SHARDS, st.integers(1, 50), st.integers(1, 400), st.integers(1, 9), st.booleans(),
 )  # fmt: skip
 
+
 @settings(max_examples=150, deadline=None)
 @given(units)
 def test_a_unit_gives_every_sequence_once(unit):

@@ -1,5 +1,6 @@
 import multiprocessing
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def claim_some(folder: Path, count: int) -> list[int]:
 
 def test_claims_at_the_same_time_get_different_generations(tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(3) as pool:
-        claimed = sum(pool.starmap(claim_some, [(tmp_path, 20)] * 3), [])
+        claimed = list(chain.from_iterable(pool.starmap(claim_some, [(tmp_path, 20)] * 3)))
     assert sorted(claimed) == list(range(1, 61))
     assert generations(tmp_path) == sorted(claimed)
 

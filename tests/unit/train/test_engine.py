@@ -55,7 +55,7 @@ def run_all(rank: int, size: int, store: Any) -> dict[str, Any]:
             results[f"non-finite/{name}"] = step_over_nan(world, **keys)
     for stage in STAGES:
         with in_world(rank, 3, store, f"extract/{stage}") as world:
-            results[f"extract/{stage}"] = [losses_with_extracts(world, stage, often) for often in (False, True)]
+            results[f"extract/{stage}"] = [losses_with_interludes(world, stage, often) for often in (False, True)]
     with in_world(rank, 3, store, "counting") as world:
         results["counting"] = count_wrongly(world)
     with in_world(rank, 3, store, "empty") as world:
@@ -133,7 +133,14 @@ def step_over_nan(world: World, **keys: Any) -> tuple[bool, bool, bool]:
     return spoilt.applied, untouched, later.applied and math.isfinite(loss_after)
 
 
-def losses_with_extracts(world: World, stage: int, often: bool) -> list[float]:
+def evaluate(engine: Engine) -> None:
+    engine.module.eval()
+    with torch.no_grad():
+        engine.forward(input_ids=tokens_of(9, 5))
+    engine.module.train()
+
+
+def losses_with_interludes(world: World, stage: int, often: bool) -> list[float]:
     engine = make_engine(tiny_config(stage, "bf16"), world)
     engine.insert(initial_source())
     losses = []
@@ -141,6 +148,7 @@ def losses_with_extracts(world: World, stage: int, often: bool) -> list[float]:
         losses.append(train_step(engine, world, step, lr=1e-2)[0])
         if often:
             engine.extract()
+            evaluate(engine)
     engine.drop()
     return losses
 
@@ -219,7 +227,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_on_any_rank(results: dict
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_extracting_does_not_change_training(results: dict[str, Any], stage: int) -> None:
+def test_neither_extracting_nor_evaluating_changes_training(results: dict[str, Any], stage: int) -> None:
     never, often = results[f"extract/{stage}"]
     assert often == never
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from orchestrator.checkpoint.reader import list_checkpoints, open_checkpoint
+from orchestrator.checkpoint.found import list_checkpoints
+from orchestrator.checkpoint.reader import open_checkpoint
 from orchestrator.core.errors import TrainingFailed
 from orchestrator.core.news import CheckpointNews, EvaluationNews, KeysNews
 from orchestrator.core.words import RunState

@@ -1,0 +1,230 @@
+"""Step time of Longhaul's trainer against the bare DeepSpeed loop, in pairs of one step each in the same two processes.
+
+Both have engines of their own with the same initial weights, get the same batches and train the quickstart's model at
+ZeRO-2 on 2 CPU ranks (gloo). The bare loop's batches lie ready in memory; Longhaul's step reads them by its stream,
+digests the ledger, agrees in its all-reduce and tells its news to a scribe actor that writes files and W&B offline.
+What a step leaves to threads (the next batch, the news) is waited for before the bare step begins, so that it does
+not slow that one down. Two ratios enclose the truth: `step` leaves that waiting out, `settled` counts it as if nothing
+could overlap. Controller and node actor are not there; quickstart.py has them. Keep the machine quiet. Run:
+
+    python benchmarks/step_time.py --pairs 300
+"""
+
+import argparse
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bare_deepspeed import QUICKSTART, Sizes, build_engine, train_step
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from launch.cluster import reached_cluster
+from launch.run import gather_facts, with_absolute_paths
+from orchestrator.config.load import load_config
+from orchestrator.config.resolve import WorldPlan, resolve_run, resolve_world
+from orchestrator.config.run import RunConfig
+from orchestrator.config.show import dump_yaml
+from orchestrator.control.board import Board
+from orchestrator.control.jobs import RunHandle
+from orchestrator.core.clock import SystemClock
+from orchestrator.core.words import World
+from orchestrator.data.manifest import Manifest
+from orchestrator.prepare.run import prepare
+from orchestrator.tracking.rundir import RunDir
+
+RANKS = 2
+WARM_UP = 10  # pairs that do not count
+RESAMPLES = 10_000
+MOST = 1.02
+NEVER_S = 1e6
+
+Series = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds by pair, and the losses of both at first and last."""
+
+    bare: Series
+    step: Series
+    settled: Series
+    bare_losses: tuple[float, float]
+    own_losses: tuple[float, float]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=300)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="step-time-") as folder:
+        config = read_config(Path(folder), options.pairs)
+        run_dir = RunDir(Path(config.root) / config.name)
+        with reached_cluster(config, run_dir.path):
+            plan = make_run(config, run_dir)
+            measured = measure(run_dir, plan, options.pairs)
+    show(measured)
+
+
+def read_config(folder: Path, pairs: int) -> RunConfig:
+    """The quickstart without validation and checkpoints, and one batch ahead instead of all that memory holds."""
+    sets = [
+        f"root={folder}/runs", f"data.work={folder}/work", f"data.train.0.path={folder}/demo",
+        f"train.steps={WARM_UP + pairs + 2}", "evaluate.every_steps=null", "checkpoint.every_steps=null",
+        "checkpoint.keep.best=0", "schedule.name=constant", "schedule.warmup_steps=0", "data.prefetch_bytes=1",
+        f"cluster.ranks_per_node={RANKS}", "tracking.wandb.mode=offline",
+    ]  # fmt: skip
+    return with_absolute_paths(load_config(QUICKSTART, sets=sets).config)
+
+
+def make_run(config: RunConfig, run_dir: RunDir) -> WorldPlan:
+    """Data, and the files that scribe and ranks read."""
+    manifest = prepare(config)
+    facts = gather_facts(manifest)
+    config, _ = resolve_run(config, facts)
+    run_dir.path.mkdir(parents=True)
+    run_dir.config.write_text(dump_yaml(config))
+    manifest.write(run_dir.manifest)
+    return resolve_world(config, facts, RANKS)
+
+
+def measure(run_dir: RunDir, plan: WorldPlan, pairs: int) -> Measured:
+    """Start scribe and ranks in the Ray that is connected; the answer of rank 0."""
+    import ray
+
+    from orchestrator.control.scribe import ScribeActor
+
+    run = RunHandle(path=run_dir.path, key=run_dir.key)
+    scribe = ray.remote(ScribeActor).options(name=run.actor_name("scribe"), num_cpus=0).remote(run.path, {}, NEVER_S)
+    ray.get(scribe.renew.remote())
+    task = ray.remote(measure_on_rank).options(num_cpus=1, max_retries=0)
+    measured: Measured = ray.get([task.remote(run, plan, rank, pairs) for rank in range(RANKS)])[0]
+    return measured
+
+
+def measure_on_rank(run: RunHandle, plan: WorldPlan, rank: int, pairs: int) -> Measured:
+    """One rank: both trainers, turn by turn."""
+    import torch
+
+    from orchestrator.control.rank import NewsCarrier
+    from orchestrator.data.batch import fill_batch
+    from orchestrator.data.read import TokenReader
+    from orchestrator.data.skips import Skips
+    from orchestrator.train.engine import join_world, warm
+    from orchestrator.train.job import TrainJob
+    from orchestrator.train.loop import Trainer
+
+    run_dir, world = RunDir(run.path), World.flat(rank, RANKS, rank, RANKS)
+    config, manifest = load_config(run_dir.config).config, Manifest.load(run_dir.manifest)
+    warm("cpu", threads=1)
+    join_world(world, "cpu", torch.distributed.FileStore(str(run.path / "store"), RANKS), timeout_s=600.0)
+    sink = NewsCarrier(run)
+    trainer = Trainer(
+        TrainJob(
+            config=config,
+            manifest=manifest,
+            world=world,
+            generation=1,
+            device="cpu",
+            micro_batch=plan.micro_batch,
+            accumulation=plan.accumulation,
+            checkpoints=run_dir.checkpoints,
+            start=None,
+            sink=sink,
+            helm=Board.create()[0],
+            clock=SystemClock(),
+        )
+    )
+    sizes = replace(Sizes.read(), vocab_size=manifest.tokenizer.vocab_size)
+    bare = build_engine(sizes, RANKS, initial_weights(config, trainer.engine.module, sizes.vocab_size))
+    reader = TokenReader(manifest, "train")
+    fed = [fill_batch(trainer.order, reader, step, world, Skips()) for step in range(WARM_UP + pairs)]
+    batches = [torch.from_numpy(batch.fields["tokens"]) for batch in fed]
+
+    seconds = np.zeros((WARM_UP + pairs, 3))
+    bare_losses = []
+    for step, tokens in enumerate(batches):
+        turns = ("bare", "own") if step % 2 else ("own", "bare")
+        for turn in turns:
+            torch.distributed.barrier()
+            began = time.perf_counter()
+            if turn == "bare":
+                bare_losses.append(train_step(bare, tokens))
+                seconds[step, 0] = time.perf_counter() - began
+                continue
+            trainer.train_step()
+            seconds[step, 1] = time.perf_counter() - began
+            settle(trainer, sink)
+            seconds[step, 2] = time.perf_counter() - began
+    own_losses = read_losses(run_dir) if rank == 0 else [0.0]
+    trainer.close()
+    bare_losses = mean_over_ranks(bare_losses)
+    return Measured(*seconds[WARM_UP:].T, (bare_losses[0], bare_losses[-1]), (own_losses[0], own_losses[-1]))
+
+
+def settle(trainer: Any, sink: Any) -> None:
+    """Wait for what the step has left to threads: the batch after the next one, and news on the scribe's disk."""
+    trainer.stream._ahead[-1].future.result()
+    sink.flush()
+
+
+def initial_weights(config: RunConfig, module: Any, vocab_size: int) -> dict[str, Any]:
+    """The fragments of step 0, whole, for a model that knows nothing of fragments."""
+    from orchestrator.checkpoint.fragments import MASTER
+    from orchestrator.train.weights import initial_source
+
+    source = initial_source(config, vocab_size)
+    return {
+        name: source.read(name, MASTER, 0, parameter.numel()).view(parameter.shape).clone()
+        for name, parameter in module.named_parameters()
+    }
+
+
+def mean_over_ranks(losses: list[float]) -> list[float]:
+    from orchestrator.train.engine import sum_over_ranks
+
+    return [total / RANKS for total in sum_over_ranks(losses)]
+
+
+def read_losses(run_dir: RunDir) -> list[float]:
+    from orchestrator.tracking.rows import read_metrics
+
+    return [row["loss"] for row in read_metrics(run_dir.path)]
+
+
+# ---- the outcome ----
+
+
+def show(measured: Measured) -> None:
+    pairs = len(measured.bare)
+    table = Table(title=f"step time, {pairs} pairs, 95 % intervals by bootstrap", title_justify="left")
+    for heading in ("", "median s", "ratio to bare", "interval", "loss, first -> last"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    table.add_row("bare DeepSpeed", f"{np.median(measured.bare):.4f}", "", "", _arrow(measured.bare_losses))
+    for name, own in (("Longhaul, step", measured.step), ("Longhaul, settled", measured.settled)):
+        low, high = bootstrap_interval(own, measured.bare)
+        ratio = np.median(own) / np.median(measured.bare)
+        losses = _arrow(measured.own_losses)
+        table.add_row(name, f"{np.median(own):.4f}", f"{ratio:.4f}", f"{low:.4f} to {high:.4f}", losses)
+    table.caption = f"{MOST} asked"
+    Console(width=110).print(table)
+
+
+def bootstrap_interval(own: Series, bare: Series) -> tuple[float, float]:
+    """95 % of the ratios of medians when pairs are drawn again with replacement. The draw is the same every time."""
+    drawn = np.random.default_rng(0).integers(len(own), size=(RESAMPLES, len(own)))
+    ratios = np.median(own[drawn], axis=1) / np.median(bare[drawn], axis=1)
+    low, high = np.percentile(ratios, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _arrow(losses: tuple[float, float]) -> str:
+    return f"{losses[0]:.3f} -> {losses[1]:.3f}"
+
+
+if __name__ == "__main__":
+    main()
