@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from bare_deepspeed import QUICKSTART, Sizes, build_engine, train_step
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from torch.distributed import FileStore  # type: ignore[attr-defined]
 
 from launch.cluster import reached_cluster
 from launch.run import gather_facts, with_absolute_paths
+from orchestrator.checkpoint.fragments import MASTER
 from orchestrator.config.load import load_config
 from orchestrator.config.resolve import WorldPlan, resolve_run, resolve_world
 from orchestrator.config.run import RunConfig
@@ -32,10 +35,19 @@ from orchestrator.config.show import dump_yaml
 from orchestrator.control.board import Board
 from orchestrator.control.jobs import RunHandle
 from orchestrator.core.clock import SystemClock
+from orchestrator.core.news import Sink
 from orchestrator.core.words import World
+from orchestrator.data.batch import fill_batch
 from orchestrator.data.manifest import Manifest
+from orchestrator.data.read import TokenReader
+from orchestrator.data.skips import Skips
 from orchestrator.prepare.run import prepare
+from orchestrator.tracking.rows import read_metrics
 from orchestrator.tracking.rundir import RunDir
+from orchestrator.train.engine import join_world, sum_over_ranks, warm
+from orchestrator.train.job import TrainJob
+from orchestrator.train.loop import Trainer
+from orchestrator.train.weights import initial_source
 
 RANKS = 2
 WARM_UP = 10  # pairs that do not count
@@ -94,7 +106,7 @@ def make_run(config: RunConfig, run_dir: RunDir) -> WorldPlan:
 
 def measure(run_dir: RunDir, plan: WorldPlan, pairs: int) -> Measured:
     """Start scribe and ranks in the Ray that is connected; the answer of rank 0."""
-    import ray
+    import ray  # Ray reads its token when it is imported
 
     from orchestrator.control.scribe import ScribeActor
 
@@ -107,93 +119,76 @@ def measure(run_dir: RunDir, plan: WorldPlan, pairs: int) -> Measured:
 
 
 def measure_on_rank(run: RunHandle, plan: WorldPlan, rank: int, pairs: int) -> Measured:
-    """One rank: both trainers, turn by turn."""
-    import torch
-
+    """One rank: both trainers, turn by turn. Which of the two begins changes from pair to pair."""
     from orchestrator.control.rank import NewsCarrier
-    from orchestrator.data.batch import fill_batch
-    from orchestrator.data.read import TokenReader
-    from orchestrator.data.skips import Skips
-    from orchestrator.train.engine import join_world, warm
-    from orchestrator.train.job import TrainJob
-    from orchestrator.train.loop import Trainer
 
-    run_dir, world = RunDir(run.path), World.flat(rank, RANKS, rank, RANKS)
-    config, manifest = load_config(run_dir.config).config, Manifest.load(run_dir.manifest)
+    world, sink = World.flat(rank, RANKS, rank, RANKS), NewsCarrier(run)
     warm("cpu", threads=1)
-    join_world(world, "cpu", torch.distributed.FileStore(str(run.path / "store"), RANKS), timeout_s=600.0)
-    sink = NewsCarrier(run)
-    trainer = Trainer(
-        TrainJob(
-            config=config,
-            manifest=manifest,
-            world=world,
-            generation=1,
-            device="cpu",
-            micro_batch=plan.micro_batch,
-            accumulation=plan.accumulation,
-            checkpoints=run_dir.checkpoints,
-            start=None,
-            sink=sink,
-            helm=Board.create()[0],
-            clock=SystemClock(),
-        )
-    )
-    sizes = replace(Sizes.read(), vocab_size=manifest.tokenizer.vocab_size)
-    bare = build_engine(sizes, RANKS, initial_weights(config, trainer.engine.module, sizes.vocab_size))
-    reader = TokenReader(manifest, "train")
-    fed = [fill_batch(trainer.order, reader, step, world, Skips()) for step in range(WARM_UP + pairs)]
-    batches = [torch.from_numpy(batch.fields["tokens"]) for batch in fed]
-
+    join_world(world, "cpu", FileStore(str(run.path / "store"), RANKS), timeout_s=600.0)
+    trainer = make_trainer(RunDir(run.path), plan, world, sink)
+    bare = make_bare_engine(trainer)
     seconds = np.zeros((WARM_UP + pairs, 3))
     bare_losses = []
-    for step, tokens in enumerate(batches):
-        turns = ("bare", "own") if step % 2 else ("own", "bare")
-        for turn in turns:
+    for step, tokens in enumerate(fill_batches(trainer, WARM_UP + pairs)):
+        for way in ("bare", "longhaul") if step % 2 else ("longhaul", "bare"):
             torch.distributed.barrier()
             began = time.perf_counter()
-            if turn == "bare":
+            if way == "bare":
                 bare_losses.append(train_step(bare, tokens))
                 seconds[step, 0] = time.perf_counter() - began
-                continue
-            trainer.train_step()
-            seconds[step, 1] = time.perf_counter() - began
-            settle(trainer, sink)
-            seconds[step, 2] = time.perf_counter() - began
-    own_losses = read_losses(run_dir) if rank == 0 else [0.0]
+            else:
+                trainer.train_step()
+                seconds[step, 1] = time.perf_counter() - began
+                settle(trainer, sink)
+                seconds[step, 2] = time.perf_counter() - began
     trainer.close()
-    bare_losses = mean_over_ranks(bare_losses)
-    return Measured(*seconds[WARM_UP:].T, (bare_losses[0], bare_losses[-1]), (own_losses[0], own_losses[-1]))
+    bare_losses = [total / RANKS for total in sum_over_ranks(bare_losses)]
+    losses = [row["loss"] for row in read_metrics(run.path)]
+    bare_s, step_s, settled_s = seconds[WARM_UP:].T
+    return Measured(bare_s, step_s, settled_s, (bare_losses[0], bare_losses[-1]), (losses[0], losses[-1]))
 
 
-def settle(trainer: Any, sink: Any) -> None:
+def make_trainer(run_dir: RunDir, plan: WorldPlan, world: World, sink: Sink) -> Trainer:
+    """As control/rank.py makes it."""
+    job = TrainJob(
+        config=load_config(run_dir.config).config,
+        manifest=Manifest.load(run_dir.manifest),
+        world=world,
+        generation=1,
+        device="cpu",
+        micro_batch=plan.micro_batch,
+        accumulation=plan.accumulation,
+        checkpoints=run_dir.checkpoints,
+        start=None,
+        sink=sink,
+        helm=Board.create()[0],
+        clock=SystemClock(),
+    )
+    return Trainer(job)
+
+
+def make_bare_engine(trainer: Trainer) -> Any:
+    """The peer's engine with the weights that the trainer began with: the fragments of step 0, whole."""
+    sizes = replace(Sizes.read(), vocab_size=trainer.job.manifest.tokenizer.vocab_size)
+    source = initial_source(trainer.config, sizes.vocab_size)
+    weights = {
+        name: source.read(name, MASTER, 0, parameter.numel()).view(parameter.shape).clone()
+        for name, parameter in trainer.engine.module.named_parameters()
+    }
+    return build_engine(sizes, RANKS, weights)
+
+
+def fill_batches(trainer: Trainer, steps: int) -> list[torch.Tensor]:
+    """What the trainer will feed on this rank, ahead of time."""
+    reader = TokenReader(trainer.job.manifest, "train")
+    batches = [fill_batch(trainer.order, reader, step, trainer.world, Skips()) for step in range(steps)]
+    return [torch.from_numpy(batch.fields["tokens"]) for batch in batches]
+
+
+def settle(trainer: Trainer, sink: Any) -> None:
     """Wait for what the step has left to threads: the batch after the next one, and news on the scribe's disk."""
     trainer.stream._ahead[-1].future.result()
     sink.flush()
-
-
-def initial_weights(config: RunConfig, module: Any, vocab_size: int) -> dict[str, Any]:
-    """The fragments of step 0, whole, for a model that knows nothing of fragments."""
-    from orchestrator.checkpoint.fragments import MASTER
-    from orchestrator.train.weights import initial_source
-
-    source = initial_source(config, vocab_size)
-    return {
-        name: source.read(name, MASTER, 0, parameter.numel()).view(parameter.shape).clone()
-        for name, parameter in module.named_parameters()
-    }
-
-
-def mean_over_ranks(losses: list[float]) -> list[float]:
-    from orchestrator.train.engine import sum_over_ranks
-
-    return [total / RANKS for total in sum_over_ranks(losses)]
-
-
-def read_losses(run_dir: RunDir) -> list[float]:
-    from orchestrator.tracking.rows import read_metrics
-
-    return [row["loss"] for row in read_metrics(run_dir.path)]
 
 
 # ---- the outcome ----

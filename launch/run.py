@@ -3,6 +3,7 @@ controller is put in charge, and the run is followed by reading its files."""
 
 import importlib.metadata
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,7 +12,15 @@ from typing import Any
 
 from launch.cluster import reached_cluster
 from launch.follow import Follower
-from launch.planning import as_json, check_it_fits, check_world_sizes, describe_cached, memory_of_a_rank, plan_worlds
+from launch.planning import (
+    as_json,
+    check_it_fits,
+    check_world_sizes,
+    describe_cached,
+    gib,
+    memory_of_a_rank,
+    plan_worlds,
+)
 from launch.screen import Screen, show_summary
 from orchestrator.config.compare import check_resume, run_hash
 from orchestrator.config.load import load_config
@@ -25,6 +34,8 @@ from orchestrator.data.manifest import Manifest
 from orchestrator.prepare.run import prepare
 from orchestrator.storage.publish import publish_bytes, publish_json, read_json
 from orchestrator.tracking.rundir import RunDir, RunView
+from orchestrator.train.description import ModelDescription
+from orchestrator.train.memory import optimizer_states
 
 
 def run(config_path: Path, overlays: Sequence[Path], sets: Sequence[str], screen: Screen) -> ExitCode:
@@ -121,6 +132,7 @@ def make_plan(config: RunConfig, facts: Facts, decisions: Sequence[Decision], ma
     nodes = sorted({config.cluster.nodes.min, config.cluster.nodes.max})
     rows = plan_worlds(config, facts, description, nodes)
     check_it_fits(config, rows[0], memory_of_a_rank(config, config.cluster.device))
+    check_free_space(config, description)
     worlds = [decision for row in rows for decision in row.plan.decisions]
     return {
         "format": 1,
@@ -169,6 +181,18 @@ def check_root(root: Path) -> None:
         raise BadInput(
             f"cannot be written to: {error.strerror}", where=f"root={root}", remedy="choose another root"
         ) from error
+
+
+def check_free_space(config: RunConfig, description: ModelDescription) -> None:
+    """A checkpoint that is kept and the next one beside it must have room."""
+    one = 4 * (1 + optimizer_states(config.optim)) * description.num_parameters
+    free = shutil.disk_usage(config.root).free
+    if free < 2 * one:
+        raise BadInput(
+            f"has {gib(free)} free, and two checkpoints of this model need {gib(2 * one)}",
+            where=f"root={config.root}",
+            remedy="make room there, or choose another root",
+        )
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:

@@ -8,6 +8,7 @@ import os
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -73,6 +74,9 @@ class ControllerActor:
             self._controller.run()
         except Superseded:
             log.exception("another controller has taken over")
+        except Exception as error:  # the boundary: whatever went wrong must be in the journal
+            log.exception("the controller cannot go on")
+            self._controller.give_up(error)
         finally:
             ray.kill(ray.get_runtime_context().current_actor)
 
@@ -205,6 +209,11 @@ class Controller:
         self._gang.end()
         self._groups.give_back_all()
         ray.kill(self._scribe)
+
+    def give_up(self, error: Exception) -> None:
+        """The controller itself has failed: say so, and leave the machines to their leases."""
+        reason = "".join(traceback.format_exception(error)).rstrip()
+        self._journal.append("failed", exit_code=int(ExitCode.FAILED), reason=f"the controller failed: {reason}")
 
     # helpers of both
 

@@ -20,6 +20,17 @@ _ECHOES = (
 )
 
 
+# what a person can do about an error that is not ours, by words in its kind or message
+_HINTS = (
+    ("OutOfMemoryError", "set a smaller train.micro_batch, or a higher deepspeed.zero_optimization.stage"),
+    ("out of memory", "set a smaller train.micro_batch, or a higher deepspeed.zero_optimization.stage"),
+    ("ModuleNotFoundError", "install the module on every node"),
+    ("No space left on device", "make room on the disk of root, then resume the run"),
+    ("CUDA error", "run with cluster.env.CUDA_LAUNCH_BLOCKING='1' to see where it comes from"),
+    ("Too many open files", "raise the limit of open files (ulimit -n) where Ray is started"),
+)
+
+
 def problem_of(error: BaseException, *, rank: int, node: str, step: int) -> Problem:
     own = isinstance(error, LonghaulError)
     text = str(error)
@@ -48,7 +59,9 @@ def describe_problems(problems: Sequence[Problem]) -> str:
         first = members[0]
         ranks = ", ".join(str(p.rank) for p in sorted(members, key=lambda p: p.rank))
         where = f"rank {ranks} on {first.node} at step {first.step}"
-        parts.append(f"{where}: {kind}: {message}" + (f"\n{first.traceback.rstrip()}" if first.traceback else ""))
+        trace = f"\n{first.traceback.rstrip()}" if first.traceback else ""
+        hint = "".join(f"\n  -> {text}" for word, text in _HINTS if word in f"{kind}: {message}")
+        parts.append(f"{where}: {kind}: {message}{trace}{hint}")
     if echoes:
         parts.append(f"({echoes} other rank(s) only noticed that the connection was gone)")
     return "\n".join(parts)

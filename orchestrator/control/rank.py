@@ -41,7 +41,9 @@ class Rank:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         from orchestrator.train.engine import warm
 
+        began = time.monotonic()
         warm(setup.device, setup.threads)
+        log.info("warm after %.2f s of imports", time.monotonic() - began)
 
     def hello(self) -> int:
         """Answers once the imports are done."""

@@ -26,10 +26,13 @@ class Bench:
     folder: Path
     config: Path
 
-    def longhaul(self, *arguments: str, timeout_s: float = 240.0) -> subprocess.CompletedProcess[str]:
+    def longhaul(
+        self, *arguments: str, timeout_s: float = 240.0, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "launch.cli", *arguments]
+        variables = environment() | (env or {})
         return subprocess.run(
-            command, cwd=self.folder, env=environment(), capture_output=True, text=True, timeout=timeout_s, check=False
+            command, cwd=self.folder, env=variables, capture_output=True, text=True, timeout=timeout_s, check=False
         )
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:

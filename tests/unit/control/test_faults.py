@@ -22,6 +22,11 @@ def test_our_own_errors_carry_their_exit_code_and_no_traceback() -> None:
     assert "test_faults" in problem_of(caught(ValueError("x")), rank=0, node="n", step=3).traceback
 
 
+def test_a_known_kind_of_error_comes_with_what_to_try() -> None:
+    text = describe_problems([problem_of(caught(MemoryError("CUDA out of memory")), rank=0, node="n", step=3)])
+    assert "train.micro_batch" in text
+
+
 def test_equal_problems_are_told_once_and_echoes_are_counted() -> None:
     causes = [problem_of(caught(ValueError("bad row")), rank=r, node="n", step=3) for r in (2, 1)]
     echo = problem_of(caught(RuntimeError("Connection reset by peer")), rank=0, node="n", step=3)

@@ -1,0 +1,156 @@
+"""Faults while a run lives: it goes on, or it ends with the reason. Nothing is lost either way."""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from tests.fakes.wandb_server import FakeWandbServer
+from tests.integration.conftest import STEPS, Bench
+from tests.integration.test_resume import wait_for_step
+
+pytestmark = pytest.mark.cluster
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.02)
+
+
+def assert_like_unbroken(bench: Bench, run: str, unbroken: str) -> None:
+    assert bench.losses(run) == bench.losses(unbroken)
+    assert bench.ledger(run) == bench.ledger(unbroken)
+    mine, theirs = bench.weights(run), bench.weights(unbroken)
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+    proof = bench.longhaul("verify", run)
+    assert proof.returncode == 0, proof.stderr
+
+
+def pids_of_ranks(bench: Bench, run: str) -> list[int]:
+    return [rank["pid"] for rank in bench.events(run, "started")[-1]["ranks"]]
+
+
+def actor(kind: str, bench: Bench, run: str) -> psutil.Process:
+    """The Ray process of one kind that belongs to this run: its output goes to the run's logs."""
+    log = str(bench.path(run) / "logs" / f"{kind}.log")
+    for process in psutil.process_iter():
+        try:
+            if process.name().startswith("ray::") and Path(f"/proc/{process.pid}/fd/1").readlink() == Path(log):
+                return process
+        except (psutil.NoSuchProcess, OSError):
+            continue
+    raise AssertionError(f"there is no {kind} of {run}")
+
+
+def test_a_killed_rank_costs_a_restart_and_no_sample(bench: Bench, unbroken: str) -> None:
+    command = bench.start("run", str(bench.config), "name=rank-killed")
+    wait_for_step(bench, "rank-killed", 8)
+    os.kill(pids_of_ranks(bench, "rank-killed")[1], signal.SIGKILL)
+    assert command.wait(timeout=120) == 0
+    [restart] = bench.events("rank-killed", "restarting")
+    assert "died" in restart["reason"]
+    assert len(bench.events("rank-killed", "started")) == 2
+    assert_like_unbroken(bench, "rank-killed", unbroken)
+
+
+def test_a_killed_controller_is_replaced_and_training_does_not_restart(bench: Bench) -> None:
+    command = bench.start("run", str(bench.config), "name=adopted", "train.steps=200")
+    wait_for_step(bench, "adopted", 8)
+    actor("controller", bench, "adopted").kill()
+    assert command.wait(timeout=180) == 0
+    assert len(bench.events("adopted", "adopted")) == 1
+    assert len(bench.events("adopted", "started")) == 1
+    assert sorted(bench.rows("adopted")) == list(range(200))
+    assert bench.longhaul("verify", "adopted").returncode == 0
+
+
+def test_a_killed_scribe_loses_no_row(bench: Bench) -> None:
+    command = bench.start("run", str(bench.config), "name=scribe-killed", "train.steps=100")
+    for step in (8, 30):
+        wait_for_step(bench, "scribe-killed", step)
+        actor("scribe", bench, "scribe-killed").kill()
+    assert command.wait(timeout=180) == 0
+    assert sorted(bench.rows("scribe-killed")) == list(range(100))
+    lines = (bench.path("scribe-killed") / "ledger.jsonl").read_text().splitlines()
+    assert len(lines) == 101  # no row twice
+    assert bench.longhaul("verify", "scribe-killed").returncode == 0
+
+
+def test_a_run_outlives_the_command_that_started_it_and_takes_its_ray_with_it(bench: Bench) -> None:
+    command = bench.start("run", str(bench.config), "name=left-alone", "train.steps=60")
+    wait_for_step(bench, "left-alone", 5)
+    keeper = next(child for child in psutil.Process(command.pid).children() if "launch.local" in child.cmdline())
+    command.kill()
+    command.wait()
+    attached = bench.longhaul("resume", "left-alone")
+    assert attached.returncode == 0, attached.stdout + attached.stderr
+    assert len(bench.events("left-alone", "started")) == 1
+    wait_until(lambda: not keeper.is_running() or keeper.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_second_interrupt_stops_at_once(bench: Bench) -> None:
+    command = bench.start("run", str(bench.config), "name=at-once", "train.steps=5000", "checkpoint.every_steps=null")
+    wait_for_step(bench, "at-once", 3)
+    for pid in pids_of_ranks(bench, "at-once"):
+        os.kill(pid, signal.SIGSTOP)  # they will not come to a step boundary
+    command.send_signal(signal.SIGINT)
+    wait_until(lambda: bench.events("at-once", "stopping"))
+    command.send_signal(signal.SIGINT)
+    assert command.wait(timeout=60) == 130
+    [event] = bench.events("at-once", "stopped")
+    assert "at once" in event["reason"]
+
+
+def test_what_ranks_raise_is_told_once_with_rank_step_and_remedy(bench: Bench) -> None:
+    failed = bench.run("diverged", "optim.lr=1e30", "train.clip_norm=null", "schedule.warmup_steps=0")
+    assert failed.returncode == 1
+    text = " ".join(failed.stdout.split())
+    assert text.count("updates in a row are not finite") == 1
+    assert "rank 0, 1 on 127.0.0.1" in text
+    assert "optim.lr" in text
+    assert bench.longhaul("resume", "diverged").returncode == 1  # the same fault again, and no hang
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_a_stopped_run_goes_on_at_any_world_and_stage(bench: Bench, unbroken: str, ranks: int, stage: int) -> None:
+    """Begun on two ranks at stage 2; ledger equal, losses within a bound stated for fp32."""
+    name = f"move-{ranks}-{stage}"
+    copy_until(bench, unbroken, name, generation_steps=15)
+    moved = bench.longhaul(
+        "resume", name, f"cluster.ranks_per_node={ranks}", f"deepspeed.zero_optimization.stage={stage}"
+    )
+    assert moved.returncode == 0, moved.stdout + moved.stderr
+    assert bench.rows(name)[STEPS - 1]["world_size"] == ranks
+    assert bench.ledger(name) == bench.ledger(unbroken)
+    pairs = zip(bench.losses(name), bench.losses(unbroken), strict=True)
+    apart = max(abs(mine - theirs) for mine, theirs in pairs)
+    assert apart <= (0.0 if (ranks, stage) == (2, 2) else 1e-4)
+
+
+def copy_until(bench: Bench, run: str, name: str, generation_steps: int) -> None:
+    """`run` as it would lie there had everything been killed after its checkpoint at `generation_steps`."""
+    path = bench.path(name)
+    shutil.copytree(bench.path(run), path)
+    for checkpoint in (path / "checkpoints").iterdir():
+        if int(checkpoint.name.split("-")[1]) > generation_steps:
+            shutil.rmtree(checkpoint)
+    journal = path / "events" / "g0001.jsonl"
+    journal.write_text("".join(line for line in journal.read_text().splitlines(True) if '"done"' not in line))
+
+
+def test_an_online_run_reaches_the_server(bench: Bench) -> None:
+    with FakeWandbServer() as server:
+        account = {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": server.url}
+        done = bench.longhaul("run", str(bench.config), "name=online", "train.steps=6", env=account)
+        assert done.returncode == 0, done.stdout + done.stderr
+    told = {row["_step"]: row["train/loss"] for row in server.rows if "train/loss" in row}
+    assert told == {step: row["loss"] for step, row in bench.rows("online").items()}
