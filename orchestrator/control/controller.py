@@ -41,8 +41,9 @@ from orchestrator.control.scribe import ScribeActor
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import Superseded
 from orchestrator.core.news import CheckpointNews
+from orchestrator.core.words import ExitCode
 from orchestrator.tracking.journal import Journal
-from orchestrator.tracking.lease import write_lease
+from orchestrator.tracking.lease import host_identity, write_lease
 from orchestrator.tracking.rundir import RunDir, RunView
 
 log = logging.getLogger(__name__)
@@ -239,12 +240,16 @@ class Controller:
         if now - self._leased < LEASE_EVERY_S:
             return
         self._leased = now
+        nodes = self._gang.reports
+        here = [node for node in nodes if node.identity == host_identity()]
         write_lease(
             self._run_dir.lease,
             generation=self._journal.generation,
             lease_s=self._config.elastic.lease_s,
             address=self._charge.address,
             clock=self._clock,
+            pids=[pid for node in here for pid in (node.pid, *(rank.pid for rank in node.ranks if rank.pid))],
+            all_here=len(here) == len(nodes),
         )
         if self._scribe is not None:
             self._scribe.renew.remote()

@@ -50,6 +50,11 @@ class Gang:
     def node_actors(self) -> list[str]:
         return [member.name for member in self._members]
 
+    @property
+    def reports(self) -> list[NodeReport]:
+        """The last answer of every node that has given one."""
+        return [member.report for member in self._members if member.report is not None]
+
     def start_nodes(self, generation: int, nodes: Sequence[ReadyNode], device: str, threads: int) -> None:
         """A node actor on each ready group; it starts its warming ranks at once."""
         cluster = self._config.cluster

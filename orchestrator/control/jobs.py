@@ -97,6 +97,7 @@ class NodeReport:
 
     node_id: str
     host: str
+    identity: str  # tracking.lease.host_identity, where the pids mean something
     pid: int
     ranks: tuple[RankReport, ...]
     store: tuple[str, int] | None

@@ -32,6 +32,7 @@ from orchestrator.control.logs import keep_output
 from orchestrator.control.rank import Rank
 from orchestrator.control.store import keep_store
 from orchestrator.core.words import Word
+from orchestrator.tracking.lease import host_identity
 from orchestrator.tracking.rundir import RunDir
 
 log = logging.getLogger(__name__)
@@ -109,6 +110,7 @@ class NodeActor:
         return NodeReport(
             node_id=self._node_id,
             host=self._host,
+            identity=host_identity(),
             pid=os.getpid(),
             ranks=tuple(self._report(member) for member in self._members),
             store=self._store_address,

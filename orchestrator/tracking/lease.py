@@ -1,8 +1,10 @@
 """The lease file: proof that a run's controller lives. Whoever finds it lapsed may claim the next generation.
 
-On the controller's own host nobody has to wait for the lease to run out: a dead process is seen at once."""
+Nobody has to wait for it to run out where all processes of the run can be seen: when every one of them is dead, it has
+lapsed. While ranks live, a dead controller may be replaced any moment, so its lease holds until its time is over."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,29 +17,40 @@ from orchestrator.storage.publish import publish_json, read_json
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lease:
+    """`members` are (pid, time of birth) of the run's processes on the controller's host, itself first."""
+
     generation: int
     t: float
     lease_s: float
-    host: str
-    pid: int
-    born: float
     address: str
+    host: str
+    members: Sequence[tuple[int, float]]
+    all_here: bool  # no process of the run is on another host
 
     def lapsed(self, clock: Clock) -> bool:
         if self.host == host_identity():
-            return not _alive(self.pid, self.born)
+            controller, *others = (_is_alive(*member) for member in self.members)
+            if controller:
+                return False
+            if self.all_here and not any(others):
+                return True
         return clock.now() - self.t > self.lease_s
 
-    def seconds_left(self, clock: Clock) -> float:
-        return 0.0 if self.lapsed(clock) else max(0.0, self.t + self.lease_s - clock.now())
 
-
-def write_lease(path: Path, *, generation: int, lease_s: float, address: str, clock: Clock) -> None:
-    process = psutil.Process()
+def write_lease(
+    path: Path, *, generation: int, lease_s: float, address: str, clock: Clock, pids: Sequence[int], all_here: bool
+) -> None:
+    """Renew. `pids` are the run's other processes on this host."""
+    born = ((pid, time_of_birth(pid)) for pid in (os.getpid(), *pids))
     lease = Lease(
-        generation=generation, t=clock.now(), lease_s=lease_s, host=host_identity(),
-        pid=process.pid, born=process.create_time(), address=address,
-    )  # fmt: skip
+        generation=generation,
+        t=clock.now(),
+        lease_s=lease_s,
+        address=address,
+        host=host_identity(),
+        members=[(pid, time) for pid, time in born if time is not None],
+        all_here=all_here,
+    )
     publish_json(path, {"format": 1, **asdict(lease)})
 
 
@@ -52,12 +65,18 @@ def read_lease(path: Path) -> Lease | None:
 def host_identity() -> str:
     """One boot of one kernel, seen from one pid namespace: where a pid means the same process."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot}/{os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115 (the link is no path)
+    return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
 
 
-def _alive(pid: int, born: float) -> bool:
+def time_of_birth(pid: int) -> float | None:
+    """None when there is no such process, or only its remains."""
     try:
         process = psutil.Process(pid)
-        return abs(process.create_time() - born) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
     except psutil.NoSuchProcess:
-        return False
+        return None
+
+
+def _is_alive(pid: int, born: float) -> bool:
+    found = time_of_birth(pid)
+    return found is not None and abs(found - born) < 1.0

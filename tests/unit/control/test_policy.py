@@ -38,7 +38,7 @@ def problem(**fields: object) -> Problem:
 
 
 def seen(*ranks: RankReport, nodes: int = 1, **fields: object) -> Seen:
-    report = NodeReport(node_id="a", host="10.0.0.1", pid=1, ranks=ranks, store=("10.0.0.1", 1))
+    report = NodeReport(node_id="a", host="10.0.0.1", identity="h", pid=1, ranks=ranks, store=("10.0.0.1", 1))
     return Seen(nodes=[report], expected_nodes=nodes, **fields)  # type: ignore[arg-type]
 
 

@@ -2,6 +2,7 @@ import os
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from orchestrator.core.errors import BadInput
 from orchestrator.core.words import ExitCode, RunState
 from orchestrator.storage.publish import publish_json
 from orchestrator.tracking.journal import Journal
-from orchestrator.tracking.lease import Lease, host_identity, read_lease, write_lease
+from orchestrator.tracking.lease import Lease, host_identity, read_lease, time_of_birth, write_lease
 from orchestrator.tracking.rundir import RunDir
 from tests.fakes.clock import FakeClock
 
@@ -71,24 +72,40 @@ def test_the_end_is_told_with_its_reason(tmp_path: Path) -> None:
     assert (view.exit_code, view.reason, view.step, view.generation) == (ExitCode.FAILED, "rank 1: bad", 7, 1)
 
 
+def lease(**fields: Any) -> Lease:
+    """That of a controller that died at t=1000 on this host, and of one rank that did, too."""
+    dead = [(os.getpid(), 1.0), (os.getpid(), 2.0)]  # the pids live on, as other processes
+    plain = {"generation": 1, "t": 1_000.0, "lease_s": 15.0, "address": "a", "host": host_identity()}
+    return Lease(**plain | {"members": dead, "all_here": True} | fields)
+
+
 def test_a_lease_holds_while_its_process_lives(tmp_path: Path) -> None:
     clock = FakeClock()
-    write_lease(tmp_path / "lease.json", generation=1, lease_s=15.0, address="a", clock=clock)
-    lease = read_lease(tmp_path / "lease.json")
-    assert lease is not None
+    write_lease(
+        tmp_path / "lease.json", generation=1, lease_s=15.0, address="a", clock=clock, pids=[2**22 + 1], all_here=True
+    )
+    read = read_lease(tmp_path / "lease.json")
+    assert read is not None
+    assert len(read.members) == 1  # there is no process 2**22 + 1
     clock.time += 1_000.0
-    assert not lease.lapsed(clock)  # same host, and this process lives: a slow disk proves nothing
+    assert not read.lapsed(clock)  # same host, and this process lives: a slow disk proves nothing
 
 
-def test_a_dead_process_on_this_host_frees_its_lease_at_once() -> None:
-    lease = Lease(generation=1, t=1_000.0, lease_s=15.0, host=host_identity(), pid=os.getpid(), born=1.0, address="a")
-    assert lease.lapsed(FakeClock(1_000.0))
+def test_when_every_process_on_this_host_is_dead_the_lease_has_lapsed_at_once() -> None:
+    assert lease().lapsed(FakeClock(1_000.0))
 
 
-def test_a_lease_of_another_host_has_to_run_out() -> None:
-    lease = Lease(generation=1, t=1_000.0, lease_s=15.0, host="elsewhere", pid=1, born=1.0, address="a")
-    assert not lease.lapsed(FakeClock(1_014.0))
-    assert lease.lapsed(FakeClock(1_016.0))
+def test_while_a_rank_lives_a_dead_controller_may_be_replaced_until_its_time_is_over() -> None:
+    born = time_of_birth(os.getpid())
+    held = lease(members=[(os.getpid(), 1.0), (os.getpid(), born)])
+    assert not held.lapsed(FakeClock(1_014.0))
+    assert held.lapsed(FakeClock(1_016.0))
+
+
+@pytest.mark.parametrize("fields", [{"host": "elsewhere"}, {"all_here": False}])
+def test_where_pids_say_nothing_the_lease_has_to_run_out(fields: dict[str, Any]) -> None:
+    assert not lease(**fields).lapsed(FakeClock(1_014.0))
+    assert lease(**fields).lapsed(FakeClock(1_016.0))
 
 
 def test_a_stop_request_is_found_and_forgotten(tmp_path: Path) -> None:
@@ -106,8 +123,7 @@ def test_a_stop_request_is_found_and_forgotten(tmp_path: Path) -> None:
 def test_a_run_is_not_lost_between_a_claim_and_its_lease(tmp_path: Path) -> None:
     run, clock = RunDir(tmp_path / "one"), FakeClock()
     run.create(write_nothing)
-    dead = Lease(generation=1, t=900.0, lease_s=15.0, host=host_identity(), pid=os.getpid(), born=1.0, address="a")
-    publish_json(run.lease, {"format": 1, **asdict(dead)})
+    publish_json(run.lease, {"format": 1, **asdict(lease())})
     for _ in range(2):
         Journal.claim(run.events, clock).close()
     assert not run.view().lost(clock)
