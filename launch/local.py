@@ -4,6 +4,7 @@ Ray ends with the run, or with the command while there is no run yet.
 Protected by a token of its own, own ports, own temporary directory."""
 
 import argparse
+import importlib.util
 import os
 import secrets
 import shutil
@@ -15,6 +16,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -24,14 +26,14 @@ from orchestrator.tracking.rundir import RunDir
 
 _POLL_S = 0.1
 _START_TIMEOUT_S = 60.0
-_LONGEST_TEMP = 40  # Ray puts Unix sockets below it, whose paths are limited to 107 bytes
+_LONGEST_TEMP = 16  # Ray puts Unix sockets below it, whose paths are limited to 107 bytes
 
 
 @dataclass(frozen=True, slots=True)
 class LocalRay:
     address: str
     keeper: subprocess.Popen[bytes]
-    folder: Path
+    log: IO[bytes]  # what Ray says while starting; a file without a name
 
     def wait_until_up(self) -> None:
         host, port = self.address.split(":")
@@ -43,9 +45,9 @@ class LocalRay:
                 time.sleep(0.02)
             else:
                 return
-        log = self.folder / "ray-start.log"
-        said = log.read_text(errors="replace")[-2000:] if log.exists() else ""
         self.stop()
+        self.log.seek(0)
+        said = self.log.read().decode(errors="replace")[-2000:]
         raise ClusterError(f"Ray did not start on this machine:\n{said}", where="cluster.address=local")
 
     def stop(self) -> None:
@@ -67,9 +69,9 @@ def start_local_ray(run: Path, ranks: int) -> LocalRay:
         "cpus": max(os.cpu_count() or 1, ranks), "owner": os.getpid(), "run": run,
     }  # fmt: skip
     command = [sys.executable, "-m", "launch.local", *(f"--{key}={value}" for key, value in arguments.items())]
-    with (folder / "keeper.log").open("wb") as log:
-        keeper = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-    return LocalRay(f"127.0.0.1:{port}", keeper, folder)
+    log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (kept for whoever waits for Ray)
+    keeper = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    return LocalRay(f"127.0.0.1:{port}", keeper, log)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -84,13 +86,14 @@ def keep(folder: Path, port: int, client_port: int, cpus: int, owner: int, run: 
     """The keeper: Ray lives while its owner or its run does."""
     command = [
         sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats",
-        "--node-ip-address=127.0.0.1", f"--port={port}", f"--ray-client-server-port={client_port}",
+        "--node-ip-address=127.0.0.1", f"--port={port}",
         "--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0", "--include-dashboard=false",
         "--include-log-monitor=false", "--no-monitor", f"--num-cpus={cpus}", f"--temp-dir={folder / 'ray'}",
     ]  # fmt: skip
+    if importlib.util.find_spec("grpc"):  # then Ray opens a port for its client protocol, asked or not
+        command.append(f"--ray-client-server-port={client_port}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with (folder / "ray-start.log").open("wb") as log:
-        ray = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    ray = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
         while ray.poll() is None and (psutil.pid_exists(owner) or _is_active(RunDir(run))):
             time.sleep(_POLL_S)

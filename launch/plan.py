@@ -7,18 +7,20 @@ from pathlib import Path
 
 from rich.table import Table
 
+from launch.environment import has_wandb_key
 from launch.planning import (
     STAGES,
     WorldRow,
     as_json,
     check_it_fits,
     describe_cached,
+    expected_device,
     gib,
     memory_of_a_rank,
     plan_worlds,
     planned_vocab,
 )
-from launch.run import has_wandb_key, with_absolute_paths
+from launch.run import with_absolute_paths
 from launch.screen import Screen
 from orchestrator.config.load import load_config
 from orchestrator.config.resolve import Facts
@@ -33,9 +35,9 @@ def show_plan(
     """Raises DoesNotFit, after showing the plan, when the first world does not hold the state."""
     config = with_absolute_paths(load_config(path, overlays, sets).config)
     counts = _parse_nodes(nodes) if nodes else sorted({config.cluster.nodes.min, config.cluster.nodes.max})
-    device = "cpu" if config.cluster.device == "cpu" else "cuda"
+    device = expected_device(config)
     facts = Facts(
-        device="cuda" if device == "cuda" else "cpu",
+        device=device,
         cpus_per_node=os.cpu_count() or 1,
         unit_shards=config.data.segment_shards,
         wandb_key=has_wandb_key(),

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import psutil
 import xxhash
@@ -31,14 +32,15 @@ class WorldRow:
 
 
 def describe_cached(config: RunConfig, vocab_size: int) -> ModelDescription:
-    """The model's description; building it costs seconds of imports, so it is kept in the work folder."""
+    """The model's description; building it costs seconds of imports, so it is kept in a work folder that exists."""
     path = Path(config.data.work) / "models" / f"{_description_key(config, vocab_size)}.json"
     if path.exists():
         return ModelDescription.from_json(read_json(path))
     from orchestrator.train.models import describe_model
 
     description = describe_model(config, vocab_size)
-    publish_json(path, description.to_json())
+    if Path(config.data.work).is_dir():
+        publish_json(path, description.to_json())
     return description
 
 
@@ -58,6 +60,13 @@ def _plan_world(config: RunConfig, facts: Facts, description: ModelDescription, 
     size = nodes * config.cluster.ranks_per_node
     memory = {stage: plan_memory(config, description, size, stage) for stage in STAGES}
     return WorldRow(nodes=nodes, plan=resolve_world(config, facts, size), memory=memory)
+
+
+def expected_device(config: RunConfig) -> Literal["cpu", "cuda"]:
+    """What ranks will compute on, before any cluster was asked: this machine speaks for a local Ray."""
+    if config.cluster.device != "auto":
+        return config.cluster.device
+    return "cpu" if config.cluster.address == "local" and _gpu_memory() is None else "cuda"
 
 
 def memory_of_a_rank(config: RunConfig, device: str) -> int | None:
@@ -128,6 +137,9 @@ def planned_vocab(config: RunConfig) -> int:
         raise ConfigError("there is no tokenizer to plan with", where="prepare.tokens")
     if tokens.train_bpe is not None:
         return tokens.train_bpe
+    stated = (config.model.transformers or {}).get("vocab_size")
+    if isinstance(stated, int):
+        return stated
     from orchestrator.prepare.tokenizer import read_vocab_size
 
     return read_vocab_size(str(tokens.tokenizer))

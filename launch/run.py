@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.cluster import reached_cluster
+from launch.environment import has_wandb_key
 from launch.follow import Follower
 from launch.planning import (
     as_json,
@@ -91,7 +92,7 @@ def _drive(config: RunConfig, run_dir: RunDir, screen: Screen, earlier: RunView 
             began_with = read_json(run_dir.manifest)["segments"]
             manifest.check_prefix(began_with)
             manifest = manifest.first(len(began_with))
-        facts = gather_facts(manifest)
+        facts = gather_facts(config, manifest)
         config, decisions = resolve_run(config, facts)
         plan = make_plan(config, facts, decisions, manifest)
         after = earlier.generation if earlier is not None else 0
@@ -144,12 +145,12 @@ def make_plan(config: RunConfig, facts: Facts, decisions: Sequence[Decision], ma
     }
 
 
-def gather_facts(manifest: Manifest) -> Facts:
+def gather_facts(config: RunConfig, manifest: Manifest) -> Facts:
     """What the decisions depend on, from the connected cluster, the data and the environment."""
     from orchestrator.control.connect import alive_nodes
 
     nodes = alive_nodes()
-    with_gpus = [node for node in nodes if node.gpus]
+    with_gpus = [node for node in nodes if node.gpus >= config.cluster.ranks_per_node]
     return Facts(
         device="cuda" if with_gpus else "cpu",
         cpus_per_node=min(node.cpus for node in with_gpus or nodes),
@@ -161,14 +162,6 @@ def gather_facts(manifest: Manifest) -> Facts:
 def _shards_of_a_unit(manifest: Manifest) -> int:
     """Shards in the first unit of the source that has most there; a small source cut thinner costs little."""
     return max(int(manifest.segments_of(source)[0].size) for source in range(len(manifest.source_names)))
-
-
-def has_wandb_key() -> bool:
-    """An API key in the environment or in the netrc file of the person, where `wandb login` puts it."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
-    return netrc.is_file() and "wandb" in netrc.read_text(errors="replace")
 
 
 def check_root(root: Path) -> None:

@@ -67,6 +67,7 @@ class NodeActor:
 
     def start_ranks(self, count: int, *, device: str, threads: int, env: dict[str, str], with_store: bool) -> list[str]:
         """Start `count` warming ranks; returns the device of each. Every rank sees all of the node's devices."""
+        log.info("starting %d rank(s) on %s", count, device)
         gpus = ray.get_gpu_ids()
         devices = [f"cuda:{gpus[i]}" for i in range(count)] if device == "cuda" else ["cpu"] * count
         for local_rank, own in enumerate(devices):
