@@ -11,7 +11,7 @@ from orchestrator.config.load import load_config
 
 def index_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], screen: Screen) -> None:
     config = with_absolute_paths(load_config(path, overlays, sets).config)
-    with reached_cluster(config, Path(config.root) / config.name), screen.preparing() as progress:
+    with reached_cluster(config, Path(config.root) / config.name, trains=False), screen.preparing() as progress:
         from orchestrator.control.fleet import run_all
         from orchestrator.prepare.run import index_all
 
@@ -25,7 +25,7 @@ def index_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], scree
 
 def prepare_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], screen: Screen) -> None:
     config = with_absolute_paths(load_config(path, overlays, sets).config)
-    with reached_cluster(config, Path(config.root) / config.name), screen.preparing() as progress:
+    with reached_cluster(config, Path(config.root) / config.name, trains=False), screen.preparing() as progress:
         from orchestrator.control.fleet import run_all
         from orchestrator.prepare.run import prepare
 

@@ -5,11 +5,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from launch.local import start_local_ray
+from launch.planning import expected_device
 from orchestrator.config.run import RunConfig
 
 
 @contextmanager
-def reached_cluster(config: RunConfig, run: Path) -> Iterator[str]:
+def reached_cluster(config: RunConfig, run: Path, *, trains: bool) -> Iterator[str]:
     """Connected to Ray inside the block; yields its address. A local Ray ends afterwards; should this process die while
     its run lives, the keeper ends it with the run.
 
@@ -21,7 +22,9 @@ def reached_cluster(config: RunConfig, run: Path) -> Iterator[str]:
             probe_root(Path(config.root))
             yield config.cluster.address
         return
-    local = start_local_ray(run, config.cluster.ranks_per_node)
+    cluster = config.cluster
+    device = expected_device(config) if trains else None
+    local = start_local_ray(run, cluster.ranks_per_node, device, cluster.env)
     try:
         from orchestrator.control.connect import connected
 

@@ -5,6 +5,7 @@ Protected by a token of its own, own ports, own temporary directory."""
 
 import argparse
 import importlib.util
+import json
 import os
 import secrets
 import shutil
@@ -14,12 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import psutil
 
+from orchestrator.control.nursery import NurseryAddress, start_nursery
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import ClusterError
 from orchestrator.tracking.rundir import RunDir
@@ -57,16 +60,17 @@ class LocalRay:
         self.keeper.wait()
 
 
-def start_local_ray(run: Path, ranks: int) -> LocalRay:
-    """Start the keeper and return at once; Ray needs some seconds to be up."""
+def start_local_ray(run: Path, ranks: int, device: str | None, env: Mapping[str, str]) -> LocalRay:
+    """Start the keeper and return at once; Ray needs some seconds to be up. `device`: that of a nursery for ranks."""
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), RAY_DISABLE_USAGE_STATS="1")
-    os.environ["RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"] = "1"  # ranks see all devices: masking slows NCCL
+    if device is not None:
+        os.environ.update(NurseryAddress.invent(device).as_environment())
     base = tempfile.gettempdir()
     folder = Path(tempfile.mkdtemp(prefix="longhaul-", dir=base if len(base) <= _LONGEST_TEMP else "/tmp"))
     port, client_port = _free_ports(2)
     arguments = {
         "folder": folder, "port": port, "client-port": client_port,
-        "cpus": max(os.cpu_count() or 1, ranks), "owner": os.getpid(), "run": run,
+        "cpus": max(os.cpu_count() or 1, ranks), "owner": os.getpid(), "run": run, "env": json.dumps(dict(env)),
     }  # fmt: skip
     command = [sys.executable, "-m", "launch.local", *(f"--{key}={value}" for key, value in arguments.items())]
     log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (kept for whoever waits for Ray)
@@ -82,8 +86,8 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def keep(folder: Path, port: int, client_port: int, cpus: int, owner: int, run: Path) -> None:
-    """The keeper: Ray lives while its owner or its run does."""
+def keep(folder: Path, port: int, client_port: int, cpus: int, owner: int, run: Path, env: str) -> None:
+    """The keeper: Ray lives while its owner or its run does. The nursery imports while Ray is starting."""
     command = [
         sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats",
         "--node-ip-address=127.0.0.1", f"--port={port}",
@@ -93,12 +97,17 @@ def keep(folder: Path, port: int, client_port: int, cpus: int, owner: int, run: 
     if importlib.util.find_spec("grpc"):  # then Ray opens a port for its client protocol, asked or not
         command.append(f"--ray-client-server-port={client_port}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    address = NurseryAddress.inherited()
+    nursery = start_nursery(address, None, json.loads(env)) if address is not None else None
     ray = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
         while ray.poll() is None and (psutil.pid_exists(owner) or _is_active(RunDir(run))):
             time.sleep(_POLL_S)
     finally:
         _end_tree(ray)
+        if nursery is not None:
+            nursery.kill()
+            nursery.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -126,6 +135,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     for name in ("folder", "run"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--env", required=True)
     for name in ("port", "client-port", "cpus", "owner"):
         parser.add_argument(f"--{name}", type=int, required=True)
     keep(**vars(parser.parse_args()))

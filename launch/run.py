@@ -81,7 +81,7 @@ def find_run(name: str, root: Path) -> RunDir:
 
 def _drive(config: RunConfig, run_dir: RunDir, screen: Screen, earlier: RunView | None) -> ExitCode:
     """Start or join Ray, prepare, plan, put a controller in charge, follow."""
-    with reached_cluster(config, run_dir.path) as address:
+    with reached_cluster(config, run_dir.path, trains=True) as address:
         from orchestrator.control.controller import Charge, start_controller
         from orchestrator.control.fleet import run_all
         from orchestrator.control.jobs import RunHandle

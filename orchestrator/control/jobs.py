@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from orchestrator.core.news import News
 from orchestrator.core.words import RunState, World
 
 
@@ -31,6 +32,20 @@ class RankSetup:
     device: str
     threads: int
     env: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSetup:
+    """Asks the nursery for a rendezvous store on this address."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewsParcel:
+    """News on its way from a rank to the scribe; answered when it is on disk."""
+
+    news: tuple[News, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

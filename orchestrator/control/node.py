@@ -1,5 +1,6 @@
-"""The node actor: one a node. It holds the node's bundle, starts the ranks, watches them, renews their lease, and on
-the first node keeps the rendezvous store. The controller beats it; without beats it ends its ranks and itself."""
+"""The node actor: one a node. It holds the node's bundle, has the nursery fork the ranks, watches them, renews their
+lease, carries their news, and on the first node has the rendezvous store kept. The controller beats it; without beats
+it ends its ranks and itself."""
 
 import logging
 import os
@@ -7,18 +8,18 @@ import signal
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 from ray.util import remove_placement_group
 from ray.util.placement_group import PlacementGroup
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.control.board import Board
 from orchestrator.control.connect import own_node
 from orchestrator.control.jobs import (
+    NewsParcel,
     NodeReport,
     Problem,
     RankEnd,
@@ -27,28 +28,17 @@ from orchestrator.control.jobs import (
     RankSetup,
     RankState,
     RunHandle,
+    StoreSetup,
 )
 from orchestrator.control.logs import keep_output
-from orchestrator.control.rank import Rank
-from orchestrator.control.store import keep_store
+from orchestrator.control.nursery import NurseryAddress, start_nursery
+from orchestrator.core.news import CheckpointNews
 from orchestrator.core.words import Word
 from orchestrator.tracking.lease import host_identity
 from orchestrator.tracking.rundir import RunDir
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Member:
-    """One local rank as the node actor knows it."""
-
-    local_rank: int
-    actor: Any
-    board: Board
-    hello: Any
-    training: Any = None
-    pid: int = 0
-    ended: RankReport | None = None
+NURSERY_TIMEOUT_S = 60.0
 
 
 class NodeActor:
@@ -59,48 +49,50 @@ class NodeActor:
         self._node_id, self._host = own_node()
         self._logs = RunDir(run.path).logs
         keep_output(self._logs, f"node-{self._host}")
-        self._members: list[_Member] = []
-        self._store: Any = None
-        self._store_address: tuple[str, int] | None = None
+        self._members: list[Member] = []
+        self._store_port: int | None = None
         self._renewed = time.monotonic()
         threading.Thread(target=self._end_without_lease, daemon=True).start()
 
-    def start_ranks(self, count: int, *, device: str, threads: int, env: dict[str, str], with_store: bool) -> list[str]:
-        """Start `count` warming ranks; returns the device of each. Every rank sees all of the node's devices."""
-        log.info("starting %d rank(s) on %s", count, device)
-        gpus = ray.get_gpu_ids()
-        devices = [f"cuda:{gpus[i]}" for i in range(count)] if device == "cuda" else ["cpu"] * count
-        for local_rank, own in enumerate(devices):
-            self._members.append(self._start_rank(local_rank, own, threads, env))
+    def start_ranks(self, count: int, *, device: str, threads: int, env: dict[str, str], with_store: bool) -> None:
+        """Have `count` warm ranks forked. Each sees all devices of the bundle: masking one by one slows NCCL."""
+        nursery = self._find_nursery(device, env)
+        visible = {name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES",) if name in os.environ}
+        for local_rank in range(count):
+            board, path = Board.create()
+            board.renew(self._lease_s)
+            setup = RankSetup(
+                name=f"rank-{self._host}-{local_rank}",
+                host=self._host,
+                logs=self._logs,
+                board=path,
+                node_actor_pid=os.getpid(),
+                device=device if device == "cpu" else f"{device}:{local_rank}",
+                threads=threads,
+                env=visible | env,
+            )
+            self._members.append(Member(self._run, local_rank, board, nursery, setup))
         if with_store:
-            threading.Thread(target=self._open_store, daemon=True).start()
-        return devices
+            threading.Thread(target=self._keep_store, args=(nursery,), daemon=True).start()
 
-    def _start_rank(self, local_rank: int, device: str, threads: int, env: dict[str, str]) -> _Member:
-        board, path = Board.create()
-        board.renew(self._lease_s)
-        setup = RankSetup(
-            name=f"rank-{self._host}-{local_rank}",
-            host=self._host,
-            logs=self._logs,
-            board=path,
-            node_actor_pid=os.getpid(),
-            device=device,
-            threads=threads,
-            env=env,
-        )
-        strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=0)
-        actor = ray.remote(Rank).options(num_cpus=0, max_restarts=0, scheduling_strategy=strategy).remote(setup)
-        return _Member(local_rank=local_rank, actor=actor, board=board, hello=actor.hello.remote())
+    def _find_nursery(self, device: str, env: dict[str, str]) -> NurseryAddress:
+        """The one that was started ahead of time, if it lives and is for this device; otherwise one of our own."""
+        found = NurseryAddress.inherited()
+        if found is not None and found.device == device and found.is_listening():
+            return found
+        own = NurseryAddress.invent(device)
+        self._nursery = start_nursery(own, self._logs, env)
+        return own
 
-    def _open_store(self) -> None:
-        self._store, port = keep_store(self._host)
-        self._store_address = (self._host, port)
+    def _keep_store(self, nursery: NurseryAddress) -> None:
+        self._store = nursery.connect(NURSERY_TIMEOUT_S)
+        self._store.send(StoreSetup(self._host))
+        self._store_port = self._store.recv()
 
     def train(self, jobs: list[RankJob]) -> None:
         """Give each local rank its job."""
         for member, job in zip(self._members, jobs, strict=True):
-            member.training = member.actor.train.remote(job)
+            member.train(job)
 
     def beat(self, word: Word) -> NodeReport:
         """The controller lives and says `word`; the answer is how the ranks are."""
@@ -113,46 +105,14 @@ class NodeActor:
             host=self._host,
             identity=host_identity(),
             pid=os.getpid(),
-            ranks=tuple(self._report(member) for member in self._members),
-            store=self._store_address,
-        )
-
-    def _report(self, member: _Member) -> RankReport:
-        if member.ended is not None:
-            return member.ended
-        future = member.training or member.hello
-        done, _ = ray.wait([future], timeout=0)
-        if not done:
-            state = RankState.WARMING if member.training is None else RankState.TRAINING
-            return self._row(member, state)
-        try:
-            result = ray.get(future)
-        except RayActorError as error:
-            log.warning("rank process %d died: %s", member.pid, error)
-            member.ended = self._row(member, RankState.DIED)
-            return member.ended
-        if isinstance(result, RankEnd):
-            member.ended = self._row(member, RankState.ENDED, end=result)
-        elif isinstance(result, Problem):
-            member.ended = self._row(member, RankState.RAISED, problem=result)
-        else:
-            member.pid = result
-            return self._row(member, RankState.READY)
-        return member.ended
-
-    def _row(self, member: _Member, state: RankState, **fields: Any) -> RankReport:
-        board = member.board
-        return RankReport(
-            local_rank=member.local_rank, pid=member.pid, state=state, step=board.step, phase=board.phase, **fields
+            ranks=tuple(member.report() for member in self._members),
+            store=(self._host, self._store_port) if self._store_port else None,
         )
 
     def end_ranks(self) -> None:
-        """Kill every rank, by pid first: a frozen process answers no call."""
+        """Kill every rank: a frozen one answers nothing."""
         for member in self._members:
-            if member.pid:
-                with suppress(ProcessLookupError):
-                    os.kill(member.pid, signal.SIGKILL)
-            ray.kill(member.actor)
+            member.kill()
         self._members.clear()
 
     def _end_without_lease(self) -> None:
@@ -163,3 +123,77 @@ class NodeActor:
         with suppress(RayError):
             remove_placement_group(self._group)
         os._exit(0)
+
+
+class Member:
+    """One local rank as its node actor knows it; a thread listens to it."""
+
+    def __init__(
+        self, run: RunHandle, local_rank: int, board: Board, nursery: NurseryAddress, setup: RankSetup
+    ) -> None:
+        self.board = board
+        self._run, self._local_rank = run, local_rank
+        self._connection: Connection | None = None
+        self._pid = 0
+        self._state = RankState.WARMING
+        self._end: RankEnd | None = None
+        self._problem: Problem | None = None
+        threading.Thread(target=self._listen, args=(nursery, setup), daemon=True).start()
+
+    def train(self, job: RankJob) -> None:
+        assert self._connection is not None
+        self._state = RankState.TRAINING
+        with suppress(OSError):  # it has just died; the listener knows
+            self._connection.send(job)
+
+    def kill(self) -> None:
+        if self._pid and self._state not in (RankState.DIED, RankState.ENDED):
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+
+    def report(self) -> RankReport:
+        return RankReport(
+            local_rank=self._local_rank,
+            pid=self._pid,
+            state=self._state,
+            step=self.board.step,
+            phase=self.board.phase,
+            end=self._end,
+            problem=self._problem,
+        )
+
+    def _listen(self, nursery: NurseryAddress, setup: RankSetup) -> None:
+        """Hello, news, and how it ended. End of file before that is the death of the process, whatever killed it."""
+        try:
+            self._connection = nursery.connect(NURSERY_TIMEOUT_S)
+            self._connection.send(setup)
+            self._pid = self._connection.recv()
+            self._state = RankState.READY
+            while self._state in (RankState.READY, RankState.TRAINING):
+                self._hear(self._connection, self._connection.recv())
+        except (OSError, EOFError):
+            log.warning("rank process %d died", self._pid)
+            self._state = RankState.DIED
+
+    def _hear(self, connection: Connection, message: NewsParcel | RankEnd | Problem) -> None:
+        match message:
+            case NewsParcel(news):
+                self._deliver("scribe", "write", [n for n in news if not isinstance(n, CheckpointNews)])
+                self._deliver("controller", "note", [n for n in news if isinstance(n, CheckpointNews)])
+                connection.send(None)
+            case RankEnd():
+                self._end, self._state = message, RankState.ENDED
+            case Problem():
+                self._problem, self._state = message, RankState.RAISED
+
+    def _deliver(self, actor: str, method: str, news: list[Any]) -> None:
+        """Repeat until the receiver has said yes: it may be dying and coming back, and it knows doubles."""
+        while news:
+            try:
+                handle = ray.get_actor(self._run.actor_name(actor), namespace=self._run.namespace)
+                ray.get(getattr(handle, method).remote(news), timeout=30.0)
+            except (RayError, ValueError) as error:  # dead, slow, or its disk is full; ValueError: no such actor
+                log.warning("the %s does not answer, trying again: %s", actor, error)
+                time.sleep(0.2)
+            else:
+                return

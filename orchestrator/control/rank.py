@@ -1,26 +1,28 @@
-"""One rank: an actor that imports the training stack, waits for its job, and runs the trainer.
+"""One rank: forked by the nursery with the training stack imported, it waits for its job and runs the trainer.
 
-It outlives nothing: it ends itself when its lease runs out or its node actor dies. Started by control/node.py."""
+It speaks with its node actor over one connection: says hello, hears its job, tells news, says how it ended. It outlives
+nothing: it ends itself when its lease runs out or its node actor dies."""
 
 import logging
 import os
 import queue
 import select
+import signal
 import threading
 import time
-from typing import Any
-
-import ray
-from ray.exceptions import RayError
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
 from orchestrator.control.board import Board
 from orchestrator.control.faults import problem_of
-from orchestrator.control.jobs import Problem, RankEnd, RankJob, RankSetup, RunHandle
+from orchestrator.control.jobs import NewsParcel, Problem, RankEnd, RankJob, RankSetup
 from orchestrator.control.logs import keep_output
-from orchestrator.control.store import open_store
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import TrainingFailed
-from orchestrator.core.news import CheckpointNews, News
+from orchestrator.core.news import News
+
+if TYPE_CHECKING:
+    from orchestrator.train.job import TrainJob
 
 log = logging.getLogger(__name__)
 FLUSH_TIMEOUT_S = 120.0
@@ -28,82 +30,76 @@ LEASE_LAPSED = 71  # exit status of a rank that ended itself
 NODE_ACTOR_DIED = 72
 
 
-class Rank:
-    """The Ray actor of one rank."""
+def live_as_rank(connection: Connection, setup: RankSetup) -> None:
+    """A rank's whole life. A problem is told, not raised: the controller decides."""
+    import torch
 
-    def __init__(self, setup: RankSetup) -> None:
-        keep_output(setup.logs, setup.name)
-        self._host, self._device = setup.host, setup.device
-        self._board = Board.open(setup.board)
-        threading.Thread(target=_end_without_lease, args=(self._board,), daemon=True).start()
-        threading.Thread(target=_end_with, args=(setup.node_actor_pid,), daemon=True).start()
-        os.environ.update(setup.env)
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        from orchestrator.train.engine import warm
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # people interrupt the command, which asks the controller
+    keep_output(setup.logs, setup.name)
+    os.environ.update(setup.env)
+    torch.set_num_threads(setup.threads)
+    board = Board.open(setup.board)
+    threading.Thread(target=_end_without_lease, args=(board,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(setup.node_actor_pid,), daemon=True).start()
+    connection.send(os.getpid())
+    job: RankJob = connection.recv()
+    connection.send(_train(connection, setup, board, job))
 
-        began = time.monotonic()
-        warm(setup.device, setup.threads)
-        log.info("warm after %.2f s of imports", time.monotonic() - began)
 
-    def hello(self) -> int:
-        """Answers once the imports are done."""
-        return os.getpid()
+def _train(connection: Connection, setup: RankSetup, board: Board, job: RankJob) -> RankEnd | Problem:
+    from orchestrator.control.store import open_store
+    from orchestrator.train.engine import join_world
+    from orchestrator.train.loop import train
 
-    def train(self, job: RankJob) -> RankEnd | Problem:
-        """Join the world and train until done or stopped. A problem is returned, not raised: the controller decides."""
-        sink = NewsCarrier(job.run)
-        try:
-            end = self._train(job, sink)
-            sink.flush()
-        except Exception as error:
-            log.exception("rank %d failed at step %d", job.world.rank, self._board.step)
-            return problem_of(error, rank=job.world.rank, node=self._host, step=self._board.step)
-        return end
-
-    def _train(self, job: RankJob, sink: "NewsCarrier") -> RankEnd:
-        from orchestrator.config.load import load_config
-        from orchestrator.data.manifest import Manifest
-        from orchestrator.data.skips import Skips
-        from orchestrator.tracking.rundir import RunDir
-        from orchestrator.tracking.wandb import read_run_id
-        from orchestrator.train.engine import join_world
-        from orchestrator.train.loop import TrainJob, train
-
-        run_dir = RunDir(job.run.path)
-        config = load_config(run_dir.config).config
-        tracked = config.tracking.wandb.mode != "off"
+    sink = NewsSender(connection)
+    try:
         store = open_store(job.store_host, job.store_port, f"g{job.generation}", job.timeout_s)
-        join_world(job.world, self._device, store, job.timeout_s)
-        outcome = train(
-            TrainJob(
-                config=config,
-                manifest=Manifest.load(run_dir.manifest),
-                world=job.world,
-                generation=job.generation,
-                device=self._device,
-                micro_batch=job.micro_batch,
-                accumulation=job.accumulation,
-                checkpoints=run_dir.checkpoints,
-                start=job.start,
-                sink=sink,
-                helm=self._board,
-                clock=SystemClock(),
-                wandb_run_id=read_run_id(job.run.path) if tracked else None,
-                skips=Skips.load(run_dir.skips) if run_dir.skips.exists() else Skips(),
-            )
-        )
-        return RankEnd(state=outcome.state, step=outcome.step)
+        join_world(job.world, setup.device, store, job.timeout_s)
+        outcome = train(_make_train_job(setup, board, job, sink))
+        sink.flush()
+    except Exception as error:  # the boundary: whatever went wrong is reported whole
+        log.exception("rank %d failed at step %d", job.world.rank, board.step)
+        return problem_of(error, rank=job.world.rank, node=setup.host, step=board.step)
+    return RankEnd(state=outcome.state, step=outcome.step)
 
 
-class NewsCarrier:
-    """A core.news.Sink: carries news to the scribe from a thread, in order, until it is acknowledged.
+def _make_train_job(setup: RankSetup, board: Board, job: RankJob, sink: "NewsSender") -> "TrainJob":
+    from orchestrator.config.load import load_config
+    from orchestrator.data.manifest import Manifest
+    from orchestrator.data.skips import Skips
+    from orchestrator.tracking.rundir import RunDir
+    from orchestrator.tracking.wandb import read_run_id
+    from orchestrator.train.job import TrainJob
 
-    Checkpoint news goes to the controller, which alone writes the journal."""
+    run_dir = RunDir(job.run.path)
+    config = load_config(run_dir.config).config
+    return TrainJob(
+        config=config,
+        manifest=Manifest.load(run_dir.manifest),
+        world=job.world,
+        generation=job.generation,
+        device=setup.device,
+        micro_batch=job.micro_batch,
+        accumulation=job.accumulation,
+        checkpoints=run_dir.checkpoints,
+        start=job.start,
+        sink=sink,
+        helm=board,
+        clock=SystemClock(),
+        wandb_run_id=read_run_id(run_dir.path) if config.tracking.wandb.mode != "off" else None,
+        skips=Skips.load(run_dir.skips) if run_dir.skips.exists() else Skips(),
+    )
 
-    def __init__(self, run: RunHandle) -> None:
-        self._run = run
+
+class NewsSender:
+    """A core.news.Sink: sends news to the node actor from a thread, in order, one parcel at a time.
+
+    The node actor answers a parcel when the scribe has it on disk."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._queue: queue.Queue[News] = queue.Queue()
-        threading.Thread(target=self._carry, daemon=True).start()
+        threading.Thread(target=self._send, daemon=True).start()
 
     def tell(self, news: News) -> None:
         self._queue.put(news)
@@ -114,34 +110,17 @@ class NewsCarrier:
         with self._queue.all_tasks_done:
             while self._queue.unfinished_tasks:
                 if not self._queue.all_tasks_done.wait(deadline - time.monotonic()):
-                    raise TrainingFailed(
-                        f"the scribe took no news for {FLUSH_TIMEOUT_S:g} s", where=str(self._run.path)
-                    )
+                    raise TrainingFailed(f"no news has been taken for {FLUSH_TIMEOUT_S:g} s", where="scribe")
 
-    def _carry(self) -> None:
+    def _send(self) -> None:
         while True:
             news = [self._queue.get()]
             while not self._queue.empty():
                 news.append(self._queue.get_nowait())
-            self._deliver("scribe", "write", [n for n in news if not isinstance(n, CheckpointNews)])
-            self._deliver("controller", "note", [n for n in news if isinstance(n, CheckpointNews)])
+            self._connection.send(NewsParcel(tuple(news)))
+            self._connection.recv()
             for _ in news:
                 self._queue.task_done()
-
-    def _deliver(self, actor: str, method: str, news: list[Any]) -> None:
-        """Repeat until the receiver has said yes: it may be dying and coming back, and it knows doubles."""
-        while news:
-            try:
-                handle = ray.get_actor(self._run.actor_name(actor), namespace=self._run.namespace)
-                ray.get(getattr(handle, method).remote(news), timeout=30.0)
-            except (
-                RayError,
-                ValueError,
-            ) as error:  # dead, slow, or its disk is full; ValueError: no such actor
-                log.warning("the %s does not answer, trying again: %s", actor, error)
-                time.sleep(0.2)
-            else:
-                return
 
 
 def _end_without_lease(board: Board) -> None:

@@ -1,20 +1,23 @@
-"""The rendezvous store: kept by a node actor, never by a rank, so that it outlives whichever rank dies.
-
-torch is imported when it is needed."""
+"""The rendezvous store: a process of its own, forked by the nursery, that ends with its node actor; never in a rank, so
+that it outlives whichever rank dies."""
 
 from datetime import timedelta
+from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
+
+from orchestrator.control.jobs import StoreSetup
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
 
 
-def keep_store(host: str) -> "tuple[Store, int]":
-    """Serve a store on a free port of `host`."""
+def live_as_store(connection: Connection, setup: StoreSetup) -> None:
+    """Serve on a free port, say which, and stay until the node actor is gone."""
     from torch._C._distributed_c10d import TCPStore
 
-    store = TCPStore(host, 0, is_master=True, wait_for_workers=False)
-    return store, store.port
+    store = TCPStore(setup.host, 0, is_master=True, wait_for_workers=False)
+    connection.send(store.port)
+    connection.poll(None)
 
 
 def open_store(host: str, port: int, prefix: str, timeout_s: float) -> "Store":

@@ -35,10 +35,10 @@ _agreement: list[torch.distributed.ProcessGroup] = []  # the gloo group of this 
 def warm(device: str, threads: int) -> None:
     """Pay for imports ahead of time; on the CPU also for what DeepSpeed loads when the first engine is built."""
     torch.set_num_threads(threads)
-    deepspeed = _import_deepspeed(device)
     import transformers  # noqa: F401 (the models' import)
 
-    if torch.device(device).type == "cpu":
+    if torch.device(device).type == "cpu":  # with CUDA not even DeepSpeed: a process that has begun it must not fork
+        deepspeed = _import_deepspeed(device)
         join_world(World.flat(0, 1), device, HashStore(), timeout_s=60.0)
         module = nn.Linear(2, 2)
         engine = deepspeed.initialize(
@@ -54,22 +54,21 @@ def warm(device: str, threads: int) -> None:
 
 def join_world(world: World, device: str, store: Store, timeout_s: float) -> None:
     """Form the process groups of a world on a store that outlives its ranks."""
-    kind, timeout = torch.device(device).type, timedelta(seconds=timeout_s)
+    own, timeout = torch.device(device), timedelta(seconds=timeout_s)
+    kind = own.type
     # DeepSpeed and NCCL read these when they are imported and when groups are made
-    os.environ.update(RANK=str(world.rank), WORLD_SIZE=str(world.size), LOCAL_RANK=str(world.local_rank))
+    os.environ.update(RANK=str(world.rank), WORLD_SIZE=str(world.size), LOCAL_RANK=str(own.index or 0))
     os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = "0"  # its watchdog would take the process down, not the collective
     deepspeed = _import_deepspeed(device)
-    own_device = None
     if kind == "cuda":
-        own_device = torch.device("cuda", world.local_rank)
-        torch.cuda.set_device(own_device)
+        torch.cuda.set_device(own)
     torch.distributed.init_process_group(
         backend="nccl" if kind == "cuda" else "gloo",
         store=store,
         rank=world.rank,
         world_size=world.size,
         timeout=timeout,
-        device_id=own_device,
+        device_id=own if kind == "cuda" else None,
     )
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False, timeout=timeout)
     _number_afresh()

@@ -1,0 +1,118 @@
+"""The nursery: one process a node that has imported the training stack and forks ranks from itself, so that a node pays
+for the imports once and a new rank is there in milliseconds. It forks the rendezvous store, too.
+
+Started by the node actor; on a local Ray by its keeper, so that imports and Ray's start go side by side. It never
+touches CUDA, which does not survive a fork, and it runs no thread of ours. Ranks speak to the node actor over the
+connection that asked for them; end of file there means that the process is dead."""
+
+import contextlib
+import os
+import secrets
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Connection, Listener
+from pathlib import Path
+from typing import Self
+
+from orchestrator.control.jobs import RankSetup, StoreSetup
+from orchestrator.control.logs import keep_output
+
+_VARIABLE = "LONGHAUL_NURSERY"  # where a nursery started ahead of time listens; inherited by everything below it
+_BACKLOG = 256
+
+
+@dataclass(frozen=True, slots=True)
+class NurseryAddress:
+    """An abstract Unix socket, which leaves nothing behind, and the key that opens it."""
+
+    name: str
+    key: str
+    device: str
+
+    @classmethod
+    def invent(cls, device: str) -> Self:
+        return cls(f"longhaul-nursery-{secrets.token_hex(8)}", secrets.token_hex(32), device)
+
+    @classmethod
+    def inherited(cls) -> Self | None:
+        text = os.environ.get(_VARIABLE)
+        return cls(*text.split(":")) if text else None
+
+    def as_environment(self) -> dict[str, str]:
+        return {_VARIABLE: f"{self.name}:{self.key}:{self.device}"}
+
+    def is_listening(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(f"\0{self.name}") == 0
+
+    def connect(self, timeout_s: float) -> Connection:
+        """Waits for the listener to be there; after that the nursery answers when its imports are done."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                return Client(f"\0{self.name}", authkey=self.key.encode())
+            except ConnectionRefusedError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+
+
+def start_nursery(address: NurseryAddress, logs: Path | None, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """It ends with the process that calls this. `logs`: where its output goes; otherwise to the caller's."""
+    command = [sys.executable, "-m", "orchestrator.control.nursery", str(os.getpid()), *([str(logs)] if logs else [])]
+    variables = {**os.environ, **address.as_environment(), **env}
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=variables)
+
+
+def tend(parent: int, logs: Path | None) -> None:
+    """Import, then fork for whoever asks, until the parent is gone."""
+    address = NurseryAddress.inherited()
+    if address is None:
+        raise SystemExit(f"{_VARIABLE} is not set; a nursery is started by its node actor")
+    watched = os.pidfd_open(parent)
+    listener = Listener(f"\0{address.name}", backlog=_BACKLOG, authkey=address.key.encode())
+    if logs is not None:
+        keep_output(logs, f"nursery-{os.getpid()}")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking whether there is CUDA must not start it
+    from orchestrator.train import engine, loop  # noqa: F401 (what ranks will need)
+
+    engine.warm(address.device, threads=1)  # one thread: pools of worker threads do not survive a fork
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the dead
+    handle = listener._listener._socket.fileno()  # type: ignore[attr-defined]
+    while watched not in select.select([handle, watched], [], [])[0]:
+        with contextlib.suppress(OSError, EOFError, AuthenticationError):  # whoever asked has died meanwhile
+            connection = listener.accept()
+            setup = connection.recv()
+            if os.fork() == 0:
+                listener.close()
+                os.close(watched)
+                _live(connection, setup)
+            connection.close()
+
+
+def _live(connection: Connection, setup: RankSetup | StoreSetup) -> None:
+    """In the forked child, which never returns."""
+    from orchestrator.control.rank import live_as_rank
+    from orchestrator.control.store import live_as_store
+
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    code = 1
+    try:
+        live_as_rank(connection, setup) if isinstance(setup, RankSetup) else live_as_store(connection, setup)
+        code = 0
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    tend(int(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)
