@@ -1,5 +1,6 @@
 """A Ray that is there already, of two nodes on this machine: joining it, waiting on it, and being refused by it."""
 
+import importlib.util
 import os
 import re
 import secrets
@@ -48,13 +49,11 @@ def ray_node(folder: Path, *arguments: str, wrap: tuple[str, ...] = ()) -> Itera
 
 
 def head(folder: Path, stack: ExitStack) -> str:
-    port, client = free_port(), free_port()
-    stack.enter_context(
-        ray_node(
-            folder, "--head", f"--port={port}", f"--ray-client-server-port={client}", f"--temp-dir={folder / 'ray'}",
-            "--include-dashboard=false", "--include-log-monitor=false", "--no-monitor",
-        )
-    )  # fmt: skip
+    port = free_port()
+    options = ["--include-dashboard=false", "--include-log-monitor=false", "--no-monitor"]
+    if importlib.util.find_spec("grpc"):  # then Ray opens a port for its client protocol, asked or not
+        options.append(f"--ray-client-server-port={free_port()}")
+    stack.enter_context(ray_node(folder, "--head", f"--port={port}", f"--temp-dir={folder / 'ray'}", *options))
     wait_until(lambda: reachable(port))
     return f"127.0.0.1:{port}"
 
