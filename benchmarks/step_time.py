@@ -12,8 +12,11 @@ could overlap. Controller and node actor are not there; quickstart.py has them. 
 
 import argparse
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, replace
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +79,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="step-time-") as folder:
         config = read_config(Path(folder), options.pairs)
         run_dir = RunDir(Path(config.root) / config.name)
-        with reached_cluster(config, run_dir.path):
+        with reached_cluster(config, run_dir.path, trains=False):
             plan = make_run(config, run_dir)
             measured = measure(run_dir, plan, options.pairs)
     show(measured)
@@ -96,7 +99,7 @@ def read_config(folder: Path, pairs: int) -> RunConfig:
 def make_run(config: RunConfig, run_dir: RunDir) -> WorldPlan:
     """Data, and the files that scribe and ranks read."""
     manifest = prepare(config)
-    facts = gather_facts(manifest)
+    facts = gather_facts(config, manifest)
     config, _ = resolve_run(config, facts)
     run_dir.path.mkdir(parents=True)
     run_dir.config.write_text(dump_yaml(config))
@@ -120,9 +123,9 @@ def measure(run_dir: RunDir, plan: WorldPlan, pairs: int) -> Measured:
 
 def measure_on_rank(run: RunHandle, plan: WorldPlan, rank: int, pairs: int) -> Measured:
     """One rank: both trainers, turn by turn. Which of the two begins changes from pair to pair."""
-    from orchestrator.control.rank import NewsCarrier
+    from orchestrator.control.rank import NewsSender
 
-    world, sink = World.flat(rank, RANKS, rank, RANKS), NewsCarrier(run)
+    world, sink = World.flat(rank, RANKS, rank, RANKS), NewsSender(open_relay(run))
     warm("cpu", threads=1)
     join_world(world, "cpu", FileStore(str(run.path / "store"), RANKS), timeout_s=600.0)
     trainer = make_trainer(RunDir(run.path), plan, world, sink)
@@ -146,6 +149,22 @@ def measure_on_rank(run: RunHandle, plan: WorldPlan, rank: int, pairs: int) -> M
     losses = [row["loss"] for row in read_metrics(run.path)]
     bare_s, step_s, settled_s = seconds[WARM_UP:].T
     return Measured(bare_s, step_s, settled_s, (bare_losses[0], bare_losses[-1]), (losses[0], losses[-1]))
+
+
+def open_relay(run: RunHandle) -> Connection:
+    """A connection whose other end hands parcels to the scribe as a node actor does; here the rank pays for it."""
+    import ray
+
+    ours, relay = Pipe()
+    scribe = ray.get_actor(run.actor_name("scribe"), namespace=run.namespace)
+
+    def carry() -> None:
+        while True:
+            ray.get(scribe.write.remote(relay.recv().news))
+            relay.send(None)
+
+    threading.Thread(target=carry, daemon=True).start()
+    return ours
 
 
 def make_trainer(run_dir: RunDir, plan: WorldPlan, world: World, sink: Sink) -> Trainer:
