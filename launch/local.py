@@ -4,6 +4,8 @@ Ray ends with the run, or with the command while there is no run yet.
 Protected by a token of its own, own ports, own temporary directory."""
 
 import argparse
+import contextlib
+import fcntl
 import importlib.util
 import json
 import os
@@ -25,8 +27,10 @@ import psutil
 from orchestrator.control.nursery import NurseryAddress, start_nursery
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import ClusterError
+from orchestrator.tracking.lease import time_of_birth
 from orchestrator.tracking.rundir import RunDir
 
+_PREFIX, _LOCK = "longhaul-", "keeper.lock"
 _POLL_S = 0.1
 _START_TIMEOUT_S = 60.0
 _LONGEST_TEMP = 16  # Ray puts Unix sockets below it, whose paths are limited to 107 bytes
@@ -65,8 +69,9 @@ def start_local_ray(run: Path, ranks: int, device: str | None, env: Mapping[str,
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), RAY_DISABLE_USAGE_STATS="1")
     if device is not None:
         os.environ.update(NurseryAddress.invent(device).as_environment())
-    base = tempfile.gettempdir()
-    folder = Path(tempfile.mkdtemp(prefix="longhaul-", dir=base if len(base) <= _LONGEST_TEMP else "/tmp"))
+    base = Path(tempfile.gettempdir() if len(tempfile.gettempdir()) <= _LONGEST_TEMP else "/tmp")
+    sweep_leftovers(base)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
     port, client_port = _free_ports(2)
     arguments = {
         "folder": folder, "port": port, "client-port": client_port,
@@ -76,6 +81,14 @@ def start_local_ray(run: Path, ranks: int, device: str | None, env: Mapping[str,
     log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (kept for whoever waits for Ray)
     keeper = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     return LocalRay(f"127.0.0.1:{port}", keeper, log)
+
+
+def sweep_leftovers(base: Path) -> None:
+    """Folders of keepers that were killed; a keeper that lives holds a lock on its own."""
+    for folder in base.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError), (folder / _LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -88,6 +101,9 @@ def _free_ports(count: int) -> list[int]:
 
 def keep(folder: Path, port: int, client_port: int, cpus: int, owner: int, run: Path, env: str) -> None:
     """The keeper: Ray lives while its owner or its run does. The nursery imports while Ray is starting."""
+    lock = (folder / f"{_LOCK}.part").open("wb")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    (folder / f"{_LOCK}.part").rename(folder / _LOCK)  # no sweeper ever sees it without its lock
     command = [
         sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats",
         "--node-ip-address=127.0.0.1", f"--port={port}",
@@ -101,7 +117,7 @@ def keep(folder: Path, port: int, client_port: int, cpus: int, owner: int, run: 
     nursery = start_nursery(address, None, json.loads(env)) if address is not None else None
     ray = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
-        while ray.poll() is None and (psutil.pid_exists(owner) or _is_active(RunDir(run))):
+        while ray.poll() is None and (time_of_birth(owner) is not None or _is_active(RunDir(run))):
             time.sleep(_POLL_S)
     finally:
         _end_tree(ray)
@@ -109,6 +125,7 @@ def keep(folder: Path, port: int, client_port: int, cpus: int, owner: int, run: 
             nursery.kill()
             nursery.wait()
         shutil.rmtree(folder, ignore_errors=True)
+        lock.close()
 
 
 def _is_active(run: RunDir) -> bool:

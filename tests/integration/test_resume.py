@@ -1,7 +1,9 @@
 """Kill everything anywhere and resume: losses, ledger and weights are those of the unbroken run."""
 
 import signal
+import tempfile
 import time
+from pathlib import Path
 
 import torch
 
@@ -26,7 +28,10 @@ def test_killing_everything_and_resuming_is_bit_equal(bench: Bench, unbroken: st
     for process in family:
         process.kill()
     command.wait(timeout=30)
+    left = set(Path(tempfile.gettempdir()).glob("longhaul-*"))
+    assert left  # of the killed keeper
     resumed = bench.longhaul("resume", "killed")
+    assert not left & set(Path(tempfile.gettempdir()).glob("longhaul-*"))
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     [first, second] = bench.events("killed", "started")
     assert first["checkpoint"] is None
