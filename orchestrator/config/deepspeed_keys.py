@@ -93,9 +93,7 @@ _QUANTIZED = "quantized state cannot be moved to another world bit by bit"
 _ORDER = "which samples a step has is arithmetic on the step: see data.phases"
 _DATA_PARALLEL = "only data parallelism is supported"
 _TRACKING = "ranks write no metrics: see tracking"
-_SCALER = (
-    "only the default search for a loss scale has been tried with fragments"
-)
+_SCALER = "only the default search for a loss scale has been tried with fragments"
 _NVME_ONLY = "it only serves nvme offload, whose swap files cannot be read as fragments"
 _CHECKPOINTS = "Longhaul writes checkpoints itself: see checkpoint"
 _RENAMED = "deprecated in DeepSpeed; set zero_optimization.{0}"
