@@ -19,7 +19,7 @@ def test_a_broken_connection_is_an_echo_and_other_errors_are_not() -> None:
 def test_our_own_errors_carry_their_exit_code_and_no_traceback() -> None:
     problem = problem_of(caught(DataError("gone", where="x.tar")), rank=0, node="n", step=3)
     assert (problem.exit_code, problem.traceback) == (2, "")
-    assert "test_faults" in problem_of(caught(ValueError("x")), rank=0, node="n", step=3).traceback
+    assert "raise error" in problem_of(caught(ValueError("x")), rank=0, node="n", step=3).traceback
 
 
 def test_a_known_kind_of_error_comes_with_what_to_try() -> None:
