@@ -7,6 +7,7 @@ from types import FrameType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from orchestrator.core.clock import SystemClock
@@ -68,7 +69,7 @@ class Follower:
             path = generation_file(self._run_dir.events, generation)
             for event in self._journals.setdefault(generation, LineTail(path)).read_new():
                 if event["event"] in _TALKATIVE:
-                    self._console.print(f"[dim]{_sentence(event)}[/dim]", highlight=False)
+                    self._console.print(_sentence(event), style="dim", markup=False, highlight=False)
 
     def _show_steps(self, progress: Progress, bar: Any) -> None:
         for row in self._metrics.read_new():
@@ -99,7 +100,7 @@ class Follower:
             self._console.print(f"[red]the run is lost: its controller is gone[/red]; {resume}")
             return ExitCode.FAILED
         if view.state is RunState.FAILED:
-            self._console.print(f"[red]failed[/red]: {view.reason}", highlight=False, markup=True)
+            self._console.print("[red]failed[/red]: " + escape(view.reason), highlight=False)
         elif view.state is RunState.STOPPED:
             at = f" at step {view.step}" if view.step is not None else ""
             self._console.print(f"stopped{at}; {resume}", highlight=False)

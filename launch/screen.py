@@ -20,7 +20,7 @@ class Screen:
         self.console = console or Console()
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False)
+        self.console.print(text, markup=False, highlight=False)
 
     @contextmanager
     def preparing(self) -> Iterator[Report]:

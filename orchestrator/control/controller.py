@@ -39,7 +39,7 @@ from orchestrator.control.policy import (
 )
 from orchestrator.control.scribe import ScribeActor
 from orchestrator.core.clock import SystemClock
-from orchestrator.core.errors import Superseded
+from orchestrator.core.errors import LonghaulError, Superseded
 from orchestrator.core.news import CheckpointNews
 from orchestrator.core.words import ExitCode
 from orchestrator.tracking.journal import Journal
@@ -307,4 +307,7 @@ def start_controller(charge: Charge) -> None:
         )
         .remote(charge)
     )
-    ray.get(controller.pid.remote())
+    try:
+        ray.get(controller.pid.remote())
+    except ray.exceptions.RayActorError as error:
+        raise LonghaulError(f"the controller could not start: {error}", where=str(charge.run.path)) from error
