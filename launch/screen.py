@@ -62,8 +62,9 @@ def show_summary(console: Console, run_dir: RunDir, config: RunConfig, seconds: 
 
 def _wandb_line(run_dir: RunDir, config: RunConfig) -> str:
     mode = config.tracking.wandb.mode
-    if mode == "offline":
-        return f"offline; send it by `wandb sync {run_dir.path / 'wandb'}/offline-run-*`"
+    segments = sorted((run_dir.path / "wandb").glob("offline-run-*"))
+    if segments:
+        return f"offline; send it by `wandb sync {segments[-1]}`"  # the newest holds the whole run
     notes = [row["text"] for row in read_lines(run_dir.path / "metrics.jsonl") if row.get("kind") == "note"]
     urls = [text for text in notes if "http" in text]
     return urls[-1] if urls else mode
