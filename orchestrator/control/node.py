@@ -180,11 +180,12 @@ class Member:
             case NewsParcel(news):
                 self._deliver("scribe", "write", [n for n in news if not isinstance(n, CheckpointNews)])
                 self._deliver("controller", "note", [n for n in news if isinstance(n, CheckpointNews)])
-                connection.send(None)
             case RankEnd():
                 self._end, self._state = message, RankState.ENDED
             case Problem():
                 self._problem, self._state = message, RankState.RAISED
+        with suppress(OSError):  # killed meanwhile: what it had sent before is read all the same
+            connection.send(None)
 
     def _deliver(self, actor: str, method: str, news: list[Any]) -> None:
         """Repeat until the receiver has said yes: it may be dying and coming back, and it knows doubles."""

@@ -43,20 +43,19 @@ def live_as_rank(connection: Connection, setup: RankSetup) -> None:
     threading.Thread(target=_end_with, args=(setup.node_actor_pid,), daemon=True).start()
     connection.send(os.getpid())
     job: RankJob = connection.recv()
-    connection.send(_train(connection, setup, board, job))
+    sender = NewsSender(connection)
+    sender.say_end(_train(sender, setup, board, job))
 
 
-def _train(connection: Connection, setup: RankSetup, board: Board, job: RankJob) -> RankEnd | Problem:
+def _train(sink: "NewsSender", setup: RankSetup, board: Board, job: RankJob) -> RankEnd | Problem:
     from orchestrator.control.store import open_store
     from orchestrator.train.engine import join_world
     from orchestrator.train.loop import train
 
-    sink = NewsSender(connection)
     try:
         store = open_store(job.store_host, job.store_port, f"g{job.generation}", job.timeout_s)
         join_world(job.world, setup.device, store, job.timeout_s)
         outcome = train(_make_train_job(setup, board, job, sink))
-        sink.flush()
     except Exception as error:  # the boundary: whatever went wrong is reported whole
         log.exception("rank %d failed at step %d", job.world.rank, board.step)
         return problem_of(error, rank=job.world.rank, node=setup.host, step=board.step)
@@ -92,17 +91,23 @@ def _make_train_job(setup: RankSetup, board: Board, job: RankJob, sink: "NewsSen
 
 
 class NewsSender:
-    """A core.news.Sink: sends news to the node actor from a thread, in order, one parcel at a time.
+    """A core.news.Sink: sends news, and at last the end, to the node actor from a thread, in order, one at a time.
 
-    The node actor answers a parcel when the scribe has it on disk."""
+    The node actor answers a parcel when the scribe has it on disk, and the end when it has read it: a process that went
+    away before would take with it what had not been read."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._queue: queue.Queue[News] = queue.Queue()
+        self._queue: queue.Queue[News | RankEnd | Problem] = queue.Queue()
         threading.Thread(target=self._send, daemon=True).start()
 
     def tell(self, news: News) -> None:
         self._queue.put(news)
+
+    def say_end(self, end: RankEnd | Problem) -> None:
+        """Return when everything told, and then `end`, is acknowledged."""
+        self._queue.put(end)
+        self.flush()
 
     def flush(self) -> None:
         """Return when everything told so far is acknowledged."""
@@ -114,12 +119,15 @@ class NewsSender:
 
     def _send(self) -> None:
         while True:
-            news = [self._queue.get()]
+            items = [self._queue.get()]
             while not self._queue.empty():
-                news.append(self._queue.get_nowait())
-            self._connection.send(NewsParcel(tuple(news)))
-            self._connection.recv()
-            for _ in news:
+                items.append(self._queue.get_nowait())
+            ends = [item for item in items if isinstance(item, RankEnd | Problem)]
+            news = tuple(item for item in items if not isinstance(item, RankEnd | Problem))
+            for message in ([NewsParcel(news)] if news else []) + ends:
+                self._connection.send(message)
+                self._connection.recv()
+            for _ in items:
                 self._queue.task_done()
 
 
