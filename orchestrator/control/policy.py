@@ -11,6 +11,7 @@ from orchestrator.control.jobs import NodeReport, Problem, RankReport, RankState
 from orchestrator.core.words import ExitCode, RunState, Word
 
 ECHO_PATIENCE_S = 2.0  # how long to look for the cause when ranks only report broken connections
+GATHER_S = 1.0  # how long to wait for what other ranks say, once one has named a cause
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +39,7 @@ class State:
     phase: Phase
     since: float
     failures: int = 0
-    echo_since: float | None = None
+    problem_since: float | None = None
 
 
 class StopWish(Enum):
@@ -125,14 +126,17 @@ def _while_ranks_live(state: State, seen: Seen, now: float, limits: Limits) -> t
     died = [r for r in ranks if r.state is RankState.DIED]
     problems = [r.problem for r in ranks if r.problem is not None]
     causes = [p for p in problems if not p.collateral]
+    since = now if state.problem_since is None else state.problem_since
     if causes:
+        all_told = all(r.state in (RankState.RAISED, RankState.DIED, RankState.ENDED) for r in ranks)
+        if not all_told and now - since < GATHER_S:
+            return replace(state, problem_since=since), []
         return _finish(state, now, _failed(problems))
     if died:
         return _after_loss(state, now, limits, f"rank process {', '.join(str(r.pid) for r in died)} died")
     if problems:
-        since = now if state.echo_since is None else state.echo_since
         if now - since < ECHO_PATIENCE_S:
-            return replace(state, echo_since=since), []
+            return replace(state, problem_since=since), []
         return _after_loss(state, now, limits, describe_problems(problems))
     if state.phase is Phase.WARMING:
         return _while_warming(state, seen, ranks, now, limits)
@@ -151,7 +155,7 @@ def _while_warming(
     all_there = seen.expected_nodes > 0 and len(ranks) == seen.expected_nodes * limits.ranks_per_node
     has_store = any(node.store for node in seen.nodes)
     if all_there and has_store and all(r.state is RankState.READY for r in ranks):
-        return replace(state, phase=Phase.RUNNING, since=now, echo_since=None), [Begin()]
+        return replace(state, phase=Phase.RUNNING, since=now, problem_since=None), [Begin()]
     return state, []
 
 

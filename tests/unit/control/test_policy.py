@@ -99,6 +99,19 @@ def test_an_exception_of_a_rank_ends_the_run_with_its_reason() -> None:
     assert finish.reason.startswith("rank 1 on 10.0.0.1 at step 7: ValueError: bad")
 
 
+def test_one_rank_with_a_cause_is_given_company_for_a_moment() -> None:
+    alone = seen(rank(RankState.RAISED, problem=problem()), rank(RankState.TRAINING))
+    state, decisions = decide(RUNNING, alone, 1.0, LIMITS)
+    assert decisions == []
+    _, [finish] = decide(state, alone, 2.0, LIMITS)
+    assert isinstance(finish, Finish)
+    assert finish.reason.startswith("rank 1 on")
+    both = seen(rank(RankState.RAISED, problem=problem()), rank(RankState.RAISED, problem=problem(rank=0)))
+    _, [finish] = decide(state, both, 1.1, LIMITS)
+    assert isinstance(finish, Finish)
+    assert finish.reason.startswith("rank 0, 1 on")
+
+
 def test_a_dead_process_restarts_until_the_budget_is_spent() -> None:
     state, dead = RUNNING, seen(rank(RankState.DIED), rank(RankState.TRAINING))
     for failures in (1, 2):
