@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from orchestrator.config.training import TrainSection
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.words import ExitCode, RunState
 from orchestrator.storage.lines import LineTail
@@ -23,8 +24,8 @@ _TALKATIVE = {"warming", "started", "adopted", "restarting", "checkpoint_failed"
 class Follower:
     """Shows a run until it has ended; the first Ctrl-C asks it to stop at a checkpoint, the second one at once."""
 
-    def __init__(self, run_dir: RunDir, total_steps: int, console: Console, after_generation: int = 0) -> None:
-        self._run_dir, self._total, self._console = run_dir, total_steps, console
+    def __init__(self, run_dir: RunDir, train: TrainSection, console: Console, after_generation: int = 0) -> None:
+        self._run_dir, self._total, self._every, self._console = run_dir, train.steps, train.log_every, console
         self._after = after_generation
         self._clock = SystemClock()
         self._metrics = LineTail(run_dir.path / "metrics.jsonl")
@@ -83,7 +84,7 @@ class Follower:
         done = row["step"] + 1
         says = f"loss {row['loss']:.4f}  {row['step_s']:.2f} s/step"
         progress.update(bar, completed=done, description="training", says=says)
-        if not self._console.is_terminal and done != self._shown and (done % 10 == 0 or done == self._total):
+        if not self._console.is_terminal and done != self._shown and (done % self._every == 0 or done == self._total):
             self._console.print(f"step {done:>6}/{self._total}  {says}", highlight=False)
         self._shown = done
 

@@ -105,7 +105,7 @@ def _drive(config: RunConfig, run_dir: RunDir, screen: Screen, earlier: RunView 
 
 def _follow(run_dir: RunDir, config: RunConfig, screen: Screen, after_generation: int) -> ExitCode:
     started = time.monotonic()
-    code = Follower(run_dir, config.train.steps, screen.console, after_generation).follow()
+    code = Follower(run_dir, config.train, screen.console, after_generation).follow()
     if code is ExitCode.DONE:
         show_summary(screen.console, run_dir, config, time.monotonic() - started)
     return code

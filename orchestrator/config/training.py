@@ -31,7 +31,7 @@ class TrainSection(Section):
     )
     clip_norm: float | None = identity("largest global gradient norm", None, gt=0)
     deterministic: bool = rounding("CUDA: deterministic kernels, slower", False)
-    log_every: int = free("steps between rows shown on the screen", 1, ge=1)
+    log_every: int = free("steps between lines shown where there is no terminal for a bar", 10, ge=1)
 
 
 class EvaluateSection(Section):

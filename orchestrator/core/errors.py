@@ -68,11 +68,3 @@ class TrainingFailed(LonghaulError):
 
 class Superseded(LonghaulError):
     """Another controller has claimed a higher generation; this one must stop."""
-
-
-class Preempted(LonghaulError):
-    exit_code = ExitCode.PREEMPTED
-
-
-class StoppedByUser(LonghaulError):
-    exit_code = ExitCode.STOPPED

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from launch.follow import Follower
+from orchestrator.config.training import TrainSection
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.words import ExitCode
 from orchestrator.tracking.journal import Journal
@@ -17,7 +18,7 @@ from orchestrator.tracking.rundir import RunDir
 
 def follow(run: RunDir) -> tuple[ExitCode, str]:
     text = io.StringIO()
-    code = Follower(run, 2, Console(file=text, width=200)).follow()
+    code = Follower(run, TrainSection(steps=2, global_batch=1, log_every=1), Console(file=text, width=200)).follow()
     return code, text.getvalue()
 
 
@@ -53,6 +54,7 @@ def test_steps_and_evaluations_are_shown_and_the_end_is_the_journals(run: RunDir
         journal.append("done", exit_code=0, step=2)
     code, text = follow(run)
     assert code is ExitCode.DONE
+    assert "1/2  loss 5.0000" in text  # train.log_every=1
     assert "2/2  loss 4.0000" in text
     assert "validation: loss 4.5, perplexity 90" in text
 
