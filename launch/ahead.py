@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.cluster import reached_cluster
-from launch.run import with_absolute_paths
+from launch.paths import with_absolute_paths
 from launch.screen import Screen
 from orchestrator.config.load import load_config
 

@@ -18,7 +18,7 @@ def reached_cluster(config: RunConfig, run: Path, *, trains: bool) -> Iterator[s
     if config.cluster.address != "local":
         from orchestrator.control.connect import connected, probe_root
 
-        with connected(config.cluster.address):
+        with connected(config.cluster.address, run if trains else None):
             probe_root(Path(config.root))
             yield config.cluster.address
         return

@@ -1,7 +1,9 @@
-"""Following a run by reading its files: needs no connection to anything, and may die and be started again at will."""
+"""Following a run by reading its files: needs no connection to anything, and may die and be started again at will.
+
+Signals become requests to the run: SIGINT and SIGTERM stop it after a checkpoint, a second one at once; SIGUSR1 says
+that the machines are about to go."""
 
 import signal
-import threading
 import time
 from types import FrameType
 from typing import Any
@@ -10,14 +12,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from launch.signals import heeding
 from orchestrator.config.training import TrainSection
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.words import ExitCode, RunState
 from orchestrator.storage.lines import LineTail
 from orchestrator.tracking.journal import generation_file, generations
+from orchestrator.tracking.now import read_now
 from orchestrator.tracking.rundir import RunDir
 
 _POLL_S = 0.1
+_PATIENCE_S = 3.0  # nodes that are there are ours before that; later people want to know what is missing
 _TALKATIVE = {"warming", "started", "adopted", "restarting", "checkpoint_failed", "checkpoint_damaged", "scribe_failed"}
 
 
@@ -32,10 +37,10 @@ class Follower:
         self._journals: dict[int, LineTail] = {}
         self._interrupts = 0
         self._shown = -1
+        self._looked = 0.0
+        self._said_waiting = ""
 
     def follow(self) -> ExitCode:
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        before = signal.signal(signal.SIGINT, self._on_interrupt) if in_main_thread else None
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -43,18 +48,16 @@ class Follower:
             TextColumn("{task.fields[says]}"),
             TimeRemainingColumn(),
         )
-        try:
-            with Progress(*columns, console=self._console, transient=True) as progress:
-                bar = progress.add_task("starting", total=self._total, says="")
-                while not self._has_ended():
-                    self._show_events()
-                    self._show_steps(progress, bar)
-                    time.sleep(_POLL_S)
+        heeded = dict.fromkeys((signal.SIGINT, signal.SIGTERM), self._on_interrupt) | {signal.SIGUSR1: self._on_notice}
+        with heeding(heeded), Progress(*columns, console=self._console, transient=True) as progress:
+            bar = progress.add_task("starting", total=self._total, says="")
+            while not self._has_ended():
                 self._show_events()
+                self._show_waiting()
                 self._show_steps(progress, bar)
-        finally:
-            if in_main_thread:
-                signal.signal(signal.SIGINT, before)
+                time.sleep(_POLL_S)
+            self._show_events()
+            self._show_steps(progress, bar)
         return self._close()
 
     def _has_ended(self) -> bool:
@@ -71,6 +74,20 @@ class Follower:
             for event in self._journals.setdefault(generation, LineTail(path)).read_new():
                 if event["event"] in _TALKATIVE:
                     self._console.print(_sentence(event), style="dim", markup=False, highlight=False)
+
+    def _show_waiting(self) -> None:
+        """While nodes are missing: what is asked, and why none fits, whenever that changes."""
+        if self._clock.monotonic() - self._looked < 1.0:
+            return
+        self._looked = self._clock.monotonic()
+        now = read_now(self._run_dir.path)
+        if now is None or now.waiting is None or now.generation <= self._after:
+            return
+        waiting = now.waiting
+        text = f"waiting for nodes, {waiting.ready} of {waiting.needed} are there; {waiting.describe()}"
+        if now.t - waiting.since > _PATIENCE_S and text != self._said_waiting:
+            self._said_waiting = text
+            self._console.print(text, style="yellow", markup=False, highlight=False)
 
     def _show_steps(self, progress: Progress, bar: Any) -> None:
         for row in self._metrics.read_new():
@@ -93,6 +110,10 @@ class Follower:
         self._run_dir.ask_to_stop(self._clock, at_once=self._interrupts > 1)
         text = "stopping at once" if self._interrupts > 1 else "stopping after a checkpoint; Ctrl-C again stops at once"
         self._console.print(f"\n{text}", style="yellow")
+
+    def _on_notice(self, _signal: int, _frame: FrameType | None) -> None:
+        self._run_dir.ask_to_stop(self._clock, preempted=True)
+        self._console.print("\nthe machines are about to go: stopping after a checkpoint", style="yellow")
 
     def _close(self) -> ExitCode:
         view = self._run_dir.view()

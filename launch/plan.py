@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from launch.environment import has_wandb_key
+from launch.paths import with_absolute_paths
 from launch.planning import (
     STAGES,
     WorldRow,
@@ -20,7 +21,6 @@ from launch.planning import (
     plan_worlds,
     planned_vocab,
 )
-from launch.run import with_absolute_paths
 from launch.screen import Screen
 from orchestrator.config.load import load_config
 from orchestrator.config.resolve import Facts

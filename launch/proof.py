@@ -1,7 +1,6 @@
 """`longhaul verify` and `longhaul ledger`: the proof that a run fed what its definition says, and what it fed."""
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 from launch.screen import Screen
@@ -97,9 +96,3 @@ def parse_steps(text: str) -> range:
     if not colon or not first.isdigit() or not last.isdigit() or int(first) >= int(last):
         raise BadInput("is not A:B with A below B", where=f"--steps {text}", remedy="for example --steps 0:10")
     return range(int(first), int(last))
-
-
-def named_runs(names: Sequence[str], root: Path) -> list[RunDir]:
-    from launch.run import find_run
-
-    return [find_run(name, root) for name in names]

@@ -5,7 +5,7 @@ import importlib.metadata
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 from launch.cluster import reached_cluster
 from launch.environment import has_wandb_key
 from launch.follow import Follower
+from launch.here import find_run
+from launch.paths import with_absolute_paths
 from launch.planning import (
     as_json,
     check_it_fits,
@@ -22,10 +24,11 @@ from launch.planning import (
     memory_of_a_rank,
     plan_worlds,
 )
-from launch.screen import Screen, show_summary
+from launch.screen import RUN_DIRECTORY, Screen, show_summary
+from launch.signals import LEAVING, heeding
 from orchestrator.config.compare import check_resume, run_hash
 from orchestrator.config.load import load_config
-from orchestrator.config.resolve import Decision, Facts, resolve_run, undecide
+from orchestrator.config.resolve import Decision, Facts, keep_decided, resolve_run, undecide
 from orchestrator.config.run import RunConfig
 from orchestrator.config.show import dump_yaml
 from orchestrator.core.clock import SystemClock
@@ -39,9 +42,14 @@ from orchestrator.train.description import ModelDescription
 from orchestrator.train.memory import optimizer_states
 
 
-def run(config_path: Path, overlays: Sequence[Path], sets: Sequence[str], screen: Screen) -> ExitCode:
+def run(
+    config_path: Path, overlays: Sequence[Path], sets: Sequence[str], screen: Screen, *, or_resume: bool = False
+) -> ExitCode:
+    """Begin a run; with `or_resume` go on with it when it is there already, so that the command can be repeated."""
     config = with_absolute_paths(load_config(config_path, overlays, sets).config)
     run_dir = RunDir(Path(config.root) / config.name)
+    if or_resume and run_dir.path.exists():
+        return _go_on(find_run(str(run_dir.path), Path(config.root)), lambda base: keep_decided(config, base), screen)
     run_dir.refuse_if_taken()
     check_root(Path(config.root))
     return _drive(config, run_dir, screen, earlier=None)
@@ -50,42 +58,39 @@ def run(config_path: Path, overlays: Sequence[Path], sets: Sequence[str], screen
 def resume(name: str, root: Path, overlays: Sequence[Path], sets: Sequence[str], screen: Screen) -> ExitCode:
     """Go on with a run, on the same or another world; attach to it when it lives."""
     run_dir = find_run(name, root)
+    if (sets or overlays) and _is_held(run_dir.view()):
+        raise BadInput("the run is alive", where=str(run_dir.path), remedy="stop it before changing its config")
+    return _go_on(run_dir, lambda base: with_absolute_paths(_overlaid(base, run_dir, overlays, sets)), screen)
+
+
+def _go_on(run_dir: RunDir, change: Callable[[RunConfig], RunConfig], screen: Screen) -> ExitCode:
+    """`change` makes the config to go on with from the one the run was begun with."""
     stored = load_config(run_dir.config).config
     view = run_dir.view()
     if view.state is RunState.DONE:
         screen.say(f"{run_dir.path.name} is done: {stored.train.steps} of {stored.train.steps} steps")
         return ExitCode.DONE
     if _is_held(view):
-        if sets or overlays:
-            raise BadInput("the run is alive", where=str(run_dir.path), remedy="stop it before changing its config")
+        screen.say(f"{RUN_DIRECTORY}{run_dir.path}")
         code = _follow(run_dir, stored, screen, after_generation=view.generation - 1)
         view = run_dir.view()
         if view.state.ended:
             return code
     decided = [Decision(**decision) for decision in read_json(run_dir.plan)["decisions"]]
     base = undecide(stored, decided)
-    config = with_absolute_paths(_overlaid(base, run_dir, overlays, sets))
+    config = change(base)
     check_resume(base, config)
     return _drive(config, run_dir, screen, earlier=view)
 
 
-def find_run(name: str, root: Path) -> RunDir:
-    """A run by path, or by name below `root`."""
-    for path in (Path(name), root / name):
-        if (path / "config.yaml").is_file():
-            return RunDir(path.absolute())
-    known = sorted(path.parent.name for path in root.glob("*/config.yaml"))
-    remedy = f"runs in {root}: {', '.join(known)}" if known else f"{root} holds no runs; --root names another folder"
-    raise BadInput("no such run", where=name, remedy=remedy)
-
-
 def _drive(config: RunConfig, run_dir: RunDir, screen: Screen, earlier: RunView | None) -> ExitCode:
     """Start or join Ray, prepare, plan, put a controller in charge, follow."""
-    with reached_cluster(config, run_dir.path, trains=True) as address:
+    with heeding(LEAVING), reached_cluster(config, run_dir.path, trains=True) as address:
         from orchestrator.control.controller import Charge, start_controller
         from orchestrator.control.fleet import run_all
         from orchestrator.control.jobs import RunHandle
 
+        screen.say(f"{RUN_DIRECTORY}{run_dir.path}")
         with screen.preparing() as progress:
             manifest = prepare(config, run_all, progress)
         if earlier is not None:
@@ -186,32 +191,6 @@ def check_free_space(config: RunConfig, description: ModelDescription) -> None:
             where=f"root={config.root}",
             remedy="make room there, or choose another root",
         )
-
-
-def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """Ray's processes run in other folders: what is relative here must be written out."""
-    data = config.data
-    sources = [
-        source.model_copy(update={"path": _absolute(source.path), "name": source.label}) for source in data.train
-    ]
-    tokens = config.prepare.tokens
-    if tokens is not None and tokens.tokenizer is not None:
-        tokens = tokens.model_copy(update={"tokenizer": _absolute(tokens.tokenizer)})
-    model = config.model
-    if model.pretrained is not None:
-        model = model.model_copy(update={"pretrained": _absolute(model.pretrained)})
-    return config.model_copy(
-        update={
-            "root": _absolute(config.root),
-            "data": data.model_copy(update={"train": sources, "work": _absolute(data.work)}),
-            "prepare": config.prepare.model_copy(update={"tokens": tokens}),
-            "model": model,
-        }
-    )
-
-
-def _absolute(path: str) -> str:
-    return path if "://" in path else str(Path(path).expanduser().absolute())
 
 
 def _overlaid(config: RunConfig, run_dir: RunDir, overlays: Sequence[Path], sets: Sequence[str]) -> RunConfig:

@@ -12,6 +12,8 @@ from orchestrator.storage.lines import read_lines
 from orchestrator.tracking.rows import read_evaluations, read_metrics
 from orchestrator.tracking.rundir import RunDir
 
+RUN_DIRECTORY = "run directory: "  # how a run that was found to be in order is announced; launch/submit.py waits for it
+
 Report = Callable[[str, int, int], None]  # what, done, of how many
 
 
@@ -20,7 +22,7 @@ class Screen:
         self.console = console or Console()
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)  # paths and commands are copied
 
     @contextmanager
     def preparing(self) -> Iterator[Report]:

@@ -1,14 +1,15 @@
 """Every `auto` -> a value, with the reason. Pure: what the decisions depend on is handed in as Facts.
 
 Comes after load.py. `resolve_run` decides once what holds for the whole run; `resolve_world` cuts batches for one world
-size; `undecide` takes back what another world must decide anew. The decisions are kept in the run's plan.json."""
+size; `undecide` takes back what another world must decide anew, `keep_decided` gives a config that is written once more
+what its run has decided. The decisions are kept in the run's plan.json."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from orchestrator.config.check import replace_values
-from orchestrator.config.compare import mark_at
+from orchestrator.config.compare import changed_keys, mark_at
 from orchestrator.config.marks import Mark
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
@@ -93,6 +94,13 @@ def undecide(config: RunConfig, decisions: Iterable[Decision]) -> RunConfig:
     """Put back `auto` where the decision may be another on another world; identity and free decisions stay."""
     again = [decision.key for decision in decisions if mark_at(decision.key) is Mark.ROUNDING]
     return replace_values(config, dict.fromkeys(again, "auto"))
+
+
+def keep_decided(config: RunConfig, began_with: RunConfig) -> RunConfig:
+    """What a run has decided once and for all stays, where `config` still says auto."""
+    changes = changed_keys(began_with, config)
+    kept = {change.key: change.old for change in changes if change.mark is Mark.IDENTITY and change.new == "auto"}
+    return replace_values(config, kept)
 
 
 def _decide_lanes(shards: int, *, shuffle: bool) -> Decision:

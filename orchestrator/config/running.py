@@ -1,10 +1,14 @@
 """Sections about the job: cluster, elastic, checkpoint, tracking."""
 
+import re
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from orchestrator.config.marks import CountOrAuto, Section, free, identity, rounding
+
+
+_SECRET_NAME = re.compile(r"(^|_)(API_?KEY|ACCESS_KEY|TOKEN|SECRET|PASSWORD|PASSWD)(_|$)")
 
 
 class NodesSection(Section):
@@ -22,6 +26,10 @@ class ClusterSection(Section):
     address: str = free(
         "local starts a Ray for this run; otherwise host:port of a Ray head, or auto", "local", min_length=1
     )
+    shared: str | None = free(
+        "folder that all nodes see alike, where relative paths of this config start; else where the command is given",
+        None,
+    )
     nodes: NodesSection = rounding("how many nodes", NodesSection())
     ranks_per_node: int = rounding("ranks on each node; on CUDA one GPU each", 1, ge=1)
     cpus_per_rank: CountOrAuto = rounding("CPU threads each rank computes with", "auto")
@@ -31,6 +39,18 @@ class ClusterSection(Section):
     )
     start_timeout_s: float | None = free("give up when nodes.min are not there by then; none waits on", None, gt=0)
     env: dict[str, str] = free("environment variables of the ranks; no secrets", {})
+
+    @field_validator("env")
+    @classmethod
+    def refuse_secrets(cls, env: dict[str, str]) -> dict[str, str]:
+        """A config is written into the run directory, and is read by everybody who sees it."""
+        secrets = [name for name in env if _SECRET_NAME.search(name.upper())]
+        if secrets:
+            raise ValueError(
+                f"{', '.join(secrets)} looks like a secret, and configs are written down: "
+                "set it in the environment in which Ray is started"
+            )
+        return env
 
 
 class ElasticSection(Section):
@@ -55,10 +75,13 @@ class WandbSection(Section):
     entity: str | None = free("team or user; the account's default when absent", None)
     group: str | None = free("group of runs", None)
     tags: list[str] = free("tags", [])
+    notes: str | None = free("notes of the run, above the command that resumes it", None)
+    alerts: bool = free("alert when the run ends, with the reason when it failed", True)
 
 
 class TrackingSection(Section):
     wandb: WandbSection = free("Weights & Biases", WandbSection())
+    system_every_s: float | None = free("seconds between samples of each node's CPUs and GPUs; none: off", 15.0, ge=1)
 
 
 class RunFields(Section):

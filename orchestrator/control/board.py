@@ -12,7 +12,7 @@ from typing import Final
 from orchestrator.core.words import Word
 
 PHASES: Final = ("", "start", "data", "step", "evaluate", "checkpoint")
-_FIELDS: Final = ("step", "phase", "progress", "word", "lease_until_ns")
+_FIELDS: Final = ("step", "phase", "progress", "word", "lease_until_ns", "busy_ns")
 _OFFSET: Final = {name: 8 * i for i, name in enumerate(_FIELDS)}
 _SIZE: Final = mmap.PAGESIZE
 
@@ -54,6 +54,9 @@ class Board:
         self._set("phase", PHASES.index(phase))
         self._set("progress", self._get("progress") + 1)
 
+    def show_busy(self, seconds: float) -> None:
+        self._set("busy_ns", int(seconds * 1e9))
+
     def lease_lapsed(self) -> bool:
         return time.monotonic_ns() > self._get("lease_until_ns")
 
@@ -71,6 +74,10 @@ class Board:
     @property
     def phase(self) -> str:
         return PHASES[self._get("phase")]
+
+    @property
+    def busy_s(self) -> float:
+        return self._get("busy_ns") / 1e9
 
     @property
     def progress(self) -> int:

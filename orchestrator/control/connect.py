@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
+from ray.job_config import JobConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.core.errors import BadInput, ClusterError
 
 NAMESPACE = "longhaul"
+RUN_METADATA = "longhaul_run"  # of Ray jobs: the run directory, by which runs of a cluster are found
 _REACH_TIMEOUT_S = 5.0
 
 
@@ -26,12 +28,18 @@ class NodeFacts:
 
 
 @contextmanager
-def connected(address: str) -> Iterator[None]:
-    """Be a driver of the cluster at `address` (host:port of its head, or auto)."""
+def connected(address: str, run: Path | None = None) -> Iterator[None]:
+    """Be a driver of the cluster at `address` (host:port of its head, or auto), for `run`."""
     _check_reachable(address)
     os.environ.setdefault("RAY_DISABLE_USAGE_STATS", "1")
     try:
-        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
+        ray.init(
+            address=address,
+            namespace=NAMESPACE,
+            log_to_driver=False,
+            configure_logging=False,
+            job_config=JobConfig(metadata={RUN_METADATA: str(run)} if run else {}),
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
         remedy = (
             "check cluster.address, and that this machine runs the cluster's Ray and Python versions and has its token"

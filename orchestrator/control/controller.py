@@ -20,8 +20,8 @@ from orchestrator.config.load import load_config
 from orchestrator.config.resolve import Facts, WorldPlan, resolve_world
 from orchestrator.config.run import RunConfig
 from orchestrator.control.gang import Gang
-from orchestrator.control.group import Groups, remove_leftover_groups, why_waiting
-from orchestrator.control.jobs import NodeReport, RunHandle
+from orchestrator.control.group import Groups, ReadyNode, offers, remove_leftover_groups
+from orchestrator.control.jobs import NodeReport, RankReport, RunHandle
 from orchestrator.control.logs import keep_output
 from orchestrator.control.policy import (
     Begin,
@@ -44,11 +44,13 @@ from orchestrator.core.news import CheckpointNews
 from orchestrator.core.words import ExitCode
 from orchestrator.tracking.journal import Journal
 from orchestrator.tracking.lease import host_identity, write_lease
+from orchestrator.tracking.now import Now, RankNow, Waiting, write_now
 from orchestrator.tracking.rundir import RunDir, RunView
 
 log = logging.getLogger(__name__)
 TICK_S = 0.05
 LEASE_EVERY_S = 1.0
+SHOW_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +107,8 @@ class Controller:
         )
         self._gang = Gang(charge.run, self._config)
         self._groups = Groups(charge.run, self._bundle(), cluster.nodes.max)
-        self._leased = 0.0
+        self._leased = self._shown = 0.0
+        self._why_waiting = ""
         self._scribe: Any = None
 
     # observe -> decide -> act
@@ -142,12 +145,49 @@ class Controller:
         seen = Seen(stop=self._stop_wish())
         if state.phase is Phase.WAITING:
             self._groups.ask()
-            ready = len(self._groups.ready())
-            timeout = self._limits.start_timeout_s
-            late = timeout is not None and self._clock.monotonic() - state.since > timeout
-            return replace(seen, ready_nodes=ready, why_waiting=why_waiting(self._bundle()) if late else "")
+            ready = self._groups.ready()
+            if self._is_time_to_show():
+                self._show_waiting(state, ready)
+            return replace(seen, ready_nodes=len(ready), why_waiting=self._why_waiting)
         reports, lost = self._gang.beat()
+        if self._is_time_to_show():
+            self._show(state.phase, ranks=[rank_now(node.host, rank) for node in reports for rank in node.ranks])
         return replace(seen, nodes=reports, expected_nodes=self._gang.size, lost=lost)
+
+    # now.json, for people
+
+    def _is_time_to_show(self) -> bool:
+        now = self._clock.monotonic()
+        if now - self._shown < SHOW_EVERY_S:
+            return False
+        self._shown = now
+        return True
+
+    def _show_waiting(self, state: State, ready: Sequence[ReadyNode]) -> None:
+        bundle = self._bundle()
+        waiting = Waiting(
+            since=self._clock.now() - (self._clock.monotonic() - state.since),
+            asked=bundle,
+            needed=self._limits.min_nodes,
+            wanted=self._limits.max_nodes,
+            ready=len(ready),
+            nodes=offers(bundle, {node.node_id for node in ready}),
+        )
+        self._why_waiting = waiting.describe()
+        self._show(state.phase, waiting=waiting)
+
+    def _show(self, phase: Phase, *, waiting: Waiting | None = None, ranks: Sequence[RankNow] = ()) -> None:
+        now = Now(
+            t=self._clock.now(),
+            generation=self._journal.generation,
+            phase=phase.name.lower(),
+            waiting=waiting,
+            ranks=list(ranks),
+        )
+        try:
+            write_now(self._run_dir.path, now)
+        except OSError as error:  # a full disk must not end a run for the sake of a picture of it
+            log.warning("now.json cannot be written: %s", error)
 
     def _act(self, decision: Decision, seen: Seen) -> None:
         match decision:
@@ -158,8 +198,8 @@ class Controller:
             case Say(word):
                 self._journal.append("stopping")
                 self._gang.word = word
-            case Restart(reason):
-                self._restart(reason)
+            case Restart():
+                self._restart(decision)
             case Finish():
                 self._finish(decision)
 
@@ -189,14 +229,15 @@ class Controller:
         )
         self._gang.begin(self._journal.generation, plan, start, _COLLECTIVE_TIMEOUT_S)
 
-    def _restart(self, reason: str) -> None:
+    def _restart(self, restart: Restart) -> None:
         """A generation has failed: the next one starts from the newest sound checkpoint."""
-        self._journal.append("restarting", reason=reason)
+        self._journal.append("restarting", reason=restart.reason, culprits=restart.culprits)
         self._gang.end()
         self._groups.give_back_all()
         self._journal.close()
         self._journal = Journal.claim(self._run_dir.events, self._clock, address=self._charge.address)
-        self._scribe.annotate.remote(f"restart as generation {self._journal.generation}: {reason.splitlines()[0]}")
+        why = restart.reason.splitlines()[0]
+        self._scribe.annotate.remote(f"restart as generation {self._journal.generation}: {why}")
 
     def _finish(self, finish: Finish) -> None:
         """News first, then the journal's last word, then the machines."""
@@ -205,8 +246,12 @@ class Controller:
         except ray.exceptions.RayError as error:
             self._journal.append("scribe_failed", reason=str(error).splitlines()[0])
         self._write_notes()
-        fields = {} if finish.step is None else {"step": finish.step}
-        self._journal.append(finish.state.value, exit_code=int(finish.exit_code), reason=finish.reason, **fields)
+        fields: dict[str, Any] = {"exit_code": int(finish.exit_code), "reason": finish.reason}
+        if finish.step is not None:
+            fields["step"] = finish.step
+        if finish.culprits:
+            fields["culprits"] = finish.culprits
+        self._journal.append(finish.state.value, **fields)
         self._gang.end()
         self._groups.give_back_all()
         ray.kill(self._scribe)
@@ -274,7 +319,9 @@ class Controller:
         request = self._run_dir.asked_to_stop()
         if request is None:
             return StopWish.NONE
-        return StopWish.AT_ONCE if request["at_once"] else StopWish.AT_BOUNDARY
+        if request["at_once"]:
+            return StopWish.AT_ONCE
+        return StopWish.PREEMPTED if request.get("preempted") else StopWish.AT_BOUNDARY
 
     def _world_plan(self, nodes: int) -> WorldPlan:
         return resolve_world(self._config, self._charge.facts, nodes * self._config.cluster.ranks_per_node)
@@ -291,6 +338,19 @@ class Controller:
 
 _COLLECTIVE_TIMEOUT_S = 600.0
 _SCRIBE_FINISH_S = 60.0
+
+
+def rank_now(host: str, report: RankReport) -> RankNow:
+    return RankNow(
+        rank=report.rank,
+        host=host,
+        local_rank=report.local_rank,
+        pid=report.pid,
+        state=report.state,
+        step=report.step,
+        phase=report.phase,
+        busy_s=round(report.busy_s, 6),
+    )
 
 
 def start_controller(charge: Charge) -> None:

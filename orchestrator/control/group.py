@@ -3,14 +3,17 @@
 Groups are detached and named by run, so that a new controller finds them; whoever ends the run removes them."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import ray
+from ray._private.state import available_resources_per_node  # of each node there is no other way to know
 from ray.util import placement_group, placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
 from orchestrator.control.jobs import RunHandle
+from orchestrator.tracking.now import NodeOffer
 
 log = logging.getLogger(__name__)
 
@@ -83,12 +86,26 @@ def remove_leftover_groups(run: RunHandle) -> None:
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group_id))))
 
 
-def why_waiting(bundle: dict[str, float]) -> str:
-    """What is asked against what each node has, for people."""
-    asked = ", ".join(f"{amount:g} {name}" for name, amount in bundle.items())
-    lines = []
-    for node in ray.nodes():
-        if node["Alive"]:
-            has = ", ".join(f"{node['Resources'].get(name, 0):g} {name}" for name in bundle)
-            lines.append(f"{node['NodeManagerHostname']} has {has}")
-    return f"each node must offer {asked}; " + ("; ".join(lines) or "no node is alive")
+def offers(bundle: dict[str, float], held: Collection[str]) -> list[NodeOffer]:
+    """Every living node against what is asked. `held`: nodes that this run has already."""
+    free = available_resources_per_node()
+    return [_offer(node, free.get(node["NodeID"], {}), bundle, held) for node in ray.nodes() if node["Alive"]]
+
+
+def _offer(node: dict[str, Any], free: dict[str, float], bundle: dict[str, float], held: Collection[str]) -> NodeOffer:
+    total = node["Resources"]
+    lacks = [name for name, amount in bundle.items() if total.get(name, 0.0) < amount]
+    taken = [name for name, amount in bundle.items() if free.get(name, 0.0) < amount]
+    if node["NodeID"] in held:
+        why_not = "held by this run"
+    elif lacks:
+        why_not = "too small: " + ", ".join(f"{total.get(name, 0):g} {name}" for name in lacks)
+    else:
+        why_not = ", ".join(f"{free.get(name, 0):g} of {total[name]:g} {name} free" for name in taken)
+    return NodeOffer(
+        host=node["NodeManagerHostname"],
+        node_id=node["NodeID"],
+        free={name: free.get(name, 0.0) for name in bundle},
+        total={name: total.get(name, 0.0) for name in bundle},
+        why_not=why_not,
+    )

@@ -97,11 +97,13 @@ class RankEnd:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankReport:
+    rank: int | None  # None until it has its place in a world
     local_rank: int
     pid: int
     state: RankState
     step: int = 0
     phase: str = ""
+    busy_s: float = 0.0
     end: RankEnd | None = None
     problem: Problem | None = None
 

@@ -135,6 +135,7 @@ class Member:
         self._run, self._local_rank = run, local_rank
         self._connection: Connection | None = None
         self._pid = 0
+        self._rank: int | None = None
         self._state = RankState.WARMING
         self._end: RankEnd | None = None
         self._problem: Problem | None = None
@@ -142,7 +143,7 @@ class Member:
 
     def train(self, job: RankJob) -> None:
         assert self._connection is not None
-        self._state = RankState.TRAINING
+        self._rank, self._state = job.world.rank, RankState.TRAINING
         with suppress(OSError):  # it has just died; the listener knows
             self._connection.send(job)
 
@@ -153,11 +154,13 @@ class Member:
 
     def report(self) -> RankReport:
         return RankReport(
+            rank=self._rank,
             local_rank=self._local_rank,
             pid=self._pid,
             state=self._state,
             step=self.board.step,
             phase=self.board.phase,
+            busy_s=self.board.busy_s,
             end=self._end,
             problem=self._problem,
         )

@@ -45,6 +45,7 @@ class State:
 class StopWish(Enum):
     NONE = auto()
     AT_BOUNDARY = auto()
+    PREEMPTED = auto()  # at a boundary, too, because the machines are about to be taken away
     AT_ONCE = auto()
 
 
@@ -80,6 +81,7 @@ class Restart:
     """End this generation's ranks and start again from the newest sound checkpoint."""
 
     reason: str
+    culprits: tuple[int, ...] = ()  # ranks that told a cause, the first one first
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +90,7 @@ class Finish:
     exit_code: ExitCode
     reason: str = ""
     step: int | None = None
+    culprits: tuple[int, ...] = ()
 
 
 Decision = StartNodes | Begin | Say | Restart | Finish
@@ -108,7 +111,7 @@ def decide(state: State, seen: Seen, now: float, limits: Limits) -> tuple[State,
 def _while_waiting(state: State, seen: Seen, now: float, limits: Limits) -> tuple[State, list[Decision]]:
     waited = now - state.since
     if seen.stop is not StopWish.NONE:
-        return _finish(state, now, _stopped("stopped before it had started"))
+        return _finish(state, now, _stopped("stopped before it had started", seen.stop))
     enough = seen.ready_nodes >= limits.min_nodes
     if seen.ready_nodes >= limits.max_nodes or (enough and waited >= limits.gather_s):
         return replace(state, phase=Phase.WARMING, since=now), [StartNodes()]
@@ -133,16 +136,16 @@ def _while_ranks_live(state: State, seen: Seen, now: float, limits: Limits) -> t
             return replace(state, problem_since=since), []
         return _finish(state, now, _failed(problems))
     if died:
-        return _after_loss(state, now, limits, f"rank process {', '.join(str(r.pid) for r in died)} died")
+        return _after_loss(state, now, limits, f"rank process {', '.join(str(r.pid) for r in died)} died", _ranks(died))
     if problems:
         if now - since < ECHO_PATIENCE_S:
             return replace(state, problem_since=since), []
-        return _after_loss(state, now, limits, describe_problems(problems))
+        return _after_loss(state, now, limits, describe_problems(problems), _culprits(problems))
     if state.phase is Phase.WARMING:
         return _while_warming(state, seen, ranks, now, limits)
     if ranks and all(r.state is RankState.ENDED for r in ranks):
-        return _finish(state, now, _ended(ranks))
-    if seen.stop is StopWish.AT_BOUNDARY and state.phase is Phase.RUNNING:
+        return _finish(state, now, _ended(ranks, seen.stop))
+    if seen.stop is not StopWish.NONE and state.phase is Phase.RUNNING:
         return replace(state, phase=Phase.STOPPING, since=now), [Say(Word.STOP)]
     return state, []
 
@@ -151,7 +154,7 @@ def _while_warming(
     state: State, seen: Seen, ranks: Sequence[RankReport], now: float, limits: Limits
 ) -> tuple[State, list[Decision]]:
     if seen.stop is not StopWish.NONE:
-        return _finish(state, now, _stopped("stopped before it had started"))
+        return _finish(state, now, _stopped("stopped before it had started", seen.stop))
     all_there = seen.expected_nodes > 0 and len(ranks) == seen.expected_nodes * limits.ranks_per_node
     has_store = any(node.store for node in seen.nodes)
     if all_there and has_store and all(r.state is RankState.READY for r in ranks):
@@ -159,32 +162,54 @@ def _while_warming(
     return state, []
 
 
-def _after_loss(state: State, now: float, limits: Limits, reason: str) -> tuple[State, list[Decision]]:
+def _after_loss(
+    state: State, now: float, limits: Limits, reason: str, culprits: tuple[int, ...] = ()
+) -> tuple[State, list[Decision]]:
     failures = state.failures + 1
     if failures > limits.restart_budget:
         text = f"{reason}\nfailure {failures} is above elastic.restart_budget={limits.restart_budget}"
-        return _finish(state, now, Finish(state=RunState.FAILED, exit_code=ExitCode.FAILED, reason=text))
-    return State(phase=Phase.WAITING, since=now, failures=failures), [Restart(reason)]
+        failed = Finish(state=RunState.FAILED, exit_code=ExitCode.FAILED, reason=text, culprits=culprits)
+        return _finish(state, now, failed)
+    return State(phase=Phase.WAITING, since=now, failures=failures), [Restart(reason, culprits)]
 
 
 def _finish(state: State, now: float, finish: Finish) -> tuple[State, list[Decision]]:
     return replace(state, phase=Phase.ENDED, since=now), [finish]
 
 
-def _stopped(reason: str) -> Finish:
-    return Finish(state=RunState.STOPPED, exit_code=ExitCode.STOPPED, reason=reason)
+def _stopped(reason: str, wish: StopWish = StopWish.AT_BOUNDARY) -> Finish:
+    return Finish(state=RunState.STOPPED, exit_code=_code_of_stop(wish), reason=reason)
+
+
+def _code_of_stop(wish: StopWish) -> ExitCode:
+    return ExitCode.PREEMPTED if wish is StopWish.PREEMPTED else ExitCode.STOPPED
 
 
 def _failed(problems: Sequence[Problem]) -> Finish:
     first = min((p for p in problems if not p.collateral), key=lambda p: p.t)
-    reason = describe_problems(problems)
-    return Finish(state=RunState.FAILED, exit_code=ExitCode(first.exit_code), reason=reason, step=first.step)
+    return Finish(
+        state=RunState.FAILED,
+        exit_code=ExitCode(first.exit_code),
+        reason=describe_problems(problems),
+        step=first.step,
+        culprits=_culprits(problems),
+    )
 
 
-def _ended(ranks: Sequence[RankReport]) -> Finish:
+def _culprits(problems: Sequence[Problem]) -> tuple[int, ...]:
+    """Ranks with a cause to tell, the first one first."""
+    causes = [p for p in problems if not p.collateral]
+    return tuple(p.rank for p in sorted(causes, key=lambda p: p.t))
+
+
+def _ranks(reports: Sequence[RankReport]) -> tuple[int, ...]:
+    return tuple(report.rank for report in reports if report.rank is not None)
+
+
+def _ended(ranks: Sequence[RankReport], wish: StopWish) -> Finish:
     ends = {r.end for r in ranks}
     if len(ends) != 1 or (end := ends.pop()) is None:
         reason = f"ranks ended apart: {[r.end for r in ranks]}"
         return Finish(state=RunState.FAILED, exit_code=ExitCode.FAILED, reason=reason)
-    code = ExitCode.DONE if end.state is RunState.DONE else ExitCode.STOPPED
+    code = ExitCode.DONE if end.state is RunState.DONE else _code_of_stop(wish)
     return Finish(state=end.state, exit_code=code, step=end.step)

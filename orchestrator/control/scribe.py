@@ -12,9 +12,9 @@ from orchestrator.control.logs import keep_output
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.news import News
 from orchestrator.core.words import ExitCode, RunState
+from orchestrator.tracking.mirror import open_wandb
 from orchestrator.tracking.rundir import RunDir
 from orchestrator.tracking.scribe import Scribe
-from orchestrator.tracking.wandb import open_wandb
 
 
 class ScribeActor:
@@ -37,8 +37,8 @@ class ScribeActor:
         self._renewed = time.monotonic()
         return os.getpid()
 
-    def finish(self, state: RunState, exit_code: ExitCode) -> None:
-        self._scribe.finish(state, exit_code)
+    def finish(self, state: RunState, exit_code: ExitCode, reason: str = "") -> None:
+        self._scribe.finish(state, exit_code, reason)
 
     def _end_without_lease(self) -> None:
         while time.monotonic() - self._renewed < self._lease_s:

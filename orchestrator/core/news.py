@@ -53,7 +53,16 @@ class CheckpointNews:
     best_by: dict[str, float] = field(default_factory=dict)
 
 
-News = StepNews | KeysNews | EvaluationNews | CheckpointNews
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SystemNews:
+    """How one node was doing at `t` (seconds since the epoch), told by its node actor."""
+
+    node: str
+    t: float
+    metrics: dict[str, float]
+
+
+News = StepNews | KeysNews | EvaluationNews | CheckpointNews | SystemNews
 
 
 class Sink(Protocol):
@@ -77,4 +86,8 @@ class Helm(Protocol):
 
     def show(self, step: int, phase: str) -> None:
         """Where this rank stands: updates done, and what it does now (start, data, step, evaluate, checkpoint)."""
+        ...
+
+    def show_busy(self, seconds: float) -> None:
+        """How long this rank read and computed in a step before it first waited for others: tells who is slow."""
         ...

@@ -1,14 +1,16 @@
 """The rows of metrics.jsonl and ledger.jsonl: what news becomes when the scribe writes it down, and reading it back.
 
 A file keeps every row of every generation; of several rows of one step the one of the highest generation, then the last
-one, is the truth. Rows of metrics.jsonl without `kind` are steps."""
+one, is the truth. Rows of metrics.jsonl without `kind` are steps. Notes and samples of nodes (kind system) stand at the
+step that was the last one when they came."""
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from orchestrator.core.errors import DataError
-from orchestrator.core.news import CheckpointNews, EvaluationNews, StepNews
+from orchestrator.core.news import CheckpointNews, EvaluationNews, StepNews, SystemNews
 from orchestrator.storage.lines import read_lines
 
 METRICS_FILE = "metrics.jsonl"
@@ -18,7 +20,9 @@ FORMAT = 1
 Row = dict[str, Any]
 
 
-def metrics_row(news: StepNews | EvaluationNews | CheckpointNews) -> Row:
+def metrics_row(news: StepNews | EvaluationNews | CheckpointNews | SystemNews) -> Row:
+    if isinstance(news, SystemNews):
+        return {"kind": "system", "t": news.t, "node": news.node} | news.metrics
     where: Row = {"step": news.step, "generation": news.generation}
     match news:
         case StepNews():
@@ -35,8 +39,15 @@ def ledger_row(news: StepNews) -> Row:
 
 
 def lane_of(row: Row) -> tuple[int, str, str]:
-    """Rows of one lane are told in the order of their steps, so a repeated one is known by its step alone."""
+    """Rows of one lane are told in the order of their places, so a repeated one is known by its place alone."""
+    if row.get("kind") == "system":
+        return 0, "system", row["node"]
     return row["generation"], row.get("kind", "step"), row.get("split", "")
+
+
+def place_of(row: Row) -> float:
+    """Where a row stands in its lane: a node has many samples a step."""
+    return float(row["t"]) if row.get("kind") == "system" else int(row["step"])
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -46,6 +57,38 @@ def read_rows(path: Path) -> Iterator[Row]:
     if head is not None and head.get("format") != FORMAT:
         raise DataError(f"format is {head.get('format')!r}, this Longhaul reads {FORMAT}", where=str(path))
     yield from lines
+
+
+class Lineage:
+    """Which rows of metrics.jsonl the run as it stands descends from.
+
+    A generation that went back to a checkpoint takes over from the earlier ones at its first step. What they had done
+    from there on is not part of the run, even if the later one has yet to come that far."""
+
+    def __init__(self, path: Path) -> None:
+        first_steps: dict[int, int] = {}
+        for row in read_rows(path):
+            if "kind" not in row:
+                first_steps.setdefault(row["generation"], row["step"])
+        self._taken_over_at: dict[int, float] = {}
+        step = math.inf
+        for generation in sorted(first_steps, reverse=True):
+            self._taken_over_at[generation] = step
+            step = min(step, first_steps[generation])
+
+    def holds(self, row: Row) -> bool:
+        """What was told of a step before it began is still true when it was done again."""
+        step: int = row["step"]
+        taken_over_at = self._taken_over_at.get(row["generation"], math.inf)
+        if "kind" not in row:
+            return step < taken_over_at
+        return row["kind"] == "note" or step <= taken_over_at
+
+
+def read_true_rows(run_dir: Path) -> Iterator[Row]:
+    """The rows of metrics.jsonl that the run as it stands descends from; its steps come in order, each once."""
+    lineage = Lineage(run_dir / METRICS_FILE)
+    return (row for row in read_rows(run_dir / METRICS_FILE) if lineage.holds(row))
 
 
 def read_metrics(run_dir: Path) -> list[Row]:

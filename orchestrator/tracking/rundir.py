@@ -101,9 +101,10 @@ class RunDir:
             raise
         flush_folder(self.path.parent)
 
-    def ask_to_stop(self, clock: Clock, *, at_once: bool = False) -> None:
-        """Leave a request; the controller finds it. `at_once` gives up the steps since the last checkpoint."""
-        publish_json(self.stop_request, {"format": 1, "t": clock.now(), "at_once": at_once})
+    def ask_to_stop(self, clock: Clock, *, at_once: bool = False, preempted: bool = False) -> None:
+        """Leave a request; the controller finds it. `at_once` gives up the steps since the last checkpoint;
+        `preempted`: the machines are about to go, and the exit code will say that the run can go on elsewhere."""
+        publish_json(self.stop_request, {"format": 1, "t": clock.now(), "at_once": at_once, "preempted": preempted})
 
     def asked_to_stop(self) -> dict[str, Any] | None:
         if not self.stop_request.exists():

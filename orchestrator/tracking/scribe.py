@@ -5,6 +5,7 @@ may be killed at any moment and made again: everything it knows it finds in its 
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,8 +23,24 @@ from orchestrator.tracking.rows import (
     lane_of,
     ledger_row,
     metrics_row,
+    place_of,
     read_rows,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a run ended, or why it pauses until it is resumed."""
+
+    state: RunState
+    exit_code: int
+    reason: str = ""
+
+    @property
+    def words(self) -> str:
+        """One line for people."""
+        reason = self.reason.partition("\n")[0]
+        return f"run {self.state} with exit code {self.exit_code}" + (f": {reason}" if reason else "")
 
 
 class Mirror(Protocol):
@@ -33,7 +50,7 @@ class Mirror(Protocol):
         """There are new rows. Returns at once."""
         ...
 
-    def finish(self, exit_code: int) -> None:
+    def finish(self, end: End) -> None:
         """Copy what is left and stop; returns after a bounded time."""
         ...
 
@@ -76,11 +93,12 @@ class Scribe:
             self._metrics.append_note(text, self._clock.now())
         self._wake_mirror()
 
-    def finish(self, state: RunState, exit_code: int) -> None:
+    def finish(self, state: RunState, exit_code: int, reason: str = "") -> None:
         """The run has ended, or pauses until it is resumed. Nothing is written afterwards."""
-        self.annotate(f"run {state} with exit code {exit_code}")
+        end = End(state, int(exit_code), reason)
+        self.annotate(end.words)
         if self._mirror is not None:
-            self._mirror.finish(exit_code)
+            self._mirror.finish(end)
         with self._lock:
             self._finished = True
             for file in (self._keys, self._ledger, self._metrics):
@@ -95,7 +113,7 @@ class _RowFile:
     """An append-only file that takes each row once."""
 
     def __init__(self, path: Path) -> None:
-        self._last: dict[tuple[int, str, str], int] = {}
+        self._last: dict[tuple[int, str, str], float] = {}
         self._at: Row = {"step": 0, "generation": 0}
         self._file = LineFile(path, head={"format": FORMAT})
         for row in read_rows(path):
@@ -103,7 +121,7 @@ class _RowFile:
 
     def append_new(self, rows: Sequence[Row]) -> None:
         """Rows written before are left out: a scribe that died before it answered is told them again."""
-        fresh = [row for row in rows if row["step"] > self._last.get(lane_of(row), -1)]
+        fresh = [self._at | row for row in rows if place_of(row) > self._last.get(lane_of(row), -1)]
         if fresh:
             self._file.append(fresh, durable=True)
         for row in fresh:
@@ -118,4 +136,4 @@ class _RowFile:
     def _remember(self, row: Row) -> None:
         self._at = {"step": row["step"], "generation": row["generation"]}
         if row.get("kind") != "note":
-            self._last[lane_of(row)] = row["step"]
+            self._last[lane_of(row)] = place_of(row)

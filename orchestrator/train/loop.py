@@ -29,6 +29,7 @@ from orchestrator.train.models import build_model
 from orchestrator.train.save import save
 from orchestrator.train.schedule import learning_rate
 from orchestrator.train.slices import cut_micro_batches
+from orchestrator.train.stopwatch import Stopwatch
 from orchestrator.train.tasks import TASKS, Task
 from orchestrator.train.weights import initial_source
 
@@ -79,6 +80,7 @@ class Trainer:
             micro_batch=job.micro_batch,
             accumulation=job.accumulation,
         )
+        self.forward_time = Stopwatch(self.device)
         self.engine.insert(source)
         if isinstance(source, CheckpointReader):
             source.close()
@@ -130,6 +132,8 @@ class Trainer:
             sums=batch.sums,
         ).add_over_ranks()
         self.batch_weight = agreed.next_weight
+        if weight:
+            self.helm.show_busy(self.forward_time.seconds + self.stream.wait_s)
 
         self.tell_step(batch, weight, result, agreed, step_s=self.job.clock.monotonic() - began)
         if weight:
@@ -142,9 +146,13 @@ class Trainer:
         if not weight:  # every sample of the step is skipped: a void step
             return 0.0, StepResult(applied=False, grad_norm=0.0)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for micro in cut_micro_batches(batch, self.job.accumulation):
+        for number, micro in enumerate(cut_micro_batches(batch, self.job.accumulation)):
             torch.manual_seed(int(key(self.config.seed, FORWARD, self.step, micro.slot)))
+            if number == 0:  # the first backward waits for other ranks; this forward, below ZeRO-3, does not
+                self.forward_time.start()
             loss_sum = self.task.loss(self.engine.forward, self.task.collate(micro.fields, self.device))
+            if number == 0:
+                self.forward_time.stop()
             # the engine averages over ranks; with this factor the outcome is the mean over the global batch
             self.engine.backward(loss_sum * (self.world.data_size / weight))
             total += loss_sum.detach()
@@ -163,9 +171,9 @@ class Trainer:
         self.helm.show(self.step, "evaluate")
         metrics = self.validation.run(self.engine, self.task, self.device)
         if self.world.rank == 0:
-            generation = self.job.generation
+            told = {**metrics, "t": round(self.job.clock.now(), 3)}
             self.job.sink.tell(
-                EvaluationNews(step=self.step, generation=generation, split=SPLIT, metrics=dict(metrics))
+                EvaluationNews(step=self.step, generation=self.job.generation, split=SPLIT, metrics=told)
             )
         return float(metrics["loss"])
 
@@ -212,6 +220,7 @@ class Trainer:
             "data_wait_s": agreed.wait_s / self.world.size,
             "applied": result.applied,
             "epoch": (step + 1) / self.epoch_steps,
+            "t": round(self.job.clock.now(), 3),
         }
         ledger: dict[str, str | int] = {
             "order_digest": agreed.sums.order_hex,

@@ -98,6 +98,9 @@ class ScriptedHelm:
     def show(self, step: int, phase: str) -> None:
         self.shown.append((step, phase))
 
+    def show_busy(self, seconds: float) -> None:
+        self.busy_s = seconds
+
 
 def train_small(
     rank: int,

@@ -10,12 +10,17 @@ Manners = Literal["good", "garbage", "error", "panic", "silent"]
 
 
 class FakeWandbServer:
-    """`history` holds the rows of the run by line; `configs` what was sent as the run's config."""
+    """`history` holds the rows of the run by line; `configs` what was sent as the run's config, `page` what its page
+    shows beside. `stopped`: somebody has pressed the Stop button."""
 
     def __init__(self, manners: Manners = "good") -> None:
         self.manners = manners
         self.history: dict[int, dict[str, Any]] = {}
         self.configs: list[dict[str, Any]] = []
+        self.page: dict[str, Any] = {}
+        self.summary: dict[str, Any] = {}
+        self.alerts: list[dict[str, Any]] = []
+        self.stopped = False
         self.exit_codes: list[int] = []
         self.closing = threading.Event()
         self._server = _Server(self)
@@ -42,12 +47,13 @@ class FakeWandbServer:
     def answer(self, path: str, body: dict[str, Any]) -> Any:
         if path.endswith("/file_stream"):
             self._take_rows(body)
-            return {"exitcode": None, "limits": {}}
+            return {"exitcode": None, "limits": {}, "stopped": self.stopped}
         operation, variables = body.get("operationName"), body.get("variables", {})
         if operation == "RunResumeStatus":
             return {"data": {"model": {"id": "m", "name": "p", "entity": _ENTITY, "bucket": self._resumable()}}}
         if operation == "UpsertBucket":
             self.configs.append(json.loads(variables.get("config") or "{}"))
+            self.page |= {name: variables[name] for name in _ON_THE_PAGE if variables.get(name) is not None}
             project = {"id": "m", "name": "p", "entity": _ENTITY}
             bucket = {"id": "r", "name": variables.get("name"), "displayName": "d", "project": project}
             bucket["historyLineCount"] = len(self.history)
@@ -55,6 +61,9 @@ class FakeWandbServer:
         if operation == "CreateRunFiles":
             files = [{"name": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in variables["files"]]
             return {"data": {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}}
+        if operation == "NotifyScriptableRunAlert":
+            self.alerts.append(variables)
+            return {"data": {"notifyScriptableRunAlert": {"success": True}}}
         if operation == "Viewer":
             viewer = {"id": "u", "username": "u", "entity": "e", "flags": "{}", "teams": {"edges": []}}
             return {"data": {"viewer": viewer}}
@@ -64,6 +73,8 @@ class FakeWandbServer:
         rows = body.get("files", {}).get("wandb-history.jsonl", {"offset": 0, "content": []})
         for line, text in enumerate(rows["content"], rows["offset"]):
             self.history[line] = json.loads(text)
+        for text in body.get("files", {}).get("wandb-summary.json", {"content": []})["content"]:
+            self.summary = json.loads(text)
         if body.get("complete"):
             self.exit_codes.append(body["exitcode"])
 
@@ -73,10 +84,12 @@ class FakeWandbServer:
         tail = json.dumps([json.dumps(self.rows[-1])])
         counts = {"logLineCount": 0, "historyLineCount": len(self.history), "eventsLineCount": 0}
         texts = {"summaryMetrics": "{}", "config": "{}", "historyTail": tail, "eventsTail": "[]", "displayName": "d"}
-        return {"id": "r", "name": "n", "tags": [], "notes": None, "wandbConfig": '{"t": 1}'} | counts | texts
+        about = {"tags": self.page.get("tags", []), "notes": self.page.get("notes"), "wandbConfig": '{"t": 1}'}
+        return {"id": "r", "name": "n"} | about | counts | texts
 
 
 _ENTITY = {"id": "e", "name": "e"}
+_ON_THE_PAGE = ("displayName", "notes", "tags", "groupName", "jobType")
 
 
 class _Server(ThreadingHTTPServer):

@@ -27,7 +27,7 @@ RUNNING = State(phase=Phase.RUNNING, since=0.0)
 
 
 def rank(state: RankState, **fields: object) -> RankReport:
-    return RankReport(local_rank=0, pid=100, state=state, **fields)  # type: ignore[arg-type]
+    return RankReport(rank=0, local_rank=0, pid=100, state=state, **fields)  # type: ignore[arg-type]
 
 
 def problem(**fields: object) -> Problem:

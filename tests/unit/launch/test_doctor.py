@@ -1,106 +1,150 @@
+import json
+import os
 from pathlib import Path
 
-from packaging.requirements import Requirement
+import pytest
 from rich.console import Console
 
-from launch.doctor import (
-    Check,
-    check_accelerators,
-    check_compiler,
-    check_descriptors,
-    check_machine,
-    check_packages,
-    check_python,
-    check_root,
-    check_shared_memory,
-    check_system,
-    exit_code,
-    print_checks,
-)
+from launch.checks.check import Check, Checkup
+from launch.checks.machine import check_machine
+from launch.doctor import exit_code, show_checkup, show_machine
+from launch.screen import Screen
 from orchestrator.core.words import ExitCode
 
-DEEPSPEED = Requirement("deepspeed>=0.19.8,<0.20")
-VERSIONS = {"torch": "2.13.0+cpu", "deepspeed": "0.19.8", "ray": "2.60.0"}
-MUCH = 2**50
+FINE = [Check("ok", "python", "3.11.7"), Check("ok", "memory", "503.5 GiB")]
+NO_SPACE = Check("warning", "root", "/mnt/all/runs has 2.0 GiB free", "free space, or give another folder as root")
+SMALL = Check("problem", "shared memory", "there is no /dev/shm", "mount a tmpfs at /dev/shm")
 
 
-def test_a_machine_that_passes_its_tests_has_no_problem(tmp_path):
-    checks = check_machine(tmp_path / "runs" / "not yet there")
+def shown(checkup: Checkup, width: int = 80) -> str:
+    with Path(os.devnull).open("w") as nowhere:
+        console = Console(width=width, record=True, file=nowhere)
+        show_checkup(checkup, as_json=False, screen=Screen(console))
+    return "\n".join(line.rstrip() for line in console.export_text().splitlines())
+
+
+# ---- this machine ----
+
+
+@pytest.fixture(scope="module")
+def looked(tmp_path_factory):
+    """A folder, and what was found with root below it."""
+    folder = tmp_path_factory.mktemp("doctor")
+    return folder, check_machine(folder / "runs" / "not yet there", has_wandb_key=False)
+
+
+def test_a_machine_that_passes_its_tests_has_no_problem(looked):
+    folder, checks = looked
     assert [check for check in checks if check.level == "problem"] == []
-    assert not (tmp_path / "runs").exists()  # looking leaves nothing behind
+    assert list(folder.iterdir()) == []  # looking leaves nothing behind
 
 
-def test_every_check_that_is_not_ok_says_what_to_do(tmp_path):
-    for check in check_machine(tmp_path):
+def test_every_check_has_one_name_and_says_what_to_do_unless_it_is_ok(looked):
+    _, checks = looked
+    assert len({check.what for check in checks}) == len(checks)
+    for check in checks:
         assert check.level == "ok" or check.remedy
 
 
-def test_root_below_a_file_is_a_problem(tmp_path):
+def test_root_below_a_file_is_a_problem_of_root_alone(tmp_path, capsys):
     file = tmp_path / "runs"
     file.touch()
-    assert [check.what for check in check_machine(file) if check.level == "problem"] == ["root"]
+    assert show_machine(file, as_json=False, screen=Screen(Console(width=80))) is ExitCode.BAD_INPUT
+    problems = [line for line in capsys.readouterr().out.splitlines() if line.startswith("problem")]
+    assert [line.split()[1] for line in problems] == ["root"]
 
 
-def test_packages_in_their_ranges_are_named_with_their_versions():
-    check = check_packages([DEEPSPEED], VERSIONS)
-    assert check.level == "ok"
-    assert "deepspeed 0.19.8" in check.detail
-
-
-def test_each_package_that_is_missing_or_out_of_range_is_named():
-    check = check_packages([DEEPSPEED, Requirement("wandb>=0.31")], VERSIONS | {"deepspeed": "0.20.1"})
-    assert check.level == "problem"
-    assert "deepspeed 0.20.1 is not <0.20,>=0.19.8" in check.detail
-    assert "wandb is missing" in check.detail
-
-
-def test_a_build_for_one_device_counts_as_its_version():
-    assert check_packages([Requirement("torch<2.14,>=2.11")], VERSIONS).level == "ok"
-
-
-def test_old_python_and_other_systems_are_problems():
-    assert check_python("3.10.4", ">=3.11").level == "problem"
-    assert check_python("3.12.1", ">=3.11").level == "ok"
-    assert check_system("Darwin", "25.0").level == "problem"
-
-
-def test_a_missing_compiler_is_a_warning_only():
-    check = check_compiler(None, "/usr/bin/ninja")
-    assert (check.level, check.detail) == ("warning", "no C++ compiler")
-
-
-def test_gpus_are_counted_by_name_and_need_a_torch_that_can_use_them():
-    names = ["H100", "H100", "L4"]
-    assert check_accelerators(names, "2.13.0+cu130").detail == "2 x H100, 1 x L4"
-    assert check_accelerators(names, "2.13.0+cpu").level == "warning"
-    assert check_accelerators([], "2.13.0+cpu").level == "ok"
-
-
-def test_no_shared_memory_is_a_problem(tmp_path):
-    assert check_shared_memory(tmp_path / "shm").level == "problem"
-
-
-def test_little_space_is_a_warning_and_a_folder_that_cannot_be_written_a_problem(tmp_path):
-    assert check_root(tmp_path, tmp_path, "", MUCH).level == "ok"
-    assert check_root(tmp_path, tmp_path, "", 2**20).level == "warning"
-    full = check_root(Path("/runs"), Path("/"), "Read-only file system", MUCH)
-    assert (full.level, full.detail) == ("problem", "/runs: / cannot be written to: Read-only file system")
-
-
-def test_a_low_limit_of_open_files_is_a_warning():
-    assert check_descriptors(1024).level == "warning"
-    assert check_descriptors(65_536).level == "ok"
+def test_json_is_one_line_from_which_the_same_findings_come(capsys):
+    checkup = Checkup({"node-1": [*FINE, SMALL], "node-2": FINE}, [Check("ok", "clocks", "agree")])
+    assert show_checkup(checkup, as_json=True, screen=Screen()) is ExitCode.BAD_INPUT
+    [line] = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["format"] == 1
+    assert Checkup.from_json(json.loads(line)) == checkup
 
 
 def test_only_problems_make_the_exit_code():
-    warning = Check("warning", "compiler", "no ninja", "install it")
-    assert exit_code([warning]) is ExitCode.DONE
-    assert exit_code([warning, Check("problem", "root", "full", "free space")]) is ExitCode.BAD_INPUT
+    assert exit_code(Checkup({"here": [NO_SPACE]})) is ExitCode.DONE
+    assert exit_code(Checkup({"here": [NO_SPACE, SMALL]})) is ExitCode.BAD_INPUT
+    assert exit_code(Checkup({"here": FINE}, [SMALL])) is ExitCode.BAD_INPUT
 
 
-def test_the_table_shows_level_finding_and_remedy():
-    console = Console(width=120, record=True)
-    print_checks([Check("problem", "root", "/runs is [red]", "free space")], console)
-    text = console.export_text()
-    for part in ("problem", "root", "/runs is [red]", "free space"):
-        assert part in text
+# ---- what people see ----
+
+
+def test_a_machine_at_80_columns():
+    long = Check("warning", "Ray", "2.60.0; http_proxy also takes what is meant for this machine", "add localhost")
+    assert shown(Checkup({"here": [*FINE, NO_SPACE, long, SMALL]})) == (
+        """\
+ok       python         3.11.7
+ok       memory         503.5 GiB
+warning  root           /mnt/all/runs has 2.0 GiB free
+                        -> free space, or give another folder as root
+warning  Ray            2.60.0; http_proxy also takes what is meant for this
+                        machine
+                        -> add localhost
+problem  shared memory  there is no /dev/shm
+                        -> mount a tmpfs at /dev/shm
+1 problem and 2 warnings"""
+    )
+
+
+def test_what_nodes_have_in_common_is_one_line_and_what_one_has_is_shown_with_its_name():
+    checkup = Checkup(
+        {
+            "node-1": [*FINE, Check("ok", "shared memory", "/dev/shm has 251.7 GiB")],
+            "node-2": [*FINE, SMALL],
+            "node-3": [FINE[0], Check("ok", "memory", "1007.0 GiB"), SMALL],
+            "node-4": [Check("problem", "answer", "no answer within 120 s", "is it up?")],
+        },
+        [Check("problem", "connections", "node-1 does not reach node-2: timed out", "let all nodes connect")],
+    )
+    assert shown(checkup) == (
+        """\
+4 nodes: node-1, node-2, node-3, node-4
+ok       python         3.11.7
+ok       memory         2 of 3 nodes: 503.5 GiB
+ok       memory         node-3: 1007.0 GiB
+ok       shared memory  node-1: /dev/shm has 251.7 GiB
+problem  shared memory  node-2, node-3: there is no /dev/shm
+                        -> mount a tmpfs at /dev/shm
+problem  answer         node-4: no answer within 120 s
+                        -> is it up?
+problem  connections    node-1 does not reach node-2: timed out
+                        -> let all nodes connect
+3 problems"""
+    )
+
+
+def test_many_nodes_are_counted_and_those_that_differ_in_an_ok_value_stay_one_line():
+    nodes = {
+        f"node-{i}": [Check("ok", "python", "3.11.7"), Check("ok", "root", f"runs has {i}.0 GiB free")]
+        for i in range(8)
+    }
+    nodes["node-7"][1] = NO_SPACE
+    assert shown(Checkup(nodes)) == (
+        """\
+8 nodes: node-0, node-1, node-2 and 5 more
+ok       python  3.11.7
+ok       root    7 of 8 nodes: runs has 0.0 GiB free on node-0, the others are
+                 fine, too
+warning  root    node-7: /mnt/all/runs has 2.0 GiB free
+                 -> free space, or give another folder as root
+1 warning"""
+    )
+
+
+def test_what_is_wrong_on_all_of_many_nodes_says_so():
+    text = shown(Checkup({f"node-{i}": [SMALL] for i in range(8)}))
+    assert "shared memory  all 8 nodes: there is no /dev/shm" in text
+
+
+def test_when_nothing_is_wrong_that_is_said():
+    assert shown(Checkup({"here": FINE})).splitlines()[-1] == "nothing is wrong"
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_brackets_and_long_paths_are_shown_whole(width):
+    path = f"/runs/[red]/{'x' * 120}"
+    text = shown(Checkup({"here": [Check("problem", "root", path, "[/] is no remedy")]}), width)
+    assert path in "".join(text.split())
+    assert "[/]isnoremedy" in "".join(text.split())

@@ -10,7 +10,7 @@ from orchestrator.core.news import KeysNews
 from orchestrator.core.words import Span
 from orchestrator.storage.lines import LineFile
 from orchestrator.tracking.keys import KeyParts, read_keys
-from orchestrator.tracking.rows import read_evaluations, read_ledger, read_metrics
+from orchestrator.tracking.rows import read_evaluations, read_ledger, read_metrics, read_true_rows
 from tests.fakes.dying import do_and_die
 
 
@@ -43,6 +43,31 @@ def test_the_row_of_the_highest_generation_then_the_last_one_is_the_truth(tmp_pa
     write_rows(tmp_path / "ledger.jsonl", *rows)
     assert [row["loss"] for row in read_metrics(tmp_path)] == [2.0, 5.0]
     assert {step: row["loss"] for step, row in read_ledger(tmp_path).items()} == {0: 2.0, 1: 5.0}
+
+
+def test_the_run_descends_from_what_was_not_done_again(tmp_path: Path) -> None:
+    """Generation 2 began again at step 2, generation 3 at step 3; 2 had come as far as 4, 3 only as far as 3."""
+    rows: list[dict[str, object]] = [
+        *({"step": step, "generation": 1} for step in (0, 1, 2, 3)),
+        {"step": 2, "generation": 1, "kind": "evaluation", "split": "validation"},
+        {"step": 3, "generation": 1, "kind": "evaluation", "split": "validation"},
+        {"step": 3, "generation": 1, "kind": "note", "text": "restart"},
+        *({"step": step, "generation": 2} for step in (2, 3, 4)),
+        {"step": 4, "generation": 2, "kind": "system", "node": "a", "t": 1.0},
+        {"step": 3, "generation": 3},
+    ]
+    write_rows(tmp_path / "metrics.jsonl", *rows)
+    true = [(row["step"], row["generation"], row.get("kind", "")) for row in read_true_rows(tmp_path)]
+    assert true == [
+        (0, 1, ""), (1, 1, ""), (2, 1, "evaluation"), (3, 1, "note"), (2, 2, ""), (3, 3, ""),
+    ]  # fmt: skip
+
+
+def test_a_later_generation_may_go_back_further_than_the_one_before(tmp_path: Path) -> None:
+    """When a checkpoint is damaged."""
+    steps = [(0, 1), (1, 1), (2, 1), (3, 1), (3, 2), (4, 2), (1, 3), (2, 3)]
+    write_rows(tmp_path / "metrics.jsonl", *({"step": step, "generation": generation} for step, generation in steps))
+    assert [(row["step"], row["generation"]) for row in read_true_rows(tmp_path)] == [(0, 1), (1, 3), (2, 3)]
 
 
 def test_steps_evaluations_and_notes_are_told_apart(tmp_path: Path) -> None:

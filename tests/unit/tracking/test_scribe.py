@@ -13,12 +13,12 @@ import pytest
 
 from orchestrator.config.run import RunConfig
 from orchestrator.core.clock import SystemClock
-from orchestrator.core.news import CheckpointNews, EvaluationNews, KeysNews, News, StepNews
+from orchestrator.core.news import CheckpointNews, EvaluationNews, KeysNews, News, StepNews, SystemNews
 from orchestrator.core.words import RunState, Span
 from orchestrator.storage.lines import read_lines
 from orchestrator.tracking.keys import read_keys
 from orchestrator.tracking.rows import read_ledger, read_metrics, read_rows
-from orchestrator.tracking.scribe import Scribe
+from orchestrator.tracking.scribe import End, Scribe
 from tests.fakes.dying import do_and_die, do_until_killed
 
 CONFIG = RunConfig.model_validate(
@@ -34,13 +34,13 @@ CONFIG = RunConfig.model_validate(
 
 class FakeMirror:
     def __init__(self, note: Callable[[str], None]) -> None:
-        self.note, self.wakes, self.exit_codes = note, 0, list[int]()
+        self.note, self.wakes, self.ends = note, 0, list[End]()
 
     def wake(self) -> None:
         self.wakes += 1
 
-    def finish(self, exit_code: int) -> None:
-        self.exit_codes.append(exit_code)
+    def finish(self, end: End) -> None:
+        self.ends.append(end)
         self.note("mirror finished")
 
 
@@ -88,6 +88,29 @@ def test_news_told_again_after_a_restart_is_written_once(tmp_path: Path) -> None
     second.finish(RunState.STOPPED, 130)
 
 
+def test_samples_of_nodes_stand_at_the_last_step_and_are_written_once(tmp_path: Path) -> None:
+    first = SystemNews(node="a", t=10.0, metrics={"cpu_percent": 50.0})
+    second = SystemNews(node="a", t=25.0, metrics={"cpu_percent": 60.0})
+    other = SystemNews(node="b", t=10.0, metrics={"cpu_percent": 70.0})
+
+    def tell_and_die() -> None:
+        scribe = make_scribe(tmp_path)
+        for item in (first, step_news(3, generation=2), second):
+            scribe.write([item])
+
+    do_and_die(tell_and_die)
+    again = make_scribe(tmp_path)
+    again.write([second, other, step_news(4, generation=2)])
+    again.finish(RunState.DONE, 0)
+    samples = [row for row in read_rows(tmp_path / "metrics.jsonl") if row.get("kind") == "system"]
+    assert samples[0] == {"step": 0, "generation": 0, "kind": "system", "t": 10.0, "node": "a", "cpu_percent": 50.0}
+    assert [(row["node"], row["t"], row["step"], row["generation"]) for row in samples[1:]] == [
+        ("a", 25.0, 3, 2),
+        ("b", 10.0, 3, 2),
+    ]
+    assert [row["step"] for row in read_metrics(tmp_path)] == [3, 4]
+
+
 def test_steps_replayed_by_a_later_generation_are_written_beside_the_earlier_ones(tmp_path: Path) -> None:
     scribe = make_scribe(tmp_path)
     scribe.write([step_news(0), step_news(1), step_news(1, 2), step_news(2, 2)])
@@ -120,16 +143,16 @@ def test_mirror_is_woken_finished_and_may_annotate_until_the_end(tmp_path: Path)
     scribe = Scribe(tmp_path, CONFIG, {}, SystemClock(), open_mirror)
     scribe.write([step_news(0)])
     assert mirrors[0].wakes == 1
-    scribe.finish(RunState.FAILED, 1)
-    assert mirrors[0].exit_codes == [1]
+    scribe.finish(RunState.FAILED, 1, "rank 0: no\nTraceback")
+    assert mirrors[0].ends == [End(RunState.FAILED, 1, "rank 0: no\nTraceback")]
     mirrors[0].note("too late")
     texts = [row["text"] for row in read_rows(tmp_path / "metrics.jsonl") if row.get("kind") == "note"]
-    assert texts == ["run failed with exit code 1", "mirror finished"]
+    assert texts == ["run failed with exit code 1: rank 0: no", "mirror finished"]
 
 
 def test_importing_the_scribe_imports_nothing_heavy() -> None:
     code = (
-        "import sys, orchestrator.tracking.scribe, orchestrator.tracking.rows, orchestrator.tracking.wandb;"
+        "import sys, orchestrator.tracking.scribe, orchestrator.tracking.rows, orchestrator.tracking.mirror;"
         "print(sorted({'torch', 'wandb', 'pyarrow', 'ray'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

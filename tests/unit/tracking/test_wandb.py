@@ -1,5 +1,6 @@
 """W&B as a copy of metrics.jsonl: complete offline, one run online, harmless whatever it does."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -13,11 +14,13 @@ import pytest
 
 from orchestrator.config.run import RunConfig
 from orchestrator.core.clock import SystemClock
-from orchestrator.core.news import EvaluationNews, News, StepNews
+from orchestrator.core.news import EvaluationNews, News, StepNews, SystemNews
 from orchestrator.core.words import RunState
+from orchestrator.tracking.mirror import WandbMirror, open_wandb
 from orchestrator.tracking.rows import read_rows
+from orchestrator.tracking.rundir import RunDir
 from orchestrator.tracking.scribe import Scribe
-from orchestrator.tracking.wandb import StepCopy, WandbMirror, open_wandb, read_run_id, run_config
+from orchestrator.tracking.wandb import default_host, read_run_id, read_url, run_config
 from tests.fakes.dying import do_and_die, do_until_killed
 from tests.fakes.wandb_server import FakeWandbServer, Manners
 
@@ -32,7 +35,7 @@ def leave_this_account_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 Mode = Literal["online", "offline", "off"]
 
 
-def make_config(mode: Mode) -> RunConfig:
+def make_config(mode: Mode, *, alerts: bool = True) -> RunConfig:
     return RunConfig.model_validate(
         {
             "name": "r",
@@ -40,8 +43,8 @@ def make_config(mode: Mode) -> RunConfig:
             "prepare": {"tokens": {"train_bpe": 300}},
             "model": {"transformers": {"model_type": "llama"}},
             "train": {"steps": 10, "global_batch": 4},
-            "cluster": {"env": {"MY_TOKEN": "secret"}},
-            "tracking": {"wandb": {"mode": mode}},
+            "cluster": {"env": {"MY_SETTING": "private"}},
+            "tracking": {"wandb": {"mode": mode, "group": "g", "tags": ["a"], "notes": "mine", "alerts": alerts}},
         }
     )
 
@@ -67,10 +70,21 @@ def step_news(step: int, generation: int = 1) -> StepNews:
     return StepNews(step=step, generation=generation, metrics=metrics, ledger=ledger)
 
 
+def system_news(t: float) -> SystemNews:
+    return SystemNews(node="10.0.0.1", t=t, metrics={"cpu_percent": 42.0})
+
+
 def validation_news(step: int, generation: int = 1) -> EvaluationNews:
     return EvaluationNews(
         step=step, generation=generation, split="validation", metrics={"loss": 2.0, "perplexity": 9.0}
     )
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < deadline, "it has not happened"
+        time.sleep(0.01)
 
 
 def notes(run_dir: Path) -> list[str]:
@@ -92,55 +106,12 @@ def history(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [record["history"]["item"] for record in records if record["type"] == "history"]
 
 
-def copied(*rows: dict[str, Any], first_step: int = 0) -> list[tuple[int, dict[str, Any]]]:
-    logged: list[tuple[int, dict[str, Any]]] = []
-    copy = StepCopy(lambda values, step: logged.append((step, values)), first_step)
-    for row in rows:
-        copy.take({"generation": 1} | row)
-    copy.take_last_notes()
-    return [(step, {k: v for k, v in values.items() if k != "world/generation"}) for step, values in logged]
-
-
-def test_of_a_repeated_step_the_first_row_stays() -> None:
-    rows = [{"step": 0, "loss": 1}, {"step": 1, "loss": 2}, {"step": 0, "loss": 3}, {"step": 2, "loss": 4}]
-    assert copied(*rows) == [(0, {"train/loss": 1}), (1, {"train/loss": 2}), (2, {"train/loss": 4})]
-
-
-def test_validation_shares_the_row_of_the_step_that_follows_it() -> None:
-    evaluation = {"step": 1, "kind": "evaluation", "split": "validation", "loss": 5}
-    rows = copied({"step": 0, "loss": 1}, evaluation, evaluation, {"step": 1, "loss": 2})
-    assert rows == [(0, {"train/loss": 1}), (1, {"validation/loss": 5}), (1, {"train/loss": 2})]
-
-
-def test_notes_go_with_the_next_row_and_never_twice_to_a_continued_run() -> None:
-    def note(text: str) -> dict[str, Any]:
-        return {"step": 0, "kind": "note", "text": text}
-
-    rows = [note("old"), {"step": 0, "loss": 1}, note("a"), note("b"), {"step": 1, "loss": 2}, note("end")]
-    assert copied(*rows, first_step=1) == [(1, {"train/loss": 2, "note": "a; b"}), (1, {"note": "end"})]
-
-
-def test_throughput_and_known_names() -> None:
-    row = {"loss": 1, "step_s": 0.5, "data_wait_s": 0.1, "tokens": 1000, "samples": 4, "world_size": 2, "grad_norm": 3}
-    assert copied({"step": 0} | row)[0][1] == {
-        "train/loss": 1,
-        "train/grad_norm": 3,
-        "train/tokens": 1000,
-        "train/samples": 4,
-        "time/step": 0.5,
-        "time/data_wait": 0.1,
-        "world/size": 2,
-        "throughput/tokens_per_sec": 2000,
-        "throughput/samples_per_sec": 8,
-    }
-
-
 def test_the_id_of_a_run_never_changes(tmp_path: Path) -> None:
     assert read_run_id(tmp_path) == read_run_id(tmp_path)
 
 
 def test_environment_variables_are_not_sent() -> None:
-    assert "secret" not in json.dumps(run_config(make_config("online"), {"chain": "abc"}))
+    assert "private" not in json.dumps(run_config(make_config("online"), {"chain": "abc"}))
 
 
 def test_off_means_nothing_of_wandb(tmp_path: Path) -> None:
@@ -162,6 +133,8 @@ def test_an_offline_run_is_read_back_whole_by_wandb(tmp_path: Path) -> None:
     assert run["run_id"] == read_run_id(tmp_path)
     assert run["config"]["update"]["train"] | {"steps": 10, "global_batch": 4} == run["config"]["update"]["train"]
     assert run["config"]["update"]["longhaul"] == {"chain": "abc"}
+    assert run["notes"] == f"mine\n\n`longhaul resume {tmp_path}`"
+    assert (run["run_group"], run["job_type"], run["tags"]) == ("g", "train", ["a"])
     rows = history(records)
     assert [row["_step"] for row in rows] == [0, 1, 2, 3, 4, 5]
     assert [row["train/loss"] for row in rows[:5]] == [10, 11, 12, 13, 14]
@@ -186,6 +159,137 @@ def test_online_there_is_one_run_over_all_scribes_and_no_step_twice(tmp_path: Pa
     assert [note for note in notes(tmp_path) if "W&B" in note] == []
 
 
+def test_a_run_that_stopped_at_an_evaluation_misses_no_step_when_it_goes_on(tmp_path: Path, monkeypatch: Any) -> None:
+    with FakeWandbServer() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        first = make_scribe(tmp_path, "online")
+        first.write([step_news(0), validation_news(1)])
+        first.finish(RunState.STOPPED, 130)
+        assert [row["_step"] for row in server.rows] == [0]
+        assert server.rows[0]["validation/loss"] == 2  # people want to see it now
+        assert server.rows[0]["note"] == "run stopped with exit code 130"
+        second = make_scribe(tmp_path, "online")
+        second.write([step_news(1, 2), step_news(2, 2)])
+        second.finish(RunState.STOPPED, 130)
+    assert [(row["_step"], row["train/loss"]) for row in server.rows] == [(0, 10), (1, 21), (2, 22)]
+    assert server.rows[1]["validation/loss"] == 2
+
+
+def test_nodes_and_validation_are_shown_as_people_want_them(tmp_path: Path, monkeypatch: Any) -> None:
+    with FakeWandbServer() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        scribe = make_scribe(tmp_path, "online")
+        for step in range(3):
+            loss = (3.0, 1.0, 2.0)[step]
+            scribe.write([EvaluationNews(step=step, generation=1, split="validation", metrics={"loss": loss})])
+            scribe.write([step_news(step)])
+            scribe.write([system_news(100.5 + step)])
+        scribe.finish(RunState.DONE, 0)
+    assert [row["system/10-0-0-1/cpu_percent"] for row in server.rows] == [42, 42, 42]
+    assert [row["_timestamp"] for row in server.rows[:2]] == [100.5, 101.5]  # the last one has a note of now
+    assert server.summary["validation/loss"] == {"min": 1}
+    assert not [name for name in server.summary if name.startswith("system")]
+
+
+def test_what_people_write_on_the_web_page_stays(tmp_path: Path, monkeypatch: Any) -> None:
+    with FakeWandbServer() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        for step in range(2):
+            scribe = make_scribe(tmp_path, "online")
+            scribe.write([step_news(step)])
+            scribe.finish(RunState.STOPPED, 130)
+            if step == 0:
+                assert server.page["notes"] == f"mine\n\n`longhaul resume {tmp_path}`"
+                assert server.page["tags"] == ["a"]
+                server.page |= {"notes": "theirs", "tags": ["b"]}
+    assert server.page["notes"] == "theirs"
+    assert sorted(server.page["tags"]) == ["a", "b"]
+
+
+def test_the_address_of_a_run_is_known_once_it_is_online(tmp_path: Path, monkeypatch: Any) -> None:
+    assert read_url(tmp_path) is None
+    with FakeWandbServer() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        make_scribe(tmp_path, "online").finish(RunState.STOPPED, 130)
+        assert read_url(tmp_path) == f"{server.url}/e/p/runs/{read_run_id(tmp_path)}"
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "level"),
+    [(RunState.FAILED, "rank 0: out of memory\nTraceback", "ERROR"), (RunState.DONE, "", "INFO")],
+)
+def test_the_end_of_a_run_is_an_alert(
+    tmp_path: Path, monkeypatch: Any, state: RunState, reason: str, level: str
+) -> None:
+    with FakeWandbServer() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        scribe = make_scribe(tmp_path, "online")
+        scribe.write([step_news(0)])
+        scribe.finish(state, int(state is RunState.FAILED), reason)
+    [alert] = server.alerts
+    assert (alert["title"], alert["severity"]) == (f"Longhaul: run {state}", level)
+    assert ("rank 0: out of memory\nlonghaul resume" in alert["text"]) == (state is RunState.FAILED)
+    assert "Traceback" not in alert["text"]
+
+
+def test_alerts_can_be_switched_off(tmp_path: Path, monkeypatch: Any) -> None:
+    with FakeWandbServer() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        config = make_config("online", alerts=False)
+        scribe = Scribe(tmp_path, config, {}, SystemClock(), open_wandb)
+        scribe.write([step_news(0)])
+        scribe.finish(RunState.DONE, 0)
+    assert server.exit_codes == [0]
+    assert server.alerts == []
+
+
+@pytest.fixture
+def impatient_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks at once whether its button was pressed, not every 15 s."""
+
+    async def sleep_a_little(_: float) -> None:
+        await asyncio.sleep(0.02)
+
+    monkeypatch.setattr("wandb.sdk.lib.run_stopping._SLEEP", sleep_a_little)
+
+
+@pytest.mark.usefixtures("impatient_wandb")
+def test_the_stop_button_asks_the_run_to_stop_after_a_checkpoint(tmp_path: Path, monkeypatch: Any) -> None:
+    run_dir = RunDir(tmp_path)
+    with FakeWandbServer() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        server.stopped = True
+        scribe = make_scribe(tmp_path, "online")
+        scribe.write([step_news(0), step_news(1)])
+        wait_until(lambda: run_dir.asked_to_stop() is not None)
+        scribe.finish(RunState.STOPPED, 130)
+    request = run_dir.asked_to_stop()
+    assert request is not None
+    assert request["at_once"] is False
+    assert "W&B's Stop button was pressed" in notes(tmp_path)
+
+
+@pytest.mark.usefixtures("impatient_wandb")
+def test_a_press_that_wandb_has_not_forgotten_does_not_stop_the_resumed_run(tmp_path: Path, monkeypatch: Any) -> None:
+    run_dir = RunDir(tmp_path)
+    with FakeWandbServer() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        server.stopped = True
+        for step in range(2):
+            run_dir.forget_requests()  # as a resume does
+            scribe = make_scribe(tmp_path, "online")
+            scribe.write([step_news(2 * step), step_news(2 * step + 1)])
+            wait_until(lambda: any(" stop" in note.lower() for note in notes(tmp_path)[2 * step :]))  # noqa: B023
+            scribe.finish(RunState.STOPPED, 130)
+    assert run_dir.asked_to_stop() is None
+    assert any("W&B still says stop" in note for note in notes(tmp_path))
+
+
+def test_the_host_is_the_one_wandb_is_set_to(monkeypatch: Any) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://wandb.example:8080")
+    assert default_host() == "http://wandb.example:8080"
+
+
 def test_what_was_written_while_wandb_was_down_is_sent_by_the_next_scribe(tmp_path: Path, monkeypatch: Any) -> None:
     earlier = make_scribe(tmp_path, "off")
     earlier.write([step_news(step) for step in range(4)])
@@ -202,7 +306,7 @@ def tell_twenty_steps(run_dir: Path) -> None:
     def open_impatiently(
         config: RunConfig, about: dict[str, Any], run_dir: Path, note: Callable[[str], None]
     ) -> WandbMirror:
-        return WandbMirror(config, about, run_dir, note, ("online", "offline"), init_timeout_s=1, finish_timeout_s=3)
+        return WandbMirror(config, about, run_dir, note, ("online", "offline"), init_timeout_s=2, finish_timeout_s=4)
 
     scribe = Scribe(run_dir, make_config("online"), {}, SystemClock(), open_impatiently)
     begin = time.monotonic()
@@ -211,7 +315,7 @@ def tell_twenty_steps(run_dir: Path) -> None:
     assert time.monotonic() - begin < 2
     begin = time.monotonic()
     scribe.finish(RunState.DONE, 0)
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 15
 
 
 @pytest.mark.parametrize("manners", ["garbage", "error", "panic", "silent"])

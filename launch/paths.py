@@ -1,0 +1,52 @@
+"""The paths of a config. Ray's processes run in other folders and on other machines: what is relative in a config must
+be written out before it reaches them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from orchestrator.config.run import RunConfig
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """Relative paths start at cluster.shared, or where the command was given."""
+    start = Path(config.cluster.shared).expanduser() if config.cluster.shared else Path()
+    return _with_paths(config, lambda _, path: str((start / Path(path).expanduser()).absolute()))
+
+
+def relative_keys(config: RunConfig) -> Iterator[str]:
+    """Keys whose paths are not written out, with their values."""
+    found: list[str] = []
+
+    def note(key: str, path: str) -> str:
+        if not Path(path).is_absolute():
+            found.append(f"{key}={path}")
+        return path
+
+    _with_paths(config, note)
+    yield from found
+
+
+def _with_paths(config: RunConfig, change: Callable[[str, str], str]) -> RunConfig:
+    """Every path of the config, by key, put through `change`; addresses of stores stay as they are."""
+
+    def changed(key: str, path: str) -> str:
+        return path if "://" in path else change(key, path)
+
+    data, model = config.data, config.model
+    sources = [
+        source.model_copy(update={"path": changed(f"data.train.{i}.path", source.path), "name": source.label})
+        for i, source in enumerate(data.train)
+    ]
+    tokens = config.prepare.tokens
+    if tokens is not None and tokens.tokenizer is not None:
+        tokens = tokens.model_copy(update={"tokenizer": changed("prepare.tokens.tokenizer", tokens.tokenizer)})
+    if model.pretrained is not None:
+        model = model.model_copy(update={"pretrained": changed("model.pretrained", model.pretrained)})
+    return config.model_copy(
+        update={
+            "root": changed("root", config.root),
+            "data": data.model_copy(update={"train": sources, "work": changed("data.work", data.work)}),
+            "prepare": config.prepare.model_copy(update={"tokens": tokens}),
+            "model": model,
+        }
+    )

@@ -1,0 +1,36 @@
+"""Figures as people say them."""
+
+from datetime import datetime
+
+
+def say_duration(seconds: float) -> str:
+    """In the one or two units that matter."""
+    whole = max(0, round(seconds))
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 3_600:
+        return f"{whole // 60} min"
+    if whole < 86_400:
+        return f"{whole // 3_600} h {whole % 3_600 // 60} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3_600} h"
+
+
+def say_seconds(seconds: float) -> str:
+    """Of a step."""
+    return f"{seconds:.0f} s" if seconds >= 100 else f"{seconds:.3g} s"
+
+
+def say_time(t: float, now: float) -> str:
+    """On the clock of the wall here; with the day when it is another one than that of `now`."""
+    when = datetime.fromtimestamp(t)
+    return f"{when:%H:%M:%S}" if when.date() == datetime.fromtimestamp(now).date() else f"{when:%Y-%m-%d %H:%M}"
+
+
+def say_loss(loss: float) -> str:
+    return f"{loss:.4f}" if abs(loss) < 1_000 else f"{loss:.4g}"
+
+
+def say_span(values: list[int]) -> str:
+    """`7`, or `5-7` when they differ."""
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,}-{high:,}"

@@ -1,0 +1,205 @@
+"""From a run directory to the run's status, at a cost that does not grow with the run.
+
+Comes after the journal, metrics.jsonl and now.json. `status` and `list` end up here, once a second when they watch."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config.load import load_config
+from orchestrator.config.run import RunConfig
+from orchestrator.core.clock import Clock
+from orchestrator.core.words import RunState
+from orchestrator.tracking.glance import last_evaluation, last_steps, sample_steps, thin_out, true_steps
+from orchestrator.tracking.goodput import goodput, held_seconds
+from orchestrator.tracking.journal import Event, read_events
+from orchestrator.tracking.lease import read_lease
+from orchestrator.tracking.now import Now, read_now
+from orchestrator.tracking.rows import METRICS_FILE, Row
+from orchestrator.tracking.rundir import RunDir, RunView, view_of
+from orchestrator.tracking.sentences import describe_event
+from orchestrator.tracking.slow import find_slow
+from orchestrator.tracking.status import EventLine, LastCheckpoint, RankStatus, RunStatus, SeenState, Validation
+from orchestrator.tracking.wandb import read_url
+
+RECENT_STEPS = 50
+CURVE_POINTS = 60
+LAST_EVENTS = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Look:
+    """What is read of every run."""
+
+    run_dir: RunDir
+    now: float
+    config: RunConfig
+    events: list[Event]
+    view: RunView
+    state: SeenState
+    steps: list[Row]  # the last ones of the newest generation that has any
+
+
+def read_summary(run_dir: RunDir, clock: Clock) -> RunStatus:
+    """What a list of runs needs: state, step, loss, world and times."""
+    return _summary_of(_look_at(run_dir, clock))
+
+
+def read_status(run_dir: RunDir, clock: Clock) -> RunStatus:
+    """All of it."""
+    look = _look_at(run_dir, clock)
+    summary = _summary_of(look)
+    metrics = run_dir.path / METRICS_FILE
+    sample = [row for row in true_steps(sample_steps(metrics)) if row["step"] < summary.step]
+    return replace(
+        summary,
+        losses=thin_out(_fed(sample), "loss", CURVE_POINTS),
+        validation=_validation(metrics, look.config, summary.step),
+        checkpoint=_last_checkpoint(look.events),
+        goodput=goodput(sample, summary.step, held_seconds(look.events, _until(look))),
+        restarts=sum(event["event"] == "restarting" for event in look.events),
+        events=[EventLine(t=event["t"], text=describe_event(event)) for event in _last_events(look.events)],
+        wandb_url=read_url(run_dir.path),
+        **_pace(look, summary),
+        **_seen_by_controller(look, read_now(run_dir.path)),
+    )
+
+
+# what every status has
+
+
+def _look_at(run_dir: RunDir, clock: Clock) -> _Look:
+    events = list(read_events(run_dir.events))
+    view = view_of(events, read_lease(run_dir.lease))
+    steps = last_steps(run_dir.path / METRICS_FILE, RECENT_STEPS)
+    newest = max((row["generation"] for row in steps), default=0)
+    return _Look(
+        run_dir=run_dir,
+        now=clock.now(),
+        config=load_config(run_dir.config).config,
+        events=events,
+        view=view,
+        state=_state_of(view, clock),
+        steps=[row for row in steps if row["generation"] == newest],
+    )
+
+
+def _state_of(view: RunView, clock: Clock) -> SeenState:
+    if view.generation == 0:
+        return SeenState.PREPARING
+    return SeenState.LOST if view.lost(clock) else SeenState(view.state)
+
+
+def _summary_of(look: _Look) -> RunStatus:
+    view, events = look.view, look.events
+    last = look.steps[-1] if look.steps else {}
+    fed = _fed(look.steps)
+    last_event_t = events[-1]["t"] if events else look.run_dir.config.stat().st_mtime
+    world = {} if look.state is SeenState.PENDING else view.started
+    return RunStatus(
+        name=look.run_dir.path.name,
+        path=str(look.run_dir.path),
+        state=look.state,
+        read_at=look.now,
+        reason=_reason(look),
+        exit_code=int(view.exit_code) if view.state.ended else None,
+        started_at=events[0]["t"] if events else None,
+        updated_at=max(last_event_t, last.get("t", 0.0)),
+        step=_step(look),
+        steps=look.config.train.steps,
+        step_at=last.get("t"),
+        loss=fed[-1]["loss"] if fed else None,
+        generation=view.generation,
+        world_size=world.get("world_size"),
+        nodes=len(world["node_actors"]) if world else None,
+    )
+
+
+def _reason(look: _Look) -> str:
+    if look.state is SeenState.LOST:
+        host = next(event["host"] for event in reversed(look.events) if event["event"] == "claimed")
+        return f"its controller on {host} is gone"
+    return look.view.reason if look.view.state.ended else ""
+
+
+def _step(look: _Look) -> int:
+    """Updates done. A generation that has no step yet stands where the checkpoint does that it has started from."""
+    view = look.view
+    if view.state in (RunState.DONE, RunState.STOPPED) and view.step is not None:
+        return view.step
+    done: int = look.steps[-1]["step"] + 1 if look.steps else 0
+    if not view.started or (look.steps and look.steps[-1]["generation"] >= view.started["generation"]):
+        return done
+    if view.started["checkpoint"] is None:
+        return 0
+    saved = {event["folder"]: event["step"] for event in look.events if event["event"] == "checkpoint"}
+    return int(saved.get(view.started["checkpoint"], done))
+
+
+def _fed(steps: Sequence[Row]) -> list[Row]:
+    """Without void steps, which have no loss."""
+    return [row for row in steps if row["tokens"]]
+
+
+# what takes a longer look
+
+
+def _until(look: _Look) -> float:
+    """When the controller was last known to live."""
+    lease = look.view.lease
+    return lease.t if look.state is SeenState.LOST and lease is not None else look.now
+
+
+def _validation(metrics: Path, config: RunConfig, step: int) -> Validation | None:
+    every = config.evaluate.every_steps
+    row = last_evaluation(metrics) if every and step >= every else None
+    return Validation(step=row["step"], loss=row["loss"], perplexity=row.get("perplexity")) if row else None
+
+
+def _last_checkpoint(events: Sequence[Event]) -> LastCheckpoint | None:
+    for event in reversed(events):
+        if event["event"] == "checkpoint":
+            return LastCheckpoint(step=event["step"], t=event["t"], folder=event["folder"])
+    return None
+
+
+def _last_events(events: Sequence[Event]) -> list[Event]:
+    """Of checkpoints one after another only the last: they must not push out what is rare."""
+    kinds = [*(event["event"] for event in events), ""]
+    told = [event for event, pair in zip(events, pairwise(kinds), strict=True) if pair != ("checkpoint", "checkpoint")]
+    return told[-LAST_EVENTS:]
+
+
+def _pace(look: _Look, summary: RunStatus) -> dict[str, Any]:
+    """Of the last steps, unless another world is about to go on."""
+    recent = look.steps[-RECENT_STEPS:]
+    busy = _sum(recent, "step_s")
+    if not busy or look.state is SeenState.PENDING:
+        return {}
+    step_s = statistics.median(row["step_s"] for row in recent)
+    left = look.config.train.steps - summary.step
+    return {
+        "step_s": step_s,
+        "tokens_per_s": _sum(recent, "tokens") / busy,
+        "samples_per_s": _sum(recent, "samples") / busy,
+        "data_wait": _sum(recent, "data_wait_s") / busy,
+        "eta_s": left * step_s if look.state is SeenState.RUNNING else None,
+    }
+
+
+def _sum(rows: Sequence[Row], name: str) -> float:
+    return math.fsum(row[name] for row in rows)
+
+
+def _seen_by_controller(look: _Look, now: Now | None) -> dict[str, Any]:
+    """Its picture of this generation, while there is one to see."""
+    if now is None or now.generation != look.view.generation or look.state.over:
+        return {}
+    slow = find_slow([rank.busy_s for rank in now.ranks])
+    ranks = [RankStatus(**asdict(rank), slow=is_slow) for rank, is_slow in zip(now.ranks, slow, strict=True)]
+    waiting = now.waiting if look.state is SeenState.PENDING else None
+    return {"ranks": ranks, "waiting": waiting, "seen_at": now.t}

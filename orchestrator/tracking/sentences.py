@@ -1,0 +1,42 @@
+"""Events of the journal as sentences for people."""
+
+from orchestrator.tracking.journal import Event
+
+LONGEST_REASON = 200  # characters; the logs have all of it
+
+
+def describe_event(event: Event) -> str:
+    """One line. Kinds that this version does not know are told by their name and reason."""
+    match event["event"]:
+        case "claimed":
+            return f"a controller on {event['host']} takes charge of generation {event['generation']}"
+        case "warming":
+            return f"ranks warm up on {counted(len(event['nodes']), 'node')}"
+        case "started":
+            return f"started on {counted(event['world_size'], 'rank')} from {event['checkpoint'] or 'step 0'}"
+        case "adopted":
+            return "a new controller has taken over the running ranks"
+        case "checkpoint":
+            return f"checkpoint of step {event['step']:,}, written in {event['seconds']:.3g} s"
+        case "stopping":
+            return "ranks stop after a checkpoint"
+        case "stopped" if event.get("reason"):
+            return first_line(event["reason"])  # which says so
+        case kind:
+            return _with_reason(kind.replace("_", " "), event)
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def _with_reason(what: str, event: Event) -> str:
+    if event.get("step") is not None:
+        what += f" at step {event['step']:,}"
+    reason = first_line(event.get("reason", ""))
+    return f"{what}: {reason}" if reason else what
+
+
+def first_line(text: str) -> str:
+    line = text.strip().partition("\n")[0]
+    return line if len(line) <= LONGEST_REASON else line[: LONGEST_REASON - 3] + "..."

@@ -1,0 +1,28 @@
+from typing import Any
+
+import pytest
+
+from orchestrator.tracking.sentences import describe_event
+
+
+@pytest.mark.parametrize(
+    ("event", "sentence"),
+    [
+        ({"event": "claimed", "host": "a", "generation": 2}, "a controller on a takes charge of generation 2"),
+        ({"event": "warming", "nodes": ["a"]}, "ranks warm up on 1 node"),
+        ({"event": "started", "world_size": 2_048, "checkpoint": None}, "started on 2,048 ranks from step 0"),
+        ({"event": "started", "world_size": 1, "checkpoint": "step-8"}, "started on 1 rank from step-8"),
+        ({"event": "checkpoint", "step": 1_200, "seconds": 1.234}, "checkpoint of step 1,200, written in 1.23 s"),
+        ({"event": "restarting", "reason": "rank 1 died\nTraceback"}, "restarting: rank 1 died"),
+        ({"event": "stopped", "reason": "", "step": 7}, "stopped at step 7"),
+        ({"event": "stopped", "reason": "stopped at once"}, "stopped at once"),
+        ({"event": "checkpoint_failed", "step": 0, "reason": "disk full"}, "checkpoint failed at step 0: disk full"),
+        ({"event": "something_new"}, "something new"),
+    ],
+)
+def test_each_event_is_one_sentence(event: dict[str, Any], sentence: str) -> None:
+    assert describe_event(event) == sentence
+
+
+def test_a_long_reason_is_cut() -> None:
+    assert len(describe_event({"event": "failed", "reason": "x" * 5_000})) < 250
