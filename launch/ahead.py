@@ -1,17 +1,19 @@
 """`longhaul index` and `longhaul prepare`: data work ahead of a run, on the same Ray a run would use."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from launch.cluster import reached_cluster
 from launch.paths import with_absolute_paths
 from launch.screen import Screen
 from orchestrator.config.load import load_config
+from orchestrator.config.run import RunConfig
 
 
 def index_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], screen: Screen) -> None:
     config = with_absolute_paths(load_config(path, overlays, sets).config)
-    with reached_cluster(config, Path(config.root) / config.name, trains=False), screen.preparing() as progress:
+    with _on_ray(config), screen.preparing() as progress:
         from orchestrator.control.fleet import run_all
         from orchestrator.prepare.run import index_all
 
@@ -25,7 +27,7 @@ def index_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], scree
 
 def prepare_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], screen: Screen) -> None:
     config = with_absolute_paths(load_config(path, overlays, sets).config)
-    with reached_cluster(config, Path(config.root) / config.name, trains=False), screen.preparing() as progress:
+    with _on_ray(config), screen.preparing() as progress:
         from orchestrator.control.fleet import run_all
         from orchestrator.prepare.run import prepare
 
@@ -33,3 +35,9 @@ def prepare_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], scr
     totals = {split: int(manifest.totals(split).sum()) for split in ("train", "validation", "test")}
     shown = ", ".join(f"{count:,} {split}" for split, count in totals.items() if count)
     screen.say(f"{len(manifest.segments)} segment(s) are prepared in {config.data.work}; tokens: {shown}")
+
+
+@contextmanager
+def _on_ray(config: RunConfig) -> Iterator[None]:
+    with reached_cluster(config, Path(config.root) / config.name, trains=False) as cluster, cluster.connected():
+        yield

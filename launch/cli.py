@@ -1,5 +1,6 @@
 """The command line. Each command loads what it needs when it is called, so that `longhaul --help` is quick."""
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -133,7 +134,7 @@ def logs(
     name: Run,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="go on until the run has ended")] = False,
     rank: Annotated[int | None, typer.Option(help="only this rank")] = None,
-    lines: Annotated[int, typer.Option(help="that many last lines of each log; 0 for all")] = 50,
+    lines: Annotated[int, typer.Option(min=0, help="that many last lines of each log; 0 for all")] = 50,
     root: Root = RUNS,
     address: Address = None,
     as_json: AsJson = False,
@@ -338,6 +339,8 @@ def check_nodes_of(address: str, root: Path, screen: "Screen") -> "Checkup":
 
 def main() -> None:
     """Errors that a person can act on end the command with their exit code, without a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a name that the terminal cannot show must not end the command
     try:
         app()
     except LonghaulError as error:

@@ -2,34 +2,47 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from launch.local import start_local_ray
+from launch.local import LocalRay, start_local_ray
 from launch.planning import expected_device
 from orchestrator.config.run import RunConfig
 
 
-@contextmanager
-def reached_cluster(config: RunConfig, run: Path, *, trains: bool) -> Iterator[str]:
-    """Connected to Ray inside the block; yields its address. A local Ray ends afterwards; should this process die while
-    its run lives, the keeper ends it with the run.
+@dataclass(frozen=True, slots=True)
+class ReachedCluster:
+    config: RunConfig
+    local: LocalRay | None
 
-    Ray is imported while the local one is starting up."""
-    if config.cluster.address != "local":
+    @property
+    def address(self) -> str:
+        return self.local.address if self.local is not None else self.config.cluster.address
+
+    @contextmanager
+    def connected(self, run: Path | None = None) -> Iterator[None]:
+        """Be a driver of it inside the block, for `run`. Following a run needs no connection.
+
+        Ray is imported while the local one is starting up."""
         from orchestrator.control.connect import connected, probe_root
 
-        with connected(config.cluster.address, run if trains else None):
-            probe_root(Path(config.root))
-            yield config.cluster.address
+        if self.local is not None:
+            self.local.wait_until_up()
+        with connected(self.address, run):
+            if self.local is None:
+                probe_root(Path(self.config.root))
+            yield
+
+
+@contextmanager
+def reached_cluster(config: RunConfig, run: Path, *, trains: bool) -> Iterator[ReachedCluster]:
+    """A local Ray ends with the block; should this process die while its run lives, the keeper ends it with the run."""
+    if config.cluster.address != "local":
+        yield ReachedCluster(config, None)
         return
     cluster = config.cluster
-    device = expected_device(config) if trains else None
-    local = start_local_ray(run, cluster.ranks_per_node, device, cluster.env)
+    local = start_local_ray(run, cluster.ranks_per_node, expected_device(config) if trains else None, cluster.env)
     try:
-        from orchestrator.control.connect import connected
-
-        local.wait_until_up()
-        with connected(local.address):
-            yield local.address
+        yield ReachedCluster(config, local)
     finally:
         local.stop()

@@ -28,6 +28,7 @@ REACH_TIMEOUT_S = 15.0
 SILENCE_S = 4 * BEAT_S  # a call that says nothing for so long has lost its connection
 _POLL_S = 0.1
 _CALL = "longhaul_call"  # metadata of jobs that are only calls
+_CALLS_KEPT = 50
 _RAYS_OWN = re.compile(r"^(\d{4}-\d\d-\d\d \S+\s(INFO|WARNING) \w+\.py:\d+ -- |Running entrypoint for job )")
 _TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")  # of every package
 _REACH = "is it the address of the Ray dashboard, and is its port open to this machine?"
@@ -38,7 +39,7 @@ _PYTHON = (
 )
 
 
-class ConnectionLost(LonghaulError):
+class ConnectionLost(ClusterError):
     """The cluster did not answer any more; it may do so again."""
 
 
@@ -135,7 +136,7 @@ class Dashboard:
                     *lines, rest = (rest + chunk).split("\n")
                     yield from lines
             except (RuntimeError, OSError, TimeoutError) as error:
-                raise ConnectionLost(f"the connection broke: {error or 'silence'}", where=self._where) from error
+                raise ConnectionLost(f"the connection broke: {str(error) or 'nothing was heard'}", where=self._where) from error
             finally:
                 runner.run(chunks.aclose())
 
@@ -153,10 +154,11 @@ class Dashboard:
                 self._client.delete_job(job_id)
 
     def _sweep(self) -> None:
-        for job in self.jobs():
-            if _CALL in (job.metadata or {}) and job.status.is_terminal():
-                with suppress(RuntimeError), self._reaching():  # another call has swept it
-                    self._client.delete_job(job.submission_id)
+        """Remove the records of ended calls but the latest, which somebody may still be reading."""
+        ended = [job for job in self.jobs() if _CALL in (job.metadata or {}) and job.status.is_terminal()]
+        for job in ended[_CALLS_KEPT:]:
+            with suppress(ClusterError), self._reaching():  # another call sweeps, too
+                self._client.delete_job(job.submission_id)
 
     # ---- reaching it ----
 

@@ -20,6 +20,7 @@ from orchestrator.storage.lines import LineTail
 from orchestrator.tracking.journal import generation_file, generations
 from orchestrator.tracking.now import read_now
 from orchestrator.tracking.rundir import RunDir
+from orchestrator.tracking.sentences import describe_event
 
 _POLL_S = 0.1
 _PATIENCE_S = 3.0  # nodes that are there are ours before that; later people want to know what is missing
@@ -73,7 +74,7 @@ class Follower:
             path = generation_file(self._run_dir.events, generation)
             for event in self._journals.setdefault(generation, LineTail(path)).read_new():
                 if event["event"] in _TALKATIVE:
-                    self._console.print(_sentence(event), style="dim", markup=False, highlight=False)
+                    self._console.print(describe_event(event), style="dim", markup=False, highlight=False)
 
     def _show_waiting(self) -> None:
         """While nodes are missing: what is asked, and why none fits, whenever that changes."""
@@ -127,18 +128,3 @@ class Follower:
             at = f" at step {view.step}" if view.step is not None else ""
             self._console.print(f"stopped{at}; {resume}", highlight=False)
         return view.exit_code
-
-
-def _sentence(event: dict[str, Any]) -> str:
-    match event["event"]:
-        case "warming":
-            return f"warming ranks on {len(event['nodes'])} node(s)"
-        case "started":
-            start = f"checkpoint {event['checkpoint']}" if event["checkpoint"] else "step 0"
-            return f"{event['world_size']} rank(s) start from {start}"
-        case "adopted":
-            return "a new controller has taken over the running ranks"
-        case "restarting":
-            return f"restarting: {event['reason']}"
-        case _:
-            return f"{event['event'].replace('_', ' ')}: {event.get('reason', '')}"

@@ -18,8 +18,8 @@ from orchestrator.config.load import load_config
 from orchestrator.config.running import KeepSection
 from orchestrator.core.clock import Clock
 from orchestrator.core.errors import BadInput
+from orchestrator.storage.logfiles import list_log_files, rotated_file
 from orchestrator.storage.publish import flush_folder
-from orchestrator.storage.segments import list_segments, rotated_file
 from orchestrator.tracking.journal import read_events
 from orchestrator.tracking.rundir import RunDir
 
@@ -97,7 +97,7 @@ def _ended_at(run_dir: RunDir, clock: Clock) -> float | None:
     if not view.state.ended and not view.lost(clock):
         return None
     heard = [event["t"] for event in read_events(run_dir.events)]
-    return float(max([*heard, view.lease.t if view.lease else 0.0]))
+    return float(max([*heard, view.lease.t if view.lease else 0.0], default=0.0)) or view.touched
 
 
 def _spare_parts(run_dir: RunDir, list_found: Listing) -> Iterator[tuple[Path, str, str]]:
@@ -110,7 +110,7 @@ def _spare_parts(run_dir: RunDir, list_found: Listing) -> Iterator[tuple[Path, s
     for path in sorted(run_dir.path.rglob(".*.part")):
         if path.parent not in unfinished:
             yield path, "unfinished file", "its writer died"
-    for path, numbers in sorted(list_segments(run_dir.logs).items()):
+    for path, numbers in sorted(list_log_files(run_dir.logs).items()):
         for number in numbers[:-1]:
             yield rotated_file(path, number), "older log", "newer lines stay"
     for path in sorted(run_dir.path.glob("wandb/offline-run-*"))[:-1]:

@@ -85,27 +85,41 @@ def _go_on(run_dir: RunDir, change: Callable[[RunConfig], RunConfig], screen: Sc
 
 def _drive(config: RunConfig, run_dir: RunDir, screen: Screen, earlier: RunView | None) -> ExitCode:
     """Start or join Ray, prepare, plan, put a controller in charge, follow."""
-    with heeding(LEAVING), reached_cluster(config, run_dir.path, trains=True) as address:
-        from orchestrator.control.controller import Charge, start_controller
-        from orchestrator.control.fleet import run_all
-        from orchestrator.control.jobs import RunHandle
-
-        screen.say(f"{RUN_DIRECTORY}{run_dir.path}")
-        with screen.preparing() as progress:
-            manifest = prepare(config, run_all, progress)
-        if earlier is not None:
-            began_with = read_json(run_dir.manifest)["segments"]
-            manifest.check_prefix(began_with)
-            manifest = manifest.first(len(began_with))
-        facts = gather_facts(config, manifest)
-        config, decisions = resolve_run(config, facts)
-        plan = make_plan(config, facts, decisions, manifest)
-        after = earlier.generation if earlier is not None else 0
-        _write_run_files(run_dir, config, plan, manifest, is_new=earlier is None)
-        about = {"chain": manifest.chain_id, "longhaul": importlib.metadata.version("longhaul"), "hash": plan["hash"]}
-        handle = RunHandle(path=run_dir.path, key=run_dir.key)
-        start_controller(Charge(run=handle, address=address, facts=facts, about=about, after_generation=after))
+    after = earlier.generation if earlier is not None else 0
+    with heeding(LEAVING), reached_cluster(config, run_dir.path, trains=True) as cluster:
+        with cluster.connected(run_dir.path):
+            config = _begin(config, run_dir, cluster.address, screen, earlier)
         return _follow(run_dir, config, screen, after_generation=after)
+
+
+def _begin(config: RunConfig, run_dir: RunDir, address: str, screen: Screen, earlier: RunView | None) -> RunConfig:
+    """Everything up to a controller in charge; returns the config with its decisions."""
+    from orchestrator.control.controller import Charge, start_controller
+    from orchestrator.control.fleet import run_all
+    from orchestrator.control.jobs import RunHandle
+
+    screen.say(f"{RUN_DIRECTORY}{run_dir.path}")
+    with screen.preparing() as progress:
+        manifest = prepare(config, run_all, progress)
+    if earlier is not None:
+        began_with = read_json(run_dir.manifest)["segments"]
+        manifest.check_prefix(began_with)
+        manifest = manifest.first(len(began_with))
+    facts = gather_facts(config, manifest)
+    config, decisions = resolve_run(config, facts)
+    plan = make_plan(config, facts, decisions, manifest)
+    _write_run_files(run_dir, config, plan, manifest, is_new=earlier is None)
+    about = {"chain": manifest.chain_id, "longhaul": importlib.metadata.version("longhaul"), "hash": plan["hash"]}
+    start_controller(
+        Charge(
+            run=RunHandle(path=run_dir.path, key=run_dir.key),
+            address=address,
+            facts=facts,
+            about=about,
+            after_generation=earlier.generation if earlier is not None else 0,
+        )
+    )
+    return config
 
 
 def _follow(run_dir: RunDir, config: RunConfig, screen: Screen, after_generation: int) -> ExitCode:

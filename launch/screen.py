@@ -8,9 +8,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from orchestrator.config.run import RunConfig
-from orchestrator.storage.lines import read_lines
 from orchestrator.tracking.rows import read_evaluations, read_metrics
 from orchestrator.tracking.rundir import RunDir
+from orchestrator.tracking.wandb import read_url
 
 RUN_DIRECTORY = "run directory: "  # how a run that was found to be in order is announced; launch/submit.py waits for it
 
@@ -63,10 +63,6 @@ def show_summary(console: Console, run_dir: RunDir, config: RunConfig, seconds: 
 
 
 def _wandb_line(run_dir: RunDir, config: RunConfig) -> str:
-    mode = config.tracking.wandb.mode
-    segments = sorted((run_dir.path / "wandb").glob("offline-run-*"))
-    if segments:
-        return f"offline; send it by `wandb sync {segments[-1]}`"  # the newest holds the whole run
-    notes = [row["text"] for row in read_lines(run_dir.path / "metrics.jsonl") if row.get("kind") == "note"]
-    urls = [text for text in notes if "http" in text]
-    return urls[-1] if urls else mode
+    if any((run_dir.path / "wandb").glob("offline-run-*")):  # perhaps only at times
+        return f"offline; send it by `longhaul track sync {run_dir.path}`"
+    return read_url(run_dir.path) or config.tracking.wandb.mode

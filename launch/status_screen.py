@@ -215,7 +215,7 @@ def _say_time(status: RunStatus) -> str:
 
 
 def _say_ready(waiting: Waiting) -> str:
-    return f"{waiting.ready} of {waiting.needed} are ready"
+    return f"{waiting.ready} of {waiting.needed} ready"
 
 
 def _say_asked(waiting: Waiting) -> str:

@@ -134,9 +134,8 @@ def _see_off(dashboard: Dashboard, job_id: str, path: PurePosixPath, screen: Scr
     screen.say(f"run {path.name} is in the hands of the cluster: job {job_id}, directory {path}")
     if follow:
         return show_status(there, str(path), watch=True, as_json=False, screen=screen)
-    for what in ("status --watch", "logs --follow", "stop", "resume"):
-        command, _, option = what.partition(" ")
-        screen.say(f"  longhaul {command} {path.name}{' ' + option if option else ''}{there.again}")
+    for command in ("status --watch", "logs --follow", "stop", "resume"):
+        screen.say(f"  longhaul {command} {path.name}{there.again}")
     return ExitCode.DONE
 
 

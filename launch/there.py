@@ -19,10 +19,12 @@ _LONGEST_PAUSE_S = 30.0
 
 
 class There:
-    """`say` hears when the connection breaks and is there again."""
+    """`say` hears when the connection breaks."""
 
-    def __init__(self, dashboard: Dashboard, say: Callable[[str], None]) -> None:
-        self._dashboard, self._say = dashboard, say
+    def __init__(
+        self, dashboard: Dashboard, say: Callable[[str], None], pause: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._dashboard, self._say, self._pause = dashboard, say, pause
 
     @property
     def where(self) -> str:
@@ -38,7 +40,7 @@ class There:
         found = self._statuses("list", *(f"--root={root}" for root in roots)) if roots else []
         missing = paths.keys() - {PurePosixPath(status.path) for status in found}
         coming = [self._preparing(path, paths[path]) for path in missing if not paths[path].status.is_terminal()]
-        return sorted(coming + found, key=lambda status: -(status.started_at or 0.0))
+        return sorted(coming + found, key=lambda status: -(status.started_at or status.read_at))
 
     def status(self, name: str) -> RunStatus:
         path, job = self._find(name)
@@ -53,11 +55,10 @@ class There:
     def watch(self, name: str) -> Iterator[RunStatus]:
         while (status := self.status(name)).state is SeenState.PREPARING:
             yield status
-            time.sleep(1.0)
+            self._pause(1.0)
         path = str(self._find(name)[0])
         for line in self._go_on_calling(lambda: ("status", path, "--watch", "--json")):
-            status = from_json(json.loads(line))
-            yield status
+            yield from_json(json.loads(line))
 
     def logs(self, name: str, wish: LogWish) -> Iterator[LogLine]:
         path = str(self._find(name)[0])
@@ -65,7 +66,7 @@ class There:
 
         def arguments() -> tuple[str, ...]:
             rank = () if wish.rank is None else (f"--rank={wish.rank}",)
-            lines = () if wish.lines is None else (f"--lines={wish.lines}",)
+            lines = (f"--lines={wish.lines or 0}",)
             follow = ("--follow",) if wish.follow else ()
             return ("logs", path, "--json", *rank, *lines, *follow, f"--cursor={json.dumps(cursor)}")
 
@@ -115,7 +116,7 @@ class There:
                 continue
             except ConnectionLost as error:
                 self._say(f"{error.message}; trying again in {pause_s:g} s")
-                time.sleep(pause_s)
+                self._pause(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             else:
                 return

@@ -21,7 +21,6 @@ _BACKSTAGE = Path("/mnt")  # covered while the file of names is made
 def main() -> None:
     """The settings end with the end of stdin: by then the cable lies."""
     settings = json.load(sys.stdin)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     socket.sethostname(settings["name"])
     mount("none", Path("/"), flags=RECURSIVE | PRIVATE)  # nothing mounted here reaches the machine
     give_private_folders([Path(word) for word in settings["visible"]])

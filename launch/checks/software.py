@@ -53,8 +53,7 @@ def declared(requires_of: RequiresOf) -> Iterator[Requirement]:
         yield requirement
         for extra in requirement.extras:
             for further in map(Requirement, requires_of(requirement.name) or []):
-                asked = further.marker is not None and further.marker.evaluate({"extra": extra})
-                if asked and "extra" in str(further.marker):
+                if further.marker is not None and further.marker.evaluate({"extra": extra}):
                     yield further
 
 

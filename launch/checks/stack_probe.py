@@ -21,7 +21,7 @@ def probe_torch() -> dict[str, Any]:
         return found | {"trouble": first_line(error)}
     return found | {
         "trouble": "",
-        "bf16": torch.cuda.is_bf16_supported(),
+        "bf16": torch.cuda.is_bf16_supported(including_emulation=False),
         "nccl": ".".join(map(str, torch.cuda.nccl.version())),  # type: ignore[no-untyped-call]
         "devices": [try_device(i) for i in range(torch.cuda.device_count())],
     }

@@ -7,7 +7,6 @@ from pydantic import field_validator, model_validator
 
 from orchestrator.config.marks import CountOrAuto, Section, free, identity, rounding
 
-
 _SECRET_NAME = re.compile(r"(^|_)(API_?KEY|ACCESS_KEY|TOKEN|SECRET|PASSWORD|PASSWD)(_|$)")
 
 

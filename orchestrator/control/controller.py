@@ -135,6 +135,7 @@ class Controller:
         alive = not before.state.ended and bool(before.started)
         if alive and self._gang.adopt(before.started["node_actors"]):
             self._journal.append("adopted", node_actors=self._gang.node_actors)
+            self._annotate("a new controller has taken over the running ranks")
             return State(phase=Phase.RUNNING, since=now)
         remove_leftover_groups(self._charge.run)
         return State(phase=Phase.WAITING, since=now)
@@ -228,6 +229,8 @@ class Controller:
             ranks=ranks,
         )
         self._gang.begin(self._journal.generation, plan, start, _COLLECTIVE_TIMEOUT_S)
+        from_what = start.name if start else "step 0"
+        self._annotate(f"generation {self._journal.generation}: {plan.world_size} rank(s) from {from_what}")
 
     def _restart(self, restart: Restart) -> None:
         """A generation has failed: the next one starts from the newest sound checkpoint."""
@@ -236,13 +239,13 @@ class Controller:
         self._groups.give_back_all()
         self._journal.close()
         self._journal = Journal.claim(self._run_dir.events, self._clock, address=self._charge.address)
-        why = restart.reason.splitlines()[0]
-        self._scribe.annotate.remote(f"restart as generation {self._journal.generation}: {why}")
+        self._annotate(f"restart as generation {self._journal.generation}: {restart.reason.splitlines()[0]}")
 
     def _finish(self, finish: Finish) -> None:
         """News first, then the journal's last word, then the machines."""
         try:
-            ray.get(self._scribe.finish.remote(finish.state, finish.exit_code), timeout=_SCRIBE_FINISH_S)
+            told = self._scribe.finish.remote(finish.state, finish.exit_code, finish.reason)
+            ray.get(told, timeout=_SCRIBE_FINISH_S)
         except ray.exceptions.RayError as error:
             self._journal.append("scribe_failed", reason=str(error).splitlines()[0])
         self._write_notes()
@@ -262,6 +265,10 @@ class Controller:
         self._journal.append("failed", exit_code=int(ExitCode.FAILED), reason=f"the controller failed: {reason}")
 
     # helpers of both
+
+    def _annotate(self, text: str) -> None:
+        """Something to see beside the curves."""
+        self._scribe.annotate.remote(text)
 
     def note(self, news: Sequence[CheckpointNews]) -> None:
         for one in news:

@@ -73,7 +73,7 @@ class Gang:
                     max_restarts=0,
                     **amount,
                 )
-                .remote(self._run, node.group, self._config.elastic.lease_s)
+                .remote(self._run, node.group, self._config.elastic.lease_s, self._config.tracking.system_every_s)
             )
             actor.start_ranks.remote(
                 cluster.ranks_per_node, device=device, threads=threads, env=cluster.env, with_store=number == 0

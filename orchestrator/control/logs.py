@@ -1,7 +1,7 @@
 """What a process of a run prints goes into the run's own logs/, also what libraries print past Python, within a limit.
 
 The file is handed to the process as its descriptors 1 and 2, so nothing stands between a dying process and its last
-words. A log that has grown too long is renamed, and the descriptors get a new file (storage/segments.py names them)."""
+words. A log that has grown too long is renamed, and the descriptors get a new file (storage/logfiles.py names them)."""
 
 import fcntl
 import io
@@ -15,18 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from orchestrator.storage.segments import list_segments, rotated_file
+from orchestrator.storage.logfiles import list_log_files, rotated_file
 
 _OUTPUTS = (1, 2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rotation:
-    """A log begins a new segment once it is longer than `segment_bytes`; the newest `segments` stay."""
+    """A log begins a new file once one is longer than `file_bytes`; the newest `files` stay."""
 
-    segment_bytes: int = 16 * 2**20
-    segments: int = 8
-    check_every_s: float = 1.0  # below segments.LINGER_S, so that readers miss nothing
+    file_bytes: int = 16 * 2**20
+    files: int = 8
+    check_every_s: float = 1.0  # below logfiles.LINGER_S, so that readers miss nothing
 
 
 ROTATION = Rotation()
@@ -53,27 +53,27 @@ def _keep_within(path: Path, rotation: Rotation) -> None:
         time.sleep(rotation.check_every_s)
         for output in _OUTPUTS:
             with suppress(OSError):  # the disk is full, or the store away: go on with the file there is, try again
-                if os.fstat(output).st_size > rotation.segment_bytes:
-                    _leave_segment(output, path, rotation.segments)
+                if os.fstat(output).st_size > rotation.file_bytes:
+                    _change_file(output, path, rotation.files)
 
 
-def _leave_segment(output: int, path: Path, segments: int) -> None:
+def _change_file(output: int, path: Path, files: int) -> None:
     """Each descriptor, of each process that writes this log, comes here once its own file is too long. The first one
     renames it, the others only follow to the new one."""
     if not _lock(output):
         return
     try:
         if path.exists() and os.path.samestat(os.fstat(output), path.stat()):
-            _rename(path, segments)
+            _rename(path, files)
     finally:
         _unlock(output)
     _point(output, path)
 
 
-def _rename(path: Path, segments: int) -> None:
-    numbers = list_segments(path.parent)[path]
+def _rename(path: Path, files: int) -> None:
+    numbers = list_log_files(path.parent)[path]
     path.rename(rotated_file(path, numbers[-1]))
-    for number in numbers[: max(0, len(numbers) + 1 - segments)]:
+    for number in numbers[: max(0, len(numbers) + 1 - files)]:
         rotated_file(path, number).unlink(missing_ok=True)
 
 

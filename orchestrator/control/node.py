@@ -31,10 +31,13 @@ from orchestrator.control.jobs import (
     StoreSetup,
 )
 from orchestrator.control.logs import keep_output
+from orchestrator.control.machine import Machine
 from orchestrator.control.nursery import NurseryAddress, start_nursery
-from orchestrator.core.news import CheckpointNews
+from orchestrator.core.clock import SystemClock
+from orchestrator.core.news import CheckpointNews, SystemNews
 from orchestrator.core.words import Word
 from orchestrator.tracking.lease import host_identity
+from orchestrator.tracking.logs import rank_log_name
 from orchestrator.tracking.rundir import RunDir
 
 log = logging.getLogger(__name__)
@@ -44,7 +47,7 @@ NURSERY_TIMEOUT_S = 60.0
 class NodeActor:
     """The Ray actor of one node."""
 
-    def __init__(self, run: RunHandle, group: PlacementGroup, lease_s: float) -> None:
+    def __init__(self, run: RunHandle, group: PlacementGroup, lease_s: float, sample_every_s: float | None) -> None:
         self._run, self._group, self._lease_s = run, group, lease_s
         self._node_id, self._host = own_node()
         self._logs = RunDir(run.path).logs
@@ -53,6 +56,8 @@ class NodeActor:
         self._store_port: int | None = None
         self._renewed = time.monotonic()
         threading.Thread(target=self._end_without_lease, daemon=True).start()
+        if sample_every_s is not None:
+            threading.Thread(target=self._tell_samples, args=(sample_every_s,), daemon=True).start()
 
     def start_ranks(self, count: int, *, device: str, threads: int, env: dict[str, str], with_store: bool) -> None:
         """Have `count` warm ranks forked. Each sees all devices of the bundle: masking one by one slows NCCL."""
@@ -62,7 +67,7 @@ class NodeActor:
             board, path = Board.create()
             board.renew(self._lease_s)
             setup = RankSetup(
-                name=f"rank-{self._host}-{local_rank}",
+                name=rank_log_name(self._host, local_rank),
                 host=self._host,
                 logs=self._logs,
                 board=path,
@@ -114,6 +119,19 @@ class NodeActor:
         for member in self._members:
             member.kill()
         self._members.clear()
+
+    def _tell_samples(self, every_s: float) -> None:
+        """How this node is doing, for the scribe. Nothing waits for it; what cannot be told is dropped."""
+        machine = Machine(SystemClock())
+        told = None
+        while True:
+            time.sleep(every_s)
+            news = SystemNews(node=self._host, t=round(time.time(), 3), metrics=machine.sample())
+            if told is not None and not ray.wait([told], timeout=0)[0]:
+                continue  # the scribe is busy, or dead and about to come back
+            with suppress(RayError, ValueError):  # ValueError: no such actor
+                scribe = ray.get_actor(self._run.actor_name("scribe"), namespace=self._run.namespace)
+                told = scribe.write.remote([news])
 
     def _end_without_lease(self) -> None:
         while time.monotonic() - self._renewed < self._lease_s:

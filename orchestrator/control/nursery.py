@@ -79,7 +79,7 @@ def tend(parent: int, logs: Path | None) -> None:
     watched = os.pidfd_open(parent)
     listener = Listener(f"\0{address.name}", backlog=_BACKLOG, authkey=address.key.encode())
     if logs is not None:
-        keep_output(logs, f"nursery-{os.getpid()}")
+        keep_output(logs, f"nursery-{socket.gethostname()}-{os.getpid()}", rotation=None)  # no thread before a fork
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking whether there is CUDA must not start it
     from orchestrator.train import engine, loop  # noqa: F401 (what ranks will need)

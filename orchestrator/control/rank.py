@@ -3,6 +3,7 @@
 It speaks with its node actor over one connection: says hello, hears its job, tells news, says how it ended. It outlives
 nothing: it ends itself when its lease runs out or its node actor dies."""
 
+import faulthandler
 import logging
 import os
 import queue
@@ -36,6 +37,7 @@ def live_as_rank(connection: Connection, setup: RankSetup) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # people interrupt the command, which asks the controller
     keep_output(setup.logs, setup.name)
+    faulthandler.enable()  # a segfault leaves the stacks in the log
     os.environ.update(setup.env)
     torch.set_num_threads(setup.threads)
     board = Board.open(setup.board)

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from orchestrator.core.clock import Clock
 from orchestrator.core.errors import BadInput
-from orchestrator.storage.segments import LineReader, Position, find_last_lines, list_segments
+from orchestrator.storage.logfiles import LineReader, Position, find_last_lines, list_log_files
 from orchestrator.tracking.journal import Event, read_events
 from orchestrator.tracking.lease import read_lease
 from orchestrator.tracking.rundir import RunDir, view_of
@@ -20,13 +20,13 @@ POLL_S = 0.5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LogWish:
-    """`rank`: only that one's log. `lines`: the last ones of each log, None for all. `cursor`: by log, where an earlier
-    reading ended; then logs that are not in it are new, and read whole."""
+    """`rank`: only that one's log. `lines`: the last of each log, None for all. `cursor`: by log, the cursor of the
+    last line that an earlier reading gave; logs that are not in it are new, then, and read whole."""
 
     rank: int | None = None
     follow: bool = False
     lines: int | None = 50
-    cursor: Mapping[str, Position] = field(default_factory=dict)
+    cursor: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +56,7 @@ def read_log_lines(run_dir: RunDir, wish: LogWish, clock: Clock) -> Iterator[Log
     rank_found = wish.rank is None
     while True:
         events = list(read_events(run_dir.events))
-        view = view_of(events, read_lease(run_dir.lease))
+        view = view_of(events, read_lease(run_dir.lease), run_dir.touched)
         over = view.state.ended or view.lost(clock)  # asked first: what was written before the end is still read
         roster = roster_of(events)
         may_come = not roster.ranks and wish.follow and not over
@@ -119,21 +119,21 @@ class _Reading:
         self._old: set[Path] | None = None  # logs that were there when reading began
 
     def read_new(self, roster: Roster, now: float, *, to_the_end: bool) -> Iterator[LogLine]:
-        segments = list_segments(self._folder)
+        files = list_log_files(self._folder)
         if self._old is None:
-            self._old = set(segments)
-        for path in sorted(segments, key=lambda path: roster.order(path.stem)):
+            self._old = set(files)
+        for path in sorted(files, key=lambda path: roster.order(path.stem)):
             rank = roster.ranks.get(path.stem)
             if self._wish.rank in (None, rank):
                 if path not in self._readers:
-                    self._readers[path] = LineReader(path, self._begin(path, segments[path]))
-                for line in self._readers[path].read_new(segments[path], now, to_the_end=to_the_end):
+                    self._readers[path] = LineReader(path, self._begin(path, files[path]))
+                for line in self._readers[path].read_new(files[path], now, to_the_end=to_the_end):
                     yield LogLine(file=path.stem, rank=rank, text=line.text, cursor=line.end)
 
     def _begin(self, path: Path, numbers: Sequence[int]) -> Position:
         wish = self._wish
         if path.stem in wish.cursor:
-            return wish.cursor[path.stem]
+            return Position(*wish.cursor[path.stem])
         if wish.cursor or wish.lines is None or path not in (self._old or ()):
             return Position(numbers[0], 0)
         return find_last_lines(path, numbers, wish.lines)

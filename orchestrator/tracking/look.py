@@ -74,7 +74,7 @@ def read_status(run_dir: RunDir, clock: Clock) -> RunStatus:
 
 def _look_at(run_dir: RunDir, clock: Clock) -> _Look:
     events = list(read_events(run_dir.events))
-    view = view_of(events, read_lease(run_dir.lease))
+    view = view_of(events, read_lease(run_dir.lease), run_dir.touched)
     steps = last_steps(run_dir.path / METRICS_FILE, RECENT_STEPS)
     newest = max((row["generation"] for row in steps), default=0)
     return _Look(
@@ -89,9 +89,9 @@ def _look_at(run_dir: RunDir, clock: Clock) -> _Look:
 
 
 def _state_of(view: RunView, clock: Clock) -> SeenState:
-    if view.generation == 0:
-        return SeenState.PREPARING
-    return SeenState.LOST if view.lost(clock) else SeenState(view.state)
+    if view.lost(clock):
+        return SeenState.LOST
+    return SeenState.PREPARING if view.generation == 0 else SeenState(view.state)
 
 
 def _summary_of(look: _Look) -> RunStatus:
@@ -121,8 +121,8 @@ def _summary_of(look: _Look) -> RunStatus:
 
 def _reason(look: _Look) -> str:
     if look.state is SeenState.LOST:
-        host = next(event["host"] for event in reversed(look.events) if event["event"] == "claimed")
-        return f"its controller on {host} is gone"
+        hosts = [event["host"] for event in look.events if event["event"] == "claimed"]
+        return f"its controller on {hosts[-1]} is gone" if hosts else "no controller has taken charge of it"
     return look.view.reason if look.view.state.ended else ""
 
 

@@ -18,6 +18,8 @@ from orchestrator.storage.publish import flush_folder, publish_json, read_json
 from orchestrator.tracking.journal import Event, read_events
 from orchestrator.tracking.lease import Lease, read_lease
 
+CLAIM_TIMEOUT_S = 300.0  # a busy cluster may need minutes to start the controller's process
+
 _STATE_AFTER = {
     "claimed": RunState.PENDING,
     "started": RunState.RUNNING,
@@ -38,6 +40,11 @@ class RunDir:
     def key(self) -> str:
         """Names the run among all runs of a cluster: runs of one name in two roots are two."""
         return f"{self.path.name}-{text_key(str(self.path)):016x}"
+
+    @property
+    def touched(self) -> float:
+        """When something was last put into it, as by whoever begins or resumes the run."""
+        return self.path.stat().st_mtime
 
     @property
     def config(self) -> Path:
@@ -116,7 +123,7 @@ class RunDir:
         self.stop_request.unlink(missing_ok=True)
 
     def view(self) -> "RunView":
-        return view_of(read_events(self.events), read_lease(self.lease))
+        return view_of(read_events(self.events), read_lease(self.lease), self.touched)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,6 +132,7 @@ class RunView:
 
     state: RunState
     generation: int = 0
+    touched: float = 0.0
     claimed: float = 0.0
     exit_code: ExitCode = ExitCode.DONE
     reason: str = ""
@@ -134,14 +142,16 @@ class RunView:
 
     def lost(self, clock: Clock) -> bool:
         """Neither ended nor held by a living controller."""
-        if self.state.ended or self.lease is None:
+        if self.state.ended:
             return False
+        if self.lease is None:  # its controller is about to take charge, or will never
+            return clock.now() - self.touched > CLAIM_TIMEOUT_S
         if self.lease.generation < self.generation:  # claimed a moment ago, the lease is about to be written
             return clock.now() - self.claimed > self.lease.lease_s
         return self.lease.lapsed(clock)
 
 
-def view_of(events: Iterable[Event], lease: Lease | None) -> RunView:
+def view_of(events: Iterable[Event], lease: Lease | None, touched: float) -> RunView:
     state, last, started, generation, claimed = RunState.PENDING, {}, {}, 0, 0.0
     for event in events:
         generation = event["generation"]
@@ -156,6 +166,7 @@ def view_of(events: Iterable[Event], lease: Lease | None) -> RunView:
     return RunView(
         state=state,
         generation=generation,
+        touched=touched,
         claimed=claimed,
         exit_code=ExitCode(last.get("exit_code", 0)),
         reason=last.get("reason", ""),

@@ -18,11 +18,11 @@ from tests.integration.conftest import Bench
 from tests.integration.test_faults import wait_until
 from tests.integration.test_resume import wait_for_step
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 SCRIPT = Path(__file__).parents[2] / "cluster" / "slurm" / "longhaul.sbatch"
 MISSING = [tool for tool in ("slurmctld", "slurmd", "sbatch", "srun", "scancel") if shutil.which(tool) is None]
-LONG = "train.steps=240"  # some seconds on these hosts: time to be disturbed in
+LONG = ("train.steps=160", "evaluate.every_steps=80")  # some seconds on these hosts: time to be disturbed in
 
 # No munge and no cgroups. As with cgroups, scancel reaches a task's first process and not its sessions: proctrack/pgid.
 # cred_expire is also how long a requeued job waits.
@@ -70,7 +70,7 @@ class Slurm:
 
     def await_shown(self, job: str, text: str) -> None:
         try:
-            wait_until(lambda: self.shows(job, text), timeout_s=120)
+            wait_until(lambda: self.shows(job, text), timeout_s=240)
         except AssertionError as error:
             raise AssertionError(f"{self.call('scontrol', 'show', 'job', job)}\n{self.log(job)}") from error
 
@@ -94,8 +94,9 @@ def slurm(bench: Bench) -> Iterator[Slurm]:
     folder.mkdir()
     with ExitStack() as stack:
         cluster = stack.enter_context(Cluster.start(hosts=3, shared=bench.folder))
-        names = {"head": f"h1({cluster.hosts[0].address})", "folder": folder, "nodes": "\n".join(map(node, cluster.hosts))}
-        (folder / "slurm.conf").write_text(CONFIG.format(**names))
+        nodes = "\n".join(f"NodeName={host.name} NodeAddr={host.address} CPUs=2" for host in cluster.hosts)
+        head = f"h1({cluster.hosts[0].address})"
+        (folder / "slurm.conf").write_text(CONFIG.format(head=head, folder=folder, nodes=nodes))
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         slurm = Slurm(cluster, bench, {"SLURM_CONF": f"{folder}/slurm.conf", "PATH": path, "NETRC": "/nonexistent"})
         start_daemon(stack, slurm, cluster.hosts[0], ["slurmctld", "-D", "-i"])
@@ -103,10 +104,6 @@ def slurm(bench: Bench) -> Iterator[Slurm]:
             start_daemon(stack, slurm, host, ["slurmd", "-D", "-N", host.name])
         wait_until(lambda: is_ready(slurm))
         yield slurm
-
-
-def node(host: Host) -> str:
-    return f"NodeName={host.name} NodeAddr={host.address} CPUs=2"
 
 
 def start_daemon(stack: ExitStack, slurm: Slurm, host: Host, command: Sequence[str]) -> None:
@@ -121,7 +118,7 @@ def is_ready(slurm: Slurm) -> bool:
 
 @pytest.fixture(scope="module")
 def undisturbed(bench: Bench) -> str:
-    done = bench.run("undisturbed", LONG)
+    done = bench.run("undisturbed", *LONG)
     assert done.returncode == 0, done.stdout + done.stderr
     return "undisturbed"
 
@@ -142,7 +139,7 @@ def assert_like(slurm: Slurm, run: str, undisturbed: str) -> None:
 
 
 def test_a_job_that_gets_notice_is_requeued_and_goes_on_by_itself(slurm: Slurm, undisturbed: str) -> None:
-    job = slurm.submit(2, "small.yaml", "name=noticed", "cluster.ranks_per_node=1", LONG)
+    job = slurm.submit(2, "small.yaml", "name=noticed", "cluster.ranks_per_node=1", *LONG)
     wait_for_step(slurm.bench, "noticed", 8)
     slurm.call("scancel", "--batch", "--signal=USR1", job)  # what Slurm itself does before the time limit
     slurm.await_shown(job, "Restarts=1")
@@ -157,27 +154,39 @@ def test_a_job_that_gets_notice_is_requeued_and_goes_on_by_itself(slurm: Slurm, 
 
 
 def test_scancel_stops_after_a_checkpoint_and_the_command_goes_on_elsewhere(slurm: Slurm, undisturbed: str) -> None:
-    job = slurm.submit(2, "small.yaml", "name=cancelled", "cluster.ranks_per_node=1", LONG)
+    job = slurm.submit(2, "small.yaml", "name=cancelled", "cluster.ranks_per_node=1", *LONG)
     wait_for_step(slurm.bench, "cancelled", 8)
     slurm.call("scancel", job)
     slurm.await_shown(job, "JobState=CANCELLED")
     wait_until(lambda: slurm.bench.events("cancelled", "stopped"))
     [stop] = slurm.bench.events("cancelled", "stopped")
     assert (stop["exit_code"], stop["step"] >= 8) == (130, True)
-    again = slurm.submit(1, "small.yaml", "name=cancelled", "cluster.ranks_per_node=2", LONG)
+    again = slurm.submit(1, "small.yaml", "name=cancelled", "cluster.ranks_per_node=2", *LONG)
     slurm.await_shown(again, "JobState=COMPLETED")
     assert slurm.bench.events("cancelled", "started")[1]["checkpoint"] == f"step-{stop['step']:08}-g0001"
     assert_like(slurm, "cancelled", undisturbed)
 
 
 def test_a_job_that_loses_a_node_is_requeued_on_others(slurm: Slurm, undisturbed: str) -> None:
-    job = slurm.submit(2, "small.yaml", "name=bereft", "cluster.ranks_per_node=1", LONG)
+    job = slurm.submit(2, "small.yaml", "name=bereft", "cluster.ranks_per_node=1", *LONG)
     wait_for_step(slurm.bench, "bereft", 8)
     slurm.cluster.host("h2").kill()
     slurm.await_shown(job, "Restarts=1")
     slurm.await_shown(job, "JobState=COMPLETED")
     assert nodes_of(slurm.bench.events("bereft", "started")[-1]) == addresses(slurm, "h1", "h3")
     assert_like(slurm, "bereft", undisturbed)
+
+
+def test_a_ray_that_dies_on_a_living_node_comes_back_and_so_does_the_run(slurm: Slurm, undisturbed: str) -> None:
+    job = slurm.submit(2, "small.yaml", "name=headstrong", "cluster.ranks_per_node=1", *LONG)
+    wait_for_step(slurm.bench, "headstrong", 8)
+    [started] = slurm.bench.events("headstrong", "started")
+    other = next(host for host in slurm.cluster.hosts[1:] if host.address in nodes_of(started))
+    assert other.run(["pkill", "-KILL", "raylet"]).returncode == 0
+    slurm.await_shown(job, "JobState=COMPLETED")
+    assert slurm.shows(job, "Restarts=0")
+    assert other.address in nodes_of(slurm.bench.events("headstrong", "started")[-1])
+    assert_like(slurm, "headstrong", undisturbed)
 
 
 def test_the_exit_code_is_the_jobs(slurm: Slurm) -> None:

@@ -4,20 +4,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-from orchestrator.storage.segments import list_segments
+from orchestrator.storage.logfiles import list_log_files
 
 PREPARE = """
 import os, resource, signal, sys, threading, time
 from pathlib import Path
 from orchestrator.control.logs import Rotation, keep_output
-from orchestrator.storage.segments import list_segments
+from orchestrator.storage.logfiles import list_log_files
 folder = Path(sys.argv[1])
 path = folder / "rank.log"
 """
-UNTIL_MANY_SEGMENTS = """
-keep_output(folder, "rank", Rotation(segment_bytes=5_000, segments=int(sys.argv[3]), check_every_s=0.002))
+UNTIL_MANY_FILES = """
+keep_output(folder, "rank", Rotation(file_bytes=5_000, files=int(sys.argv[3]), check_every_s=0.002))
 number = 0
-while list_segments(folder).get(path, [0])[-1] < 12:
+while list_log_files(folder).get(path, [0])[-1] < 12:
     print(f"{sys.argv[2]} printed {number:09d}")
     print(f"{sys.argv[2]} complained {number:09d}", file=sys.stderr)
     os.write(1, b"%s wrote %09d\\n" % (sys.argv[2].encode(), number))
@@ -41,13 +41,13 @@ def run(code: str, folder: Path, *arguments: str) -> int:
     return process.returncode
 
 
-def segments(folder: Path) -> list[Path]:
+def files_of(folder: Path) -> list[Path]:
     """Oldest first."""
     return [*sorted(folder.glob("rank.log.*")), folder / "rank.log"]
 
 
 def test_of_two_processes_that_share_a_log_no_line_is_lost_or_torn_by_rotation(tmp_path: Path) -> None:
-    processes = [start(UNTIL_MANY_SEGMENTS, tmp_path, name, "1000") for name in ("old", "new")]
+    processes = [start(UNTIL_MANY_FILES, tmp_path, name, "1000") for name in ("old", "new")]
     assert [process.wait(timeout=60) for process in processes] == [0, 0]
     for process in processes:
         process.stdout.close()
@@ -57,22 +57,22 @@ def test_of_two_processes_that_share_a_log_no_line_is_lost_or_torn_by_rotation(t
         for number in range(int((tmp_path / f"{name}.count").read_text()))
         for did in ("printed", "complained", "wrote")
     ]
-    *rotated, current = segments(tmp_path)
+    *rotated, current = files_of(tmp_path)
     lines = [line for path in (*rotated, current) for line in path.read_text().splitlines()]
     assert sorted(lines) == sorted(expected)
     assert [path for path in rotated if path.stat().st_size <= 5_000] == []  # each was renamed once, when it was full
 
 
-def test_only_the_newest_segments_stay(tmp_path: Path) -> None:
-    assert run(UNTIL_MANY_SEGMENTS, tmp_path, "rank", "4") == 0
-    (numbers,) = list_segments(tmp_path).values()
+def test_only_the_newest_files_stay(tmp_path: Path) -> None:
+    assert run(UNTIL_MANY_FILES, tmp_path, "rank", "4") == 0
+    (numbers,) = list_log_files(tmp_path).values()
     assert numbers[-1] >= 12
     assert len(numbers) == 4
 
 
-def test_complaints_alone_begin_new_segments_too(tmp_path: Path) -> None:
+def test_complaints_alone_begin_new_files_too(tmp_path: Path) -> None:
     code = """
-keep_output(folder, "rank", Rotation(segment_bytes=5_000, check_every_s=0.002))
+keep_output(folder, "rank", Rotation(file_bytes=5_000, check_every_s=0.002))
 while not (folder / "rank.log.000003").exists():
     print("a complaint", file=sys.stderr)
 """
@@ -118,9 +118,9 @@ print("there is room again")
 
 def test_when_no_new_file_can_be_made_the_old_one_is_written_on(tmp_path: Path) -> None:
     code = """
-keep_output(folder / "logs", "rank", Rotation(segment_bytes=10, check_every_s=0.002))
+keep_output(folder / "logs", "rank", Rotation(file_bytes=10, check_every_s=0.002))
 (folder / "logs").rename(folder / "away")
-print("a line that is longer than a segment")
+print("a line that is longer than a file")
 time.sleep(0.1)  # many looks
 print("still here")
 (folder / "away").rename(folder / "logs")
@@ -128,7 +128,7 @@ while not (folder / "logs" / "rank.log.000001").exists():
     time.sleep(0.002)
 """
     assert run(code, tmp_path) == 0
-    assert (tmp_path / "logs" / "rank.log.000001").read_text().endswith("segment\nstill here\n")
+    assert (tmp_path / "logs" / "rank.log.000001").read_text().endswith("file\nstill here\n")
 
 
 def test_a_process_that_forks_gets_no_thread(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_half_of_the_quickest_round_trip_is_the_doubt_about_an_offset():
     offset = measure_offset(ask_time, clock, tries=3)
     assert offset is not None
     assert offset.within_s == pytest.approx(0.02)
-    assert offset.ahead_s - offset.within_s <= 2.0 <= offset.ahead_s + offset.within_s
+    assert offset.ahead_s == pytest.approx(1.99)  # the way back took longer, which nobody sees: within the doubt
 
 
 def test_a_node_that_stops_answering_has_no_offset():
@@ -223,6 +223,7 @@ def test_a_sound_cluster_has_nothing_but_ok_lines(check, tmp_path):
         "same versions", "same GPUs", "same root", "clocks", "host names", "connections",
     }  # fmt: skip
     assert list(tmp_path.iterdir()) == []
+    assert links._open == []
 
 
 def test_a_node_that_does_not_answer_is_a_problem_and_is_not_asked_again(check):

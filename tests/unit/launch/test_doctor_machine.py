@@ -106,7 +106,8 @@ def test_the_tightest_limit_above_a_process_holds(tmp_path):
     groups, mount = tmp_path / "cgroup", tmp_path / "fs"
     groups.write_text("0::/slurm/job7/step0\n")
     write_groups(
-        mount, slurm__job7__memory_DOT_max="8589934592", slurm__job7__step0__memory_DOT_max="max",
+        mount, slurm__memory_DOT_max="17179869184", slurm__job7__memory_DOT_max="8589934592",
+        slurm__job7__step0__memory_DOT_max="max",
         slurm__job7__step0__cpu_DOT_max="250000 100000", slurm__cpu_DOT_max="max 100000", slurm__pids_DOT_max="700",
     )  # fmt: skip
     assert read_limits(groups, mount) == Limits(memory_bytes=8 * GIB, cpus=2.5, processes=700)

@@ -17,7 +17,7 @@ from launch.logs import show_logs
 from launch.screen import Screen
 from orchestrator.core.errors import BadInput
 from orchestrator.core.words import ExitCode
-from orchestrator.storage.segments import Position
+from orchestrator.storage.logfiles import Position
 from orchestrator.tracking.logs import LogLine, LogWish
 from orchestrator.tracking.status import RunStatus, SeenState
 

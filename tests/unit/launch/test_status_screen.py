@@ -140,7 +140,7 @@ def test_running_on_many_ranks_that_stand_still(run: WrittenRun) -> None:
     run.claim()
     run.start(8, 8)
     run.train(range(300), step_s=2.31, loss=[5.0] * 300)
-    run.show(ranks_now(8, 8, 300, busy_s=2.0, slow={11: 2.9, 40: 3.1, 41: 3.0, 42: 3.0}))
+    run.show(ranks_now(8, 8, 300, busy_s=2.0, slow={11: 2.9, 40: 3.1, 41: 3.0, 43: 3.0}))
     run.clock.sleep(100.0)
     assert status_of(run) == expected("""
         demo  running
@@ -160,7 +160,7 @@ def test_running_on_many_ranks_that_stand_still(run: WrittenRun) -> None:
         node-2  16-23   300  step       2.00 s
         node-3  24-31   300  step       2.00 s
         node-4  32-39   300  step       2.00 s
-        node-5  40-47   300  step  2.00-3.10 s  slow: ranks 40-42
+        node-5  40-47   300  step  2.00-3.10 s  slow: ranks 40-41, 43
         node-6  48-55   300  step       2.00 s
         node-7  56-63   300  step       2.00 s
 
@@ -238,7 +238,7 @@ def test_pending(run: WrittenRun) -> None:
     since = run.clock.now() - 250.0
     run.show(waiting=Waiting(since=since, asked=asked, needed=2, wanted=4, ready=1, nodes=nodes))
     assert status_of(run) == expected("""
-        demo  pending: waiting for nodes for 4 min, 1 of 2 are ready
+        demo  pending: waiting for nodes for 4 min, 1 of 2 ready
 
         step        ────────────────────────  0 of 2,000
         time        began 14:13:20, 4 min ago
@@ -371,6 +371,17 @@ ValueError: no such key [text]
         """)
 
 
+def test_a_reason_cannot_take_over_the_terminal(run: WrittenRun) -> None:
+    run.claim()
+    reason = "\x1b[2J\x1b[31mred\x1b[0m\n" + "and so on\n" * 100
+    run.journal.append("failed", exit_code=1, reason=reason)
+    text = status_of(run)
+    assert text.startswith("demo  failed at step 0\n  red\n  and so on\n")
+    assert text.count("and so on") == 39
+    assert "  ... 61 more lines are in the logs\n" in text
+    assert "\x1b" not in text
+
+
 def test_lost(run: WrittenRun) -> None:
     train(run)
     run.let_go()
@@ -436,12 +447,12 @@ def test_list(tmp_path: Path, clock: FakeClock) -> None:
             run.journal.append("failed", exit_code=1, reason="")
         run.close()
     (tmp_path / "first" / "plan.json").write_text('{"format": 2}')
-    WrittenRun(tmp_path / "fourth", clock)
     clock.sleep(7_300.0)
+    WrittenRun(tmp_path / "fourth", clock)
     assert show(tmp_path, clock, None) == expected("""
         run                          state            step    loss  ranks        changed
         first                        unreadable
-        fourth                       preparing     0/2,000                 2 h 1 min ago
+        fourth                       preparing     0/2,000                       0 s ago
         third                        failed      600/2,000  2.5000      8  2 h 1 min ago
         second-with-a-name-that-is-  running     600/2,000  2.5000      8  2 h 6 min ago
         too-long-for-a-narrow-termi

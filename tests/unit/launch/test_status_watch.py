@@ -113,6 +113,7 @@ def test_on_a_terminal_the_screen_is_redrawn_and_the_last_one_stays(run: Written
         assert frame in text
     last = text[text.rindex("\x1b[2K") :]
     assert "done" in last
+    assert last.count("directory") == 1
     assert f"directory   \x1b[0m{run.run_dir.path}\n" in last
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from orchestrator.core.errors import BadInput
+from orchestrator.storage.logfiles import Position, rotated_file
 from orchestrator.storage.publish import publish_json
-from orchestrator.storage.segments import Position, rotated_file
 from orchestrator.tracking.journal import Journal
 from orchestrator.tracking.lease import Lease
 from orchestrator.tracking.logs import LogLine, LogWish, read_log_lines
@@ -196,7 +196,7 @@ def test_a_reader_that_was_cut_off_goes_on_after_the_last_line_it_had(run: RunDi
     lines = list(read_log_lines(run, LogWish(), FakeClock()))
     write(run, "node-h1", *(f"new {n}" for n in range(100)))
     for i, line in enumerate(lines):
-        cursor = {line.file: line.cursor}
+        cursor = json.loads(json.dumps({line.file: line.cursor}))  # as it comes back from a command line
         again = read(run, lines=1, cursor=cursor)
         assert again[: 2 - i] == [(0, text) for text in ("two", "three")[i:]]
         assert len(again) == 2 - i + 100  # what was not there before is read whole

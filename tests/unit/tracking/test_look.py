@@ -1,5 +1,6 @@
 """What is read from run directories, written as controller and scribe write them."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,16 @@ def test_before_a_controller_has_taken_charge_a_run_is_being_prepared(run: Writt
     status = read_status(run.run_dir, run.clock)
     assert (status.state, status.step, status.steps, status.loss) == (SeenState.PREPARING, 0, 2_000, None)
     assert status.updated_at == 1_000.0  # when its config was written
+
+
+def test_a_run_that_no_controller_ever_took_charge_of_is_lost(run: WrittenRun) -> None:
+    begun = run.clock.now()
+    os.utime(run.run_dir.path, (begun, begun))
+    run.clock.sleep(299.0)
+    assert read_summary(run.run_dir, run.clock).state == "preparing"
+    run.clock.sleep(2.0)
+    status = read_summary(run.run_dir, run.clock)
+    assert (status.state, status.reason) == ("lost", "no controller has taken charge of it")
 
 
 def test_a_run_in_training_is_told_by_its_last_steps(run: WrittenRun) -> None:
@@ -83,10 +94,10 @@ def test_a_restarted_run_stands_where_its_checkpoint_does_until_it_steps(run: Wr
     assert (waiting.restarts, waiting.generation, waiting.reason) == (1, 2, "")
     run.start(1, 4, checkpoint=folder)
     status = read_status(run.run_dir, run.clock)
-    assert (status.state, status.step, status.world_size) == ("running", 20, 4)
-    run.train(range(20, 23), loss=[7.0] * 23)
+    assert (status.state, status.step, status.world_size, len(status.losses)) == ("running", 20, 4, 20)
+    run.train(range(20, 23), step_s=4.0, loss=[7.0] * 23)
     status = read_status(run.run_dir, run.clock)
-    assert (status.step, status.loss, len(status.losses)) == (23, 7.0, 23)
+    assert (status.step, status.loss, len(status.losses), status.step_s) == (23, 7.0, 23, 4.0)
     assert status.losses[19] < 7.0 == status.losses[20]
 
 

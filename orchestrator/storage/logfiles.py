@@ -1,5 +1,5 @@
-"""Logs in segments: <name>.log is being written; <name>.log.000001 and so on are older, renamed when they had grown
-beyond a limit, and the oldest go. They are read as one stream, of which no more than a block is ever held.
+"""A log is a row of files: <name>.log is being written; <name>.log.000001 and so on are older, renamed when they had
+grown beyond a limit, and the oldest go. They are read as one text, of which no more than a block is ever held.
 
 Written by control/logs.py, read by tracking/logs.py."""
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 LONGEST_LINE_BYTES = 64 * 2**10  # what is longer is cut when it is read
-LINGER_S = 2.5  # how long other writers may go on with a segment after one of them has renamed it
+LINGER_S = 2.5  # how long other writers may go on with a file after one of them has renamed it
 _BLOCK_BYTES = 64 * 2**10
 
 
 class Position(NamedTuple):
-    """A place in the stream: a byte of the segment that has, or will have, this number."""
+    """A place in a log: a byte of the file that has, or will have, this number."""
 
-    segment: int
+    number: int
     offset: int
 
 
@@ -32,8 +32,8 @@ def rotated_file(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.{number:06d}")
 
 
-def list_segments(folder: Path) -> dict[Path, list[int]]:
-    """The numbers of each log's segments, oldest first; the last one is of the file that is being written."""
+def list_log_files(folder: Path) -> dict[Path, list[int]]:
+    """The numbers of each log's files, oldest first; the last one is that of the file that is being written."""
     found: dict[Path, list[int]] = {}
     for entry in os.scandir(folder) if folder.is_dir() else ():
         stem, _, ending = entry.name.rpartition(".")
@@ -51,12 +51,12 @@ def find_last_lines(path: Path, numbers: Sequence[int], count: int) -> Position:
     seen_bytes = 0
     for at, block in _read_backwards(path, numbers):
         if count == 0:
-            return Position(at.segment, at.offset + len(block))
-        stop = len(block) if seen_bytes else len(block) - 1  # a newline that ends the stream begins no line
+            return Position(at.number, at.offset + len(block))
+        stop = len(block) if seen_bytes else len(block) - 1  # a newline at the very end begins no line
         while (stop := block.rfind(b"\n", 0, stop)) >= 0:
             count -= 1
             if count == 0:
-                return Position(at.segment, at.offset + stop + 1)
+                return Position(at.number, at.offset + stop + 1)
         seen_bytes += len(block)
         if seen_bytes >= limit_bytes:
             return at
@@ -74,33 +74,33 @@ class LineReader:
         self._leave_at: float | None = None
 
     def read_new(self, numbers: Sequence[int], now: float, *, to_the_end: bool) -> Iterator[Line]:
-        """`numbers` from list_segments, `now` on a monotonic clock. `to_the_end`: nothing more will come, so nobody is
+        """`numbers` from list_log_files, `now` on a monotonic clock. `to_the_end`: nothing more will come, so nobody is
         waited for, and what has no newline is a line, too."""
         while True:
             yield from self._settle(numbers)
-            yield from self._read_segment(numbers)
+            yield from self._read_file(numbers)
             if not self._may_go_on(numbers[-1], now, to_the_end):
                 break
-            self._at, self._leave_at = Position(min(n for n in numbers if n > self._at.segment), 0), None
+            self._at, self._leave_at = Position(min(n for n in numbers if n > self._at.number), 0), None
         if to_the_end and self._held:
             yield self._take_line()
 
     def _settle(self, numbers: Sequence[int]) -> Iterator[Line]:
-        """Stand on a segment that is there."""
-        if self._at.segment in numbers:
+        """Stand in a file that is there."""
+        if self._at.number in numbers:
             return
-        later = [number for number in numbers if number > self._at.segment]
+        later = [number for number in numbers if number > self._at.number]
         self._at = Position(later[0] if later else numbers[0], 0)
         yield Line("[older lines were removed before they had been read]", self._at)
 
     def _may_go_on(self, newest: int, now: float, to_the_end: bool) -> bool:
-        if self._at.segment == newest:
+        if self._at.number == newest:
             self._leave_at = now + LINGER_S  # pushed on until it has been renamed
             return False
         return to_the_end or self._leave_at is None or now >= self._leave_at
 
-    def _read_segment(self, numbers: Sequence[int]) -> Iterator[Line]:
-        file = _open_segment(self._path, self._at.segment, numbers)
+    def _read_file(self, numbers: Sequence[int]) -> Iterator[Line]:
+        file = _open_file(self._path, self._at.number, numbers)
         if file is None:
             return
         with file:
@@ -139,7 +139,7 @@ class LineReader:
         return Line(text, self._at)
 
 
-def _open_segment(path: Path, number: int, numbers: Sequence[int]) -> BinaryIO | None:
+def _open_file(path: Path, number: int, numbers: Sequence[int]) -> BinaryIO | None:
     """None when it is gone or not there yet. The one being written may be renamed at any moment: then it has its
     number."""
     renamed = rotated_file(path, number)
@@ -155,9 +155,9 @@ def _open_segment(path: Path, number: int, numbers: Sequence[int]) -> BinaryIO |
 
 
 def _read_backwards(path: Path, numbers: Sequence[int]) -> Iterator[tuple[Position, bytes]]:
-    """Blocks of the stream with where they begin, from its end."""
+    """Blocks of the log with where they begin, from its end."""
     for number in reversed(numbers):
-        file = _open_segment(path, number, numbers)
+        file = _open_file(path, number, numbers)
         if file is None:
             continue
         with file:
