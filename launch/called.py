@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 
-from launch.cli import main
+from launch.arrival import main
 
 BEAT_S = 5.0
 LONGEST_S = 600.0

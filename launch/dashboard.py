@@ -136,7 +136,9 @@ class Dashboard:
                     *lines, rest = (rest + chunk).split("\n")
                     yield from lines
             except (RuntimeError, OSError, TimeoutError) as error:
-                raise ConnectionLost(f"the connection broke: {str(error) or 'nothing was heard'}", where=self._where) from error
+                raise ConnectionLost(
+                    f"the connection broke: {str(error) or 'nothing was heard'}", where=self._where
+                ) from error
             finally:
                 runner.run(chunks.aclose())
 

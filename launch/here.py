@@ -67,8 +67,12 @@ class Here:
         return [one for run_dir in self._named(names) for one in remove_leftovers(run_dir, wish, self._clock)]
 
     def _named(self, names: Sequence[str]) -> list[RunDir]:
-        """All runs when no name is given."""
-        return [self._find(name) for name in names] if names else self._all()
+        """All runs that can be read when no name is given."""
+        return [self._find(name) for name in names] if names else [run for run in self._all() if self._can_read(run)]
+
+    def _can_read(self, run_dir: RunDir) -> bool:
+        status = self._summary(run_dir)
+        return status is not None and status.state is not SeenState.UNREADABLE
 
     def _all(self) -> list[RunDir]:
         return [RunDir(path.absolute()) for root in self._roots for path in _run_paths(root)]

@@ -121,7 +121,7 @@ def _read(overlay: Path) -> str:
 
 def _start(dashboard: Dashboard, arguments: Sequence[str], shipment: Shipment, path: PurePosixPath) -> str:
     job_id = f"longhaul-{re.sub('[^A-Za-z0-9-]', '-', path.name)}-{secrets.token_hex(3)}"
-    return dashboard.start(f"launch.cli {shlex.join(arguments)}", shipment, {RUN_METADATA: str(path)}, job_id)
+    return dashboard.start(f"launch.arrival {shlex.join(arguments)}", shipment, {RUN_METADATA: str(path)}, job_id)
 
 
 def _see_off(dashboard: Dashboard, job_id: str, path: PurePosixPath, screen: Screen, *, follow: bool) -> ExitCode:

@@ -8,7 +8,7 @@ from packaging.utils import canonicalize_name
 
 from launch.checks.check import Check, name_nodes
 from launch.checks.machine import MachineReport
-from launch.checks.software import declared
+from launch.checks.packages import declared
 from launch.checks.stack import count_names
 
 MUST = ("python", "longhaul", "torch", "deepspeed", "ray")  # others may differ, with another rounding at worst

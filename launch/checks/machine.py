@@ -13,9 +13,10 @@ from pathlib import Path
 import psutil
 
 from launch.checks.check import GIB, Check, in_gib
+from launch.checks.compiler import check_compiler, try_compiler
 from launch.checks.folders import check_root, check_scratch, look_at_folder, scratch_folder
 from launch.checks.limits import read_limits
-from launch.checks.software import check_compiler, check_packages, check_python, read_versions, try_compiler
+from launch.checks.packages import check_packages, check_python, read_versions
 from launch.checks.stack import (
     check_cuda_compiler,
     check_deepspeed,

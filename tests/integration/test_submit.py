@@ -1,4 +1,4 @@
-"""The front door from outside: a person at a laptop host that sees nothing but the dashboard of a three-host cluster."""
+"""The front door from outside: a person at a laptop that sees nothing but the dashboard of a cluster of three hosts."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cluster.hosts import Cluster, Host
-from tests.integration.conftest import Bench, environment
+from tests.integration.conftest import Bench
 from tests.integration.test_faults import wait_until
 
 pytestmark = [

@@ -57,7 +57,9 @@ def test_a_link_out_of_the_folder_is_not_followed(code: Path, tmp_path: Path) ->
     assert "link.py" not in names(code)
 
 
-def test_too_much_is_refused_with_the_largest_files(code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_much_is_refused_with_the_largest_files(
+    code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shipping, "MOST_BYTES", 5 * 2**20)
     write(code / "corpus.txt", "x" * 4 * 2**20)
     write(code / "vocabulary.txt", "x" * 2 * 2**20)
@@ -94,13 +96,30 @@ def test_a_home_folder_is_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         own_code(tmp_path, ())
 
 
+def run_there(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """With nothing but the shipment, as on a cluster that has no Longhaul."""
+    command = [sys.executable, *arguments]
+    environment = {"PYTHONPATH": str(folder)}
+    return subprocess.run(command, env=environment, cwd=folder.parent, capture_output=True, text=True, check=False)
+
+
 def test_what_is_staged_is_this_longhaul_with_its_version(tmp_path: Path) -> None:
-    """Imported from the shipment alone, as on a cluster that has no Longhaul."""
     shipment = stage(tmp_path / "stage", None, ())
     assert not list(shipment.work.iterdir())
     [folder] = {module.parent for module in shipment.modules}
     look = "import importlib.metadata as m, launch; print(m.version('longhaul'), launch.__file__)"
-    done = subprocess.run(
-        [sys.executable, "-c", look], env={"PYTHONPATH": str(folder)}, cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == [importlib.metadata.version("longhaul"), str(folder / "launch" / "__init__.py")]
+    said = run_there(folder, "-c", look).stdout.split()
+    assert said == [importlib.metadata.version("longhaul"), str(folder / "launch" / "__init__.py")]
+    assert "submit" in run_there(folder, "-m", "launch.arrival", "--help").stdout
+
+
+def test_a_cluster_without_what_longhaul_requires_says_what_is_missing(tmp_path: Path) -> None:
+    folder = stage(tmp_path / "stage", None, ()).modules[0].parent
+    [metadata] = folder.glob("*.dist-info/METADATA")
+    needs = "Requires-Dist: torch<2\nRequires-Dist: nosuchpackage>=3\n"
+    metadata.write_text(metadata.read_text().replace("Requires-Dist:", needs + "Requires-Dist:", 1))
+    done = run_there(folder, "-m", "launch.arrival", "list")
+    assert done.returncode == 2
+    assert "nosuchpackage is missing" in done.stderr
+    assert "is not <2" in done.stderr
+    assert "Traceback" not in done.stderr

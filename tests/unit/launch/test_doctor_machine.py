@@ -10,6 +10,7 @@ import pytest
 
 from launch.checks import folders
 from launch.checks.check import GIB
+from launch.checks.compiler import check_compiler, try_compiler
 from launch.checks.folders import Folder, check_root, check_scratch, look_at_folder
 from launch.checks.limits import Limits, read_limits
 from launch.checks.machine import (
@@ -20,7 +21,7 @@ from launch.checks.machine import (
     check_shared_memory,
     check_system,
 )
-from launch.checks.software import check_compiler, check_packages, check_python, read_versions, try_compiler
+from launch.checks.packages import check_packages, check_python, read_versions
 from launch.checks.surroundings import check_ray, check_tracking, try_url
 
 VERSIONS = {"torch": "2.13.0+cpu", "deepspeed": "0.19.8", "ray": "2.60.0"}

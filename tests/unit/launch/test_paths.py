@@ -19,7 +19,12 @@ def test_relative_paths_start_where_the_command_is_given(tmp_path: Path, monkeyp
 
 def test_with_a_shared_folder_they_start_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    sets = ["cluster.shared=/mnt/all", "prepare.tokens.train_bpe=null", "prepare.tokens.tokenizer=tok.json", "root=/elsewhere/runs"]
+    sets = [
+        "cluster.shared=/mnt/all",
+        "prepare.tokens.train_bpe=null",
+        "prepare.tokens.tokenizer=tok.json",
+        "root=/elsewhere/runs",
+    ]
     config = with_absolute_paths(load_config(CONFIG, (), sets).config)
     assert (config.root, config.data.work) == ("/elsewhere/runs", "/mnt/all/data/.longhaul")
     assert config.prepare.tokens is not None

@@ -16,10 +16,11 @@ import pytest
 
 SCRIPT = Path(__file__).parents[3] / "cluster" / "slurm" / "longhaul.sbatch"
 
-# A Ray that only listens where its head would; told to end, it ends.
+# A Ray that only has a folder and listens where its head would; told to end, it ends.
 RAY = """#!/usr/bin/env python3
-import socket, sys, time
+import pathlib, socket, sys, time
 options = dict(word.split("=", 1) for word in sys.argv if word.startswith("--") and "=" in word)
+pathlib.Path(options["--temp-dir"]).mkdir()
 server = socket.create_server((options["--node-ip-address"], int(options["--port"])))
 time.sleep(60)
 """
