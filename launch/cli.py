@@ -68,9 +68,9 @@ def submit(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="watch the run afterwards")] = False,
 ) -> None:
     """Train on a Ray cluster: send code and config through its dashboard, and leave the run in its hands."""
+    from launch.remote.submit import Parcel
+    from launch.remote.submit import submit as send
     from launch.screen import Screen
-    from launch.submit import Parcel
-    from launch.submit import submit as send
 
     parcel = Parcel(code=None if no_code else code, not_secret=not_secret or [])
     sent = send(
@@ -99,7 +99,7 @@ def resume(
         from launch.run import resume as go_on
 
         raise typer.Exit(go_on(name, root, overlays, sets or [], screen))
-    from launch.submit import Parcel, resume_there
+    from launch.remote.submit import Parcel, resume_there
 
     parcel = Parcel(code=None if no_code else code, not_secret=not_secret or [])
     raise typer.Exit(resume_there(name, overlays, sets or [], screen, address=address, parcel=parcel, follow=follow))
@@ -313,8 +313,8 @@ def find_place(roots: list[Path], address: str | None) -> tuple["Place", "Screen
         from launch.here import Here
 
         return Here(roots), screen
-    from launch.dashboard import Dashboard
-    from launch.there import There
+    from launch.remote.dashboard import Dashboard
+    from launch.remote.there import There
 
     return There(Dashboard(address), screen.say), screen
 
@@ -331,7 +331,7 @@ def check_nodes_of(address: str, root: Path, screen: "Screen") -> "Checkup":
 
             return check_cluster(address, root)
         from launch.checks.check import Checkup
-        from launch.dashboard import Dashboard
+        from launch.remote.dashboard import Dashboard
 
         [found] = Dashboard(address).ask("doctor", "--address=auto", f"--root={root}", "--json")
         return Checkup.from_json(json.loads(found))

@@ -1,5 +1,5 @@
 """Where runs are: `Here`, in folders of this machine (launch/here.py), or `There`, on a cluster behind a Ray dashboard
-(launch/there.py).
+(launch/remote/there.py).
 
 Commands that look at runs are written against a Place, so that local and remote runs are alike. What travels from there
 is what the same commands print with --json."""

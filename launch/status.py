@@ -11,8 +11,8 @@ from rich.text import Text
 
 from launch.place import Place
 from launch.screen import Screen
-from launch.spoken import say_duration, say_loss, say_time
-from launch.status_screen import STYLES, draw_line, draw_status
+from launch.screens.spoken import say_duration, say_loss, say_time
+from launch.screens.status import STYLES, draw_line, draw_status
 from orchestrator.core.words import ExitCode
 from orchestrator.tracking.status import EventLine, RunStatus, SeenState, to_json
 

@@ -6,8 +6,8 @@ from rich.text import Text
 
 from launch.place import Place
 from launch.screen import Screen
+from launch.screens.status import draw_end, draw_line
 from launch.status import print_json
-from launch.status_screen import draw_end, draw_line
 from orchestrator.core.words import ExitCode
 from orchestrator.tracking.status import RunStatus, SeenState
 

@@ -1,5 +1,5 @@
 """Python, and the packages that Longhaul declares. Imports nothing that may itself be missing, but for what comes with
-Ray: launch/arrival.py looks at the Python of a cluster before anything else does."""
+Ray: launch/remote/arrival.py looks at the Python of a cluster before anything else does."""
 
 import importlib.metadata
 import platform

@@ -1,4 +1,4 @@
-"""Where a run stands, for people and programs. Read by look.py from a run directory, shown by launch/status_screen.py;
+"""Where a run stands, for people and programs. Read by look.py from a run directory, shown by launch/screens/status.py;
 as JSON it also travels from clusters."""
 
 import json

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from launch.dashboard import CalledAgain
+from launch.remote.dashboard import CalledAgain
 from orchestrator.core.errors import LonghaulError
 
 

@@ -159,6 +159,7 @@ def test_scancel_stops_after_a_checkpoint_and_the_command_goes_on_elsewhere(slur
     slurm.call("scancel", job)
     slurm.await_shown(job, "JobState=CANCELLED")
     wait_until(lambda: slurm.bench.events("cancelled", "stopped"))
+    assert "\nstopping at once" not in slurm.log(job), "the run has heard the signal twice"
     [stop] = slurm.bench.events("cancelled", "stopped")
     assert (stop["exit_code"], stop["step"] >= 8) == (130, True)
     again = slurm.submit(1, "small.yaml", "name=cancelled", "cluster.ranks_per_node=2", *LONG)

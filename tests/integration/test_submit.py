@@ -50,6 +50,15 @@ class Laptop:
         status: dict[str, Any] = json.loads(done.stdout)
         return status
 
+    def calls(self) -> list[str]:
+        """Commands that people elsewhere have running on the cluster."""
+        look = (
+            "import sys; from launch.remote.dashboard import Dashboard\n"
+            "for job in Dashboard(sys.argv[1]).jobs():\n"
+            "    print(job.metadata.get('longhaul_call') if job.status == 'RUNNING' else '')"
+        )
+        return self.host.run([sys.executable, "-c", look, self.cluster.dashboard], timeout_s=60).stdout.split()
+
     def ledger(self, name: str) -> list[tuple[Any, ...]]:
         lines = [json.loads(line) for line in (self.runs / name / "ledger.jsonl").read_text().splitlines()[1:]]
         rows = {row["step"]: (row["order_digest"], row["set_digest"], row["count"]) for row in lines}
@@ -85,9 +94,9 @@ def test_a_run_is_submitted_watched_over_a_cut_stopped_and_resumed_on_fewer_node
 
     log = tmp_path / "watcher.log"
     watcher = laptop.start(log, "logs", "voyage", "--follow")
-    wait_until(lambda: laptop.status("voyage")["state"] == "running")
+    wait_until(lambda: "logs" in laptop.calls())
     laptop.host.cut()
-    wait_until(lambda: "trying again" in log.read_text(), timeout_s=90)
+    wait_until(lambda: "trying again" in log.read_text(), timeout_s=120)
     laptop.host.mend()
 
     again = laptop.submit("voyage", *two_nodes)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from launch import code as shipping
-from launch.code import own_code, stage
+from launch.remote import code as shipping
+from launch.remote.code import own_code, stage
 from orchestrator.core.errors import BadInput
 
 
@@ -110,7 +110,7 @@ def test_what_is_staged_is_this_longhaul_with_its_version(tmp_path: Path) -> Non
     look = "import importlib.metadata as m, launch; print(m.version('longhaul'), launch.__file__)"
     said = run_there(folder, "-c", look).stdout.split()
     assert said == [importlib.metadata.version("longhaul"), str(folder / "launch" / "__init__.py")]
-    assert "submit" in run_there(folder, "-m", "launch.arrival", "--help").stdout
+    assert "submit" in run_there(folder, "-m", "launch.remote.arrival", "--help").stdout
 
 
 def test_a_cluster_without_what_longhaul_requires_says_what_is_missing(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_cluster_without_what_longhaul_requires_says_what_is_missing(tmp_path:
     [metadata] = folder.glob("*.dist-info/METADATA")
     needs = "Requires-Dist: torch<2\nRequires-Dist: nosuchpackage>=3\n"
     metadata.write_text(metadata.read_text().replace("Requires-Dist:", needs + "Requires-Dist:", 1))
-    done = run_there(folder, "-m", "launch.arrival", "list")
+    done = run_there(folder, "-m", "launch.remote.arrival", "list")
     assert done.returncode == 2
     assert "nosuchpackage is missing" in done.stderr
     assert "is not <2" in done.stderr

@@ -4,7 +4,7 @@ import math
 import pytest
 from rich.console import Console
 
-from launch.gauges import Bar, Sparkline, draw
+from launch.screens.gauges import Bar, Sparkline, draw
 
 
 def shown(gauge: Bar | Sparkline, width: int = 80, encoding: str = "utf-8") -> str:

@@ -1,6 +1,6 @@
 import pytest
 
-from launch.spoken import say_duration, say_loss, say_seconds, say_span, say_time
+from launch.screens.spoken import say_duration, say_loss, say_seconds, say_span, say_time
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from launch.dashboard import CalledAgain, ConnectionLost
 from launch.leftovers import PruneWish
-from launch.there import There
+from launch.remote.dashboard import CalledAgain, ConnectionLost
+from launch.remote.there import There
 from orchestrator.core.errors import BadInput, ClusterError
 from orchestrator.tracking.logs import LogWish
 from orchestrator.tracking.status import RunStatus, SeenState, to_json
@@ -95,7 +95,14 @@ def test_followed_logs_go_on_after_the_last_line_that_came() -> None:
     assert {"--rank=0", "--lines=5", "--follow"} <= set(second)
 
 
-def test_a_question_is_not_asked_again_by_itself() -> None:
+def test_looking_is_repeated_over_a_broken_connection() -> None:
+    said: list[str] = []
+    dashboard = FakeDashboard([Job("/mnt/runs/a")], [[LOST], [status_line("running", 3)]])
+    assert there(dashboard, said).status("a").step == 3
+    assert said == ["the connection broke; trying again in 1 s"]
+
+
+def test_a_wish_is_not_repeated_by_itself() -> None:
     with pytest.raises(ClusterError, match="broke"):
         there(FakeDashboard([Job("/mnt/runs/a")], [[LOST]])).ask_to_stop("a", at_once=True)
 

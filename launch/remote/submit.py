@@ -3,7 +3,6 @@ uploaded, and a job that runs the same command there is begun. It is left alone 
 
 import re
 import secrets
-import shlex
 import tempfile
 import time
 from collections.abc import Sequence
@@ -11,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from launch.code import Shipment, stage
-from launch.dashboard import Dashboard, raise_failure
 from launch.paths import relative_keys, with_absolute_paths
+from launch.remote.code import Shipment, stage
+from launch.remote.dashboard import Dashboard, raise_failure
+from launch.remote.there import There
 from launch.screen import RUN_DIRECTORY, Screen
 from launch.status import show_status
-from launch.there import There
 from orchestrator.config.load import load_config
 from orchestrator.config.run import RunConfig
 from orchestrator.config.show import dump_yaml
@@ -121,7 +120,7 @@ def _read(overlay: Path) -> str:
 
 def _start(dashboard: Dashboard, arguments: Sequence[str], shipment: Shipment, path: PurePosixPath) -> str:
     job_id = f"longhaul-{re.sub('[^A-Za-z0-9-]', '-', path.name)}-{secrets.token_hex(3)}"
-    return dashboard.start(f"launch.arrival {shlex.join(arguments)}", shipment, {RUN_METADATA: str(path)}, job_id)
+    return dashboard.start(arguments, shipment, {RUN_METADATA: str(path)}, job_id=job_id)
 
 
 def _see_off(dashboard: Dashboard, job_id: str, path: PurePosixPath, screen: Screen, *, follow: bool) -> ExitCode:

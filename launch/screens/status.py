@@ -10,10 +10,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from launch.gauges import Bar, Sparkline
 from launch.logs import clean
-from launch.node_tables import draw_ranks, draw_waiting, say_amounts
-from launch.spoken import say_duration, say_loss, say_seconds, say_time
+from launch.screens.gauges import Bar, Sparkline
+from launch.screens.node_tables import draw_ranks, draw_waiting, say_amounts
+from launch.screens.spoken import say_duration, say_loss, say_seconds, say_time
 from orchestrator.core.words import ExitCode
 from orchestrator.tracking.now import Waiting
 from orchestrator.tracking.sentences import counted

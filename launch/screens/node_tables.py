@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from launch.spoken import say_span
+from launch.screens.spoken import say_span
 from orchestrator.tracking.now import NodeOffer, Waiting
 from orchestrator.tracking.sentences import counted
 from orchestrator.tracking.status import RankStatus

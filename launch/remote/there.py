@@ -5,17 +5,18 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
-from launch.dashboard import CalledAgain, ConnectionLost, Dashboard
 from launch.leftovers import Leftover, PruneWish
+from launch.remote.dashboard import CalledAgain, ConnectionLost, Dashboard
 from orchestrator.config.problems import nearest
 from orchestrator.control.connect import RUN_METADATA
 from orchestrator.core.errors import BadInput, LonghaulError
 from orchestrator.tracking.logs import LogLine, LogWish
 from orchestrator.tracking.status import RunStatus, SeenState, from_json
 
-_LONGEST_PAUSE_S = 30.0
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+T = TypeVar("T")
 
 
 class There:
@@ -43,11 +44,14 @@ class There:
         return sorted(coming + found, key=lambda status: -(status.started_at or status.read_at))
 
     def status(self, name: str) -> RunStatus:
+        return self._patiently(lambda: self._status(name))
+
+    def _status(self, name: str) -> RunStatus:
         path, job = self._find(name)
         try:
             [status] = self._statuses("status", str(path))
-        except LonghaulError:
-            if job is None or job.status.is_terminal():
+        except LonghaulError as error:
+            if isinstance(error, ConnectionLost) or job is None or job.status.is_terminal():
                 raise
             return self._preparing(path, job)
         return status
@@ -56,12 +60,12 @@ class There:
         while (status := self.status(name)).state is SeenState.PREPARING:
             yield status
             self._pause(1.0)
-        path = str(self._find(name)[0])
+        path = str(self._patiently(lambda: self._find(name))[0])
         for line in self._go_on_calling(lambda: ("status", path, "--watch", "--json")):
             yield from_json(json.loads(line))
 
     def logs(self, name: str, wish: LogWish) -> Iterator[LogLine]:
-        path = str(self._find(name)[0])
+        path = str(self._patiently(lambda: self._find(name))[0])
         cursor = dict(wish.cursor)
 
         def arguments() -> tuple[str, ...]:
@@ -106,20 +110,33 @@ class There:
 
     def _go_on_calling(self, arguments: Callable[[], Sequence[str]]) -> Iterator[str]:
         """The lines of a long call, over lost connections; it is called again with arguments that go on from there."""
-        pause_s = 1.0
+        pause_s = _SHORTEST_PAUSE_S
         while True:
             try:
                 for line in self._dashboard.follow(*arguments()):
-                    pause_s = 1.0
+                    pause_s = _SHORTEST_PAUSE_S
                     yield line
             except CalledAgain:
                 continue
             except ConnectionLost as error:
-                self._say(f"{error.message}; trying again in {pause_s:g} s")
-                self._pause(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                pause_s = self._wait(error, pause_s)
             else:
                 return
+
+    def _patiently(self, look: Callable[[], T]) -> T:
+        """Looking may be repeated until there is an answer; asking for something may not."""
+        pause_s = _SHORTEST_PAUSE_S
+        while True:
+            try:
+                return look()
+            except ConnectionLost as error:
+                pause_s = self._wait(error, pause_s)
+
+    def _wait(self, error: ConnectionLost, pause_s: float) -> float:
+        """Returns how long to wait the next time."""
+        self._say(f"{error.message}; trying again in {pause_s:g} s")
+        self._pause(pause_s)
+        return min(2 * pause_s, _LONGEST_PAUSE_S)
 
     # ---- which runs there are ----
 

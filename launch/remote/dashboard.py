@@ -1,5 +1,5 @@
 """A Ray cluster behind the address of its dashboard: the only part of it that must be reached from outside. Through Ray
-Jobs it takes jobs, and runs commands whose output comes back (launch/called.py)."""
+Jobs it takes jobs, and runs commands whose output comes back (launch/remote/called.py)."""
 
 import asyncio
 import importlib.metadata
@@ -19,8 +19,8 @@ from packaging.specifiers import SpecifierSet
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
-from launch.called import AGAIN, BEAT_S
-from launch.code import Shipment, stage
+from launch.remote.called import AGAIN, BEAT_S
+from launch.remote.code import Shipment, stage
 from orchestrator.core.errors import ClusterError, LonghaulError
 from orchestrator.core.words import ExitCode
 
@@ -61,13 +61,21 @@ class Dashboard:
             found = self._client.list_jobs()
         return sorted(found, key=lambda job: -(job.start_time or 0))
 
-    def start(self, command: str, shipment: Shipment, metadata: Mapping[str, str], job_id: str | None = None) -> str:
-        """Have a Longhaul command (`module arguments`) run in the shipment; returns the job's id."""
+    def start(
+        self,
+        arguments: Sequence[str],
+        shipment: Shipment,
+        metadata: Mapping[str, str],
+        *,
+        module: str = "launch.remote.arrival",
+        job_id: str | None = None,
+    ) -> str:
+        """Have a Longhaul command run in the shipment; returns the job's id."""
         runtime_env = {"working_dir": str(shipment.work), "py_modules": [str(path) for path in shipment.modules]}
         with self._reaching():
             return str(
                 self._client.submit_job(
-                    entrypoint=f"{_PYTHON} -m {command}",
+                    entrypoint=f"{_PYTHON} -m {module} {shlex.join(arguments)}",
                     submission_id=job_id,
                     runtime_env=runtime_env,
                     metadata=dict(metadata),
@@ -119,7 +127,7 @@ class Dashboard:
         self._sweep()
         with tempfile.TemporaryDirectory() as folder:
             shipment = stage(Path(folder), None, ())
-            job_id = self.start(f"launch.called {shlex.join(arguments)}", shipment, {_CALL: arguments[0]})
+            job_id = self.start(arguments, shipment, {_CALL: arguments[0]}, module="launch.remote.called")
         try:
             yield job_id
         finally:
@@ -190,7 +198,8 @@ class Dashboard:
             yield
         except AuthenticationError as error:
             remedy = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) as on the cluster"
-            raise ClusterError(str(error).split(". ")[0].strip(), where=self._where, remedy=remedy) from error
+            message = _first_line(error).split(". ")[0]
+            raise ClusterError(message, where=self._where, remedy=remedy) from error
         except ValueError as error:
             remedy = "for example http://10.0.0.1:8265"
             raise ClusterError(str(error), where=self._where, remedy=remedy) from error

@@ -1,12 +1,12 @@
-"""A command of a person on another machine, as launch/there.py has it run on the cluster: the same command line, plus a
-sign of life now and then, and an end after a while, since nobody tells it when that person has gone."""
+"""A command of a person on another machine, as there.py has it run on the cluster: the same command line, plus a sign
+of life now and then, and an end after a while, since nobody tells it when that person has gone."""
 
 import os
 import sys
 import threading
 import time
 
-from launch.arrival import main
+from launch.remote.arrival import main
 
 BEAT_S = 5.0
 LONGEST_S = 600.0

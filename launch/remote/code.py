@@ -1,5 +1,5 @@
 """What goes to a cluster with a job: the person's own code, this very Longhaul, and the config. Never data, runs,
-environments or secrets. Comes before launch/there.py, which uploads it."""
+environments or secrets. Comes before launch/remote/there.py, which uploads it."""
 
 import importlib.metadata
 import os
@@ -58,7 +58,7 @@ def stage(folder: Path, code: Path | None, left_out: Collection[Path], not_secre
 
 def _stage_longhaul(folder: Path) -> Iterator[Path]:
     """The packages and, so that the job knows its version and what it requires, their metadata."""
-    here = Path(__file__).parent.parent
+    here = Path(__file__).parents[2]
     for package in ("orchestrator", "launch"):
         shutil.copytree(here / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", ".*"))
         yield folder / package

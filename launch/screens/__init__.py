@@ -1,0 +1,1 @@
+"""How a run is drawn: bars, tables, words."""
