@@ -26,6 +26,7 @@ app.add_typer(track_app, name="track")
 
 Config = Annotated[Path, typer.Argument(help="a YAML config")]
 Sets = Annotated[list[str] | None, typer.Argument(help="overrides: a.b=c", metavar="[A.B=C]...")]
+MoreSets = Annotated[list[str] | None, typer.Option("--set", help="an override, as a.b=c is; repeatable")]
 Overlays = Annotated[list[Path] | None, typer.Option("-o", "--overlay", help="a YAML file laid over the config")]
 RUNS = Path("runs")
 Run = Annotated[str, typer.Argument(help="a run's name or directory")]
@@ -45,6 +46,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="for programs")]
 def run(
     config: Config,
     sets: Sets = None,
+    more_sets: MoreSets = None,
     overlay: Overlays = None,
     or_resume: OrResume = False,
 ) -> None:
@@ -52,13 +54,14 @@ def run(
     from launch.run import run as start
     from launch.screen import Screen
 
-    raise typer.Exit(start(config, overlay or [], sets or [], Screen(), or_resume=or_resume))
+    raise typer.Exit(start(config, overlay or [], given(sets, more_sets), Screen(), or_resume=or_resume))
 
 
 @app.command()
 def submit(
     config: Config,
     sets: Sets = None,
+    more_sets: MoreSets = None,
     overlay: Overlays = None,
     address: AddressNeeded = "",
     code: Code = Path(),
@@ -74,7 +77,14 @@ def submit(
 
     parcel = Parcel(code=None if no_code else code, not_secret=not_secret or [])
     sent = send(
-        config, overlay or [], sets or [], Screen(), address=address, parcel=parcel, or_resume=or_resume, follow=follow
+        config,
+        overlay or [],
+        given(sets, more_sets),
+        Screen(),
+        address=address,
+        parcel=parcel,
+        or_resume=or_resume,
+        follow=follow,
     )
     raise typer.Exit(sent)
 
@@ -83,6 +93,7 @@ def submit(
 def resume(
     name: Run,
     sets: Sets = None,
+    more_sets: MoreSets = None,
     overlay: Overlays = None,
     root: Root = RUNS,
     address: Address = None,
@@ -98,11 +109,13 @@ def resume(
     if address is None:
         from launch.run import resume as go_on
 
-        raise typer.Exit(go_on(name, root, overlays, sets or [], screen))
+        raise typer.Exit(go_on(name, root, overlays, given(sets, more_sets), screen))
     from launch.remote.submit import Parcel, resume_there
 
     parcel = Parcel(code=None if no_code else code, not_secret=not_secret or [])
-    raise typer.Exit(resume_there(name, overlays, sets or [], screen, address=address, parcel=parcel, follow=follow))
+    raise typer.Exit(
+        resume_there(name, overlays, given(sets, more_sets), screen, address=address, parcel=parcel, follow=follow)
+    )
 
 
 @app.command("list")
@@ -302,6 +315,10 @@ def config_diff(old: Config, new: Config) -> None:
     from orchestrator.config.show import show_diff
 
     print(show_diff(load_config(old).config, load_config(new).config))
+
+
+def given(sets: list[str] | None, more_sets: list[str] | None) -> list[str]:
+    return [*(sets or []), *(more_sets or [])]
 
 
 def find_place(roots: list[Path], address: str | None) -> tuple["Place", "Screen"]:

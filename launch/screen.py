@@ -12,9 +12,7 @@ from orchestrator.tracking.rows import read_evaluations, read_metrics
 from orchestrator.tracking.rundir import RunDir
 from orchestrator.tracking.wandb import read_url
 
-RUN_DIRECTORY = (
-    "run directory: "  # how a run that was found to be in order is announced; launch/remote/submit.py waits for it
-)
+RUN_DIRECTORY = "run directory: "  # announces a run that was found to be in order; remote/submit.py waits for it
 
 Report = Callable[[str, int, int], None]  # what, done, of how many
 

@@ -21,7 +21,12 @@ def wait_for_step(bench: Bench, run: str, step: int, timeout_s: float = 120.0) -
     raise AssertionError(f"{run} did not reach step {step}")
 
 
+def folders_of_keepers() -> set[Path]:
+    return set(Path(tempfile.gettempdir()).glob("longhaul-*"))
+
+
 def test_killing_everything_and_resuming_is_bit_equal(bench: Bench, unbroken: str) -> None:
+    before = folders_of_keepers()  # others may train on this machine
     step = random.randrange(6, STEPS - 6)
     print(f"killed after step {step}")
     command = bench.start("run", str(bench.config), "name=killed")
@@ -31,10 +36,10 @@ def test_killing_everything_and_resuming_is_bit_equal(bench: Bench, unbroken: st
     for process in family:
         process.kill()
     command.wait(timeout=30)
-    left = set(Path(tempfile.gettempdir()).glob("longhaul-*"))
-    assert left  # of the killed keeper
+    left = folders_of_keepers() - before
+    assert left  # by the killed keeper
     resumed = bench.longhaul("resume", "killed")
-    assert not left & set(Path(tempfile.gettempdir()).glob("longhaul-*"))
+    assert not left & folders_of_keepers()
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     [first, second] = bench.events("killed", "started")
     assert first["checkpoint"] is None
@@ -64,3 +69,36 @@ def test_interrupt_stops_after_a_checkpoint_and_resume_on_another_world_goes_on(
     assert bench.ledger("stopped") == bench.ledger(unbroken)
     pairs = zip(bench.losses("stopped"), bench.losses(unbroken), strict=True)
     assert max(abs(a - b) for a, b in pairs) < 1e-4
+
+
+def test_a_notice_that_the_machines_go_has_its_own_exit_code_and_the_same_command_goes_on(
+    bench: Bench, unbroken: str
+) -> None:
+    """As a scheduler does it: it repeats one command until that is done."""
+    again = ("run", "--or-resume", str(bench.config), "name=requeued")
+    command = bench.start(*again)
+    wait_for_step(bench, "requeued", 6)
+    command.send_signal(signal.SIGUSR1)
+    assert command.wait(timeout=60) == 75
+    [event] = bench.events("requeued", "stopped")
+    assert 6 < event["step"] < STEPS
+    assert event["exit_code"] == 75
+    resumed = bench.longhaul(*again)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert bench.losses("requeued") == bench.losses(unbroken)
+    assert bench.ledger("requeued") == bench.ledger(unbroken)
+    done = bench.longhaul(*again)
+    assert done.returncode == 0
+    assert "is done" in done.stdout
+
+
+def test_termination_stops_after_a_checkpoint(bench: Bench) -> None:
+    command = bench.start("run", str(bench.config), "name=terminated", "train.steps=1000")
+    wait_for_step(bench, "terminated", 3)
+    command.terminate()
+    assert command.wait(timeout=60) == 130
+    [event] = bench.events("terminated", "stopped")
+    assert bench.events("terminated", "checkpoint")[-1]["step"] == event["step"]
+    other = bench.longhaul("run", "--or-resume", str(bench.config), "name=terminated", "train.steps=1000", "seed=5")
+    assert other.returncode == 2
+    assert "seed" in other.stderr

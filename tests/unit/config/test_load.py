@@ -217,3 +217,15 @@ def test_a_phase_must_name_sources_that_exist(load_text):
     assert problems_of(load_text, text) == [
         "run.yaml:2: data.phases.0.weights.texts: is no source of data.train; did you mean 'text'?"
     ]
+
+
+@pytest.mark.parametrize("name", ["WANDB_API_KEY", "HF_TOKEN", "aws_secret_access_key", "DB_PASSWORD"])
+def test_a_secret_among_the_environment_variables_is_refused_and_not_repeated(load_text, name):
+    [line] = problems_of(load_text, SMALLEST + f"cluster: {{env: {{{name}: hush}}}}\n")
+    assert f"{name} looks like a secret" in line
+    assert "hush" not in line
+
+
+def test_environment_variables_that_are_no_secrets_are_taken(load_text):
+    text = SMALLEST + "cluster: {env: {TOKENIZERS_PARALLELISM: 'false', NCCL_DEBUG: INFO, KEYBOARD: us}}\n"
+    assert len(load_text(text).config.cluster.env) == 3

@@ -5,7 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.config.check import replace_values
-from orchestrator.config.resolve import TOKENS_AT_ONCE, Facts, resolve_run, resolve_world, undecide
+from orchestrator.config.resolve import (
+    TOKENS_AT_ONCE,
+    Facts,
+    keep_decided,
+    resolve_run,
+    resolve_world,
+    undecide,
+)
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
 
@@ -108,3 +115,12 @@ def test_only_what_depends_on_the_world_is_undecided():
     assert again.cluster.device == "auto"
     assert again.data.lanes == 8
     assert again.tracking.wandb.mode == "offline"
+
+
+def test_a_config_that_is_written_once_more_keeps_what_its_run_has_decided():
+    began_with, _ = resolve_run(CONFIG, FACTS)
+    again = keep_decided(CONFIG, began_with)
+    assert again.data.lanes == 8
+    assert again.cluster.device == "auto"  # another cluster may have another
+    stated = keep_decided(replace_values(CONFIG, {"data.lanes": 4}), began_with)
+    assert stated.data.lanes == 4  # a change, which the resume will refuse

@@ -12,11 +12,11 @@ def test_another_process_reads_and_writes_the_same_board() -> None:
     board.renew(60.0)
     code = (
         "import sys; from orchestrator.control.board import Board; b = Board.open(sys.argv[1]);"
-        "print(int(b.word()), b.lease_lapsed()); b.show(41, 'evaluate')"
+        "print(int(b.word()), b.lease_lapsed()); b.show(41, 'evaluate'); b.show_busy(0.25)"
     )
     out = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True, timeout=60)
     assert out.stdout.split() == ["1", "False"]
-    assert (board.step, board.phase, board.progress) == (41, "evaluate", 1)
+    assert (board.step, board.phase, board.progress, board.busy_s) == (41, "evaluate", 1, 0.25)
 
 
 def test_a_board_without_renewal_has_lapsed() -> None:

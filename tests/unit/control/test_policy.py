@@ -155,3 +155,34 @@ def test_ranks_that_end_apart_are_a_failure() -> None:
 def test_nothing_is_decided_after_the_end(stop: StopWish) -> None:
     state = State(phase=Phase.ENDED, since=0.0)
     assert decide(state, Seen(stop=stop), 9.0, LIMITS) == (state, [])
+
+
+def test_a_preempted_run_stops_like_another_but_says_that_it_can_go_on_elsewhere() -> None:
+    training = seen(rank(RankState.TRAINING), stop=StopWish.PREEMPTED)
+    state, decisions = decide(RUNNING, training, 1.0, LIMITS)
+    assert decisions == [Say(Word.STOP)]
+    end = RankEnd(state=RunState.STOPPED, step=9)
+    _, [finish] = decide(state, seen(rank(RankState.ENDED, end=end), stop=StopWish.PREEMPTED), 1.2, LIMITS)
+    assert finish == Finish(state=RunState.STOPPED, exit_code=ExitCode.PREEMPTED, step=9)
+    for earlier in (WAITING, WARMING):
+        _, [finish] = decide(earlier, seen(stop=StopWish.PREEMPTED), 1.0, LIMITS)
+        assert isinstance(finish, Finish)
+        assert finish.exit_code is ExitCode.PREEMPTED
+
+
+def test_who_is_to_blame_is_told_with_the_first_one_first() -> None:
+    raised = [
+        rank(RankState.RAISED, problem=problem(rank=0, t=4.0, collateral=True)),
+        rank(RankState.RAISED, problem=problem(rank=1, t=6.0)),
+        rank(RankState.RAISED, problem=problem(rank=2, t=5.0)),
+    ]
+    _, [finish] = decide(RUNNING, seen(*raised), 1.0, LIMITS)
+    assert isinstance(finish, Finish)
+    assert finish.culprits == (2, 1)
+    died = seen(replace(rank(RankState.DIED), rank=3), rank(RankState.TRAINING))
+    _, [restart] = decide(RUNNING, died, 1.0, LIMITS)
+    assert isinstance(restart, Restart)
+    assert restart.culprits == (3,)
+    _, [failed] = decide(RUNNING, died, 1.0, replace(LIMITS, restart_budget=0))
+    assert isinstance(failed, Finish)
+    assert failed.culprits == (3,)
