@@ -92,6 +92,8 @@ class Follower:
 
     def _show_steps(self, progress: Progress, bar: Any) -> None:
         for row in self._metrics.read_new():
+            if row.get("generation", 0) <= self._after:
+                continue
             if row.get("kind") == "evaluation":
                 text = ", ".join(f"{key} {row[key]:.4g}" for key in ("loss", "perplexity") if key in row)
                 self._console.print(f"step {row['step']:>6}  {row['split']}: {text}", highlight=False)

@@ -16,7 +16,6 @@ from launch.planning import (
     check_it_fits,
     describe_cached,
     expected_device,
-    gib,
     memory_of_a_rank,
     plan_worlds,
     planned_vocab,
@@ -69,14 +68,16 @@ def _show_tables(config: RunConfig, description: ModelDescription, rows: Sequenc
         f"{train.steps:,} steps of {train.global_batch} x {task.seq_len} = {tokens:,} tokens; "
         f"{train.steps * tokens:,} tokens in all, {train.steps * tokens * flops:.3g} FLOPs"
     )
-    table = Table(title="state a rank, without activations", title_justify="left")
+    table = Table(title="GiB of state a rank, without activations", title_justify="left", box=None, pad_edge=False)
     for heading in ("nodes", "ranks", "micro batch", "accumulation", *(f"ZeRO {stage}" for stage in STAGES)):
         table.add_column(heading, justify="right")
     for row in rows:
-        memory = [gib(row.memory[stage].device_bytes) for stage in STAGES]
+        memory = [f"{row.memory[stage].device_bytes / 2**30:.2f}" for stage in STAGES]
         memory[config.zero_stage] = f"[bold]{memory[config.zero_stage]}[/bold]"
         numbers = (row.nodes, row.plan.world_size, row.plan.micro_batch, row.plan.accumulation)
         table.add_row(*map(str, numbers), *memory)
     screen.console.print(table)
     for decision in rows[0].plan.decisions:
+        if decision.key == "cluster.cpus_per_rank" and config.cluster.address != "local":
+            continue  # this machine's CPUs say nothing of the cluster's
         screen.say(f"{decision.key}: {decision.value} ({decision.why})")

@@ -170,9 +170,10 @@ def gather_facts(config: RunConfig, manifest: Manifest) -> Facts:
 
     nodes = alive_nodes()
     with_gpus = [node for node in nodes if node.gpus >= config.cluster.ranks_per_node]
+    with_cpus = [node for node in nodes if node.cpus]  # heads are often started without
     return Facts(
         device="cuda" if with_gpus else "cpu",
-        cpus_per_node=min(node.cpus for node in with_gpus or nodes),
+        cpus_per_node=min(node.cpus for node in with_gpus or with_cpus or nodes),
         unit_shards=_shards_of_a_unit(manifest),
         wandb_key=has_wandb_key(),
     )
