@@ -16,6 +16,7 @@ class StepNews:
 
     step: int
     generation: int
+    t: float  # when it was done, in seconds since the epoch
     metrics: dict[str, Number]
     ledger: dict[str, str | int]
 
@@ -36,6 +37,7 @@ class EvaluationNews:
 
     step: int
     generation: int
+    t: float
     split: str
     metrics: dict[str, Number]
 

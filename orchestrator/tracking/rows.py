@@ -26,9 +26,9 @@ def metrics_row(news: StepNews | EvaluationNews | CheckpointNews | SystemNews) -
     where: Row = {"step": news.step, "generation": news.generation}
     match news:
         case StepNews():
-            return where | news.metrics
+            return where | {"t": news.t} | news.metrics
         case EvaluationNews():
-            return where | {"kind": "evaluation", "split": news.split} | news.metrics
+            return where | {"kind": "evaluation", "t": news.t, "split": news.split} | news.metrics
         case CheckpointNews():
             facts = {"folder": news.folder, "seconds": news.seconds, "size_bytes": news.size_bytes}
             return where | {"kind": "checkpoint"} | facts | ({"problem": news.problem} if news.problem else {})

@@ -171,9 +171,10 @@ class Trainer:
         self.helm.show(self.step, "evaluate")
         metrics = self.validation.run(self.engine, self.task, self.device)
         if self.world.rank == 0:
-            told = {**metrics, "t": round(self.job.clock.now(), 3)}
             self.job.sink.tell(
-                EvaluationNews(step=self.step, generation=self.job.generation, split=SPLIT, metrics=told)
+                EvaluationNews(
+                    step=self.step, generation=self.job.generation, t=self.now(), split=SPLIT, metrics=dict(metrics)
+                )
             )
         return float(metrics["loss"])
 
@@ -220,14 +221,16 @@ class Trainer:
             "data_wait_s": agreed.wait_s / self.world.size,
             "applied": result.applied,
             "epoch": (step + 1) / self.epoch_steps,
-            "t": round(self.job.clock.now(), 3),
         }
         ledger: dict[str, str | int] = {
             "order_digest": agreed.sums.order_hex,
             "set_digest": agreed.sums.set_hex,
             "count": agreed.count,
         }
-        self.job.sink.tell(StepNews(step=step, generation=generation, metrics=metrics, ledger=ledger))
+        self.job.sink.tell(StepNews(step=step, generation=generation, t=self.now(), metrics=metrics, ledger=ledger))
+
+    def now(self) -> float:
+        return round(self.job.clock.now(), 3)
 
 
 # ---- the start ----

@@ -12,7 +12,7 @@ TIMEOUT_S = 30.0
 
 
 def news_of(step: int) -> StepNews:
-    return StepNews(step=step, generation=1, metrics={"loss": 1.0}, ledger={})
+    return StepNews(step=step, generation=1, t=1.0, metrics={"loss": 1.0}, ledger={})
 
 
 def test_the_end_comes_after_all_news_and_waits_to_be_read() -> None:

@@ -67,9 +67,9 @@ def live(run_dir: RunDir, generation: int, steps: range, state: RunState, mode: 
     scribe = Scribe(run_dir.path, config, {"chain": "c1"}, SystemClock(), open_wandb)
     for step in steps:
         scribe.write([step_news(step, generation)])
-    metrics = {"loss": 1.0, "t": 2000.0}
+    metrics = {"loss": 1.0}
     last: list[News] = [
-        EvaluationNews(step=steps.stop, generation=generation, split="validation", metrics=dict(metrics)),
+        EvaluationNews(step=steps.stop, generation=generation, t=2000.0, split="validation", metrics=dict(metrics)),
         SystemNews(node="n", t=2000.0 + generation, metrics={"cpu_percent": 1.0}),
     ]
     scribe.write(last)
@@ -82,8 +82,8 @@ def live(run_dir: RunDir, generation: int, steps: range, state: RunState, mode: 
 
 def step_news(step: int, generation: int) -> StepNews:
     ledger: dict[str, str | int] = {"order_digest": "0", "set_digest": "0", "count": 4}
-    metrics: dict[str, float | int | bool] = {"loss": 10.0 * generation + step, "tokens": 10, "t": 1000.0 + step}
-    return StepNews(step=step, generation=generation, metrics=metrics, ledger=ledger)
+    metrics: dict[str, float | int | bool] = {"loss": 10.0 * generation + step, "tokens": 10}
+    return StepNews(step=step, generation=generation, t=1000.0 + step, metrics=metrics, ledger=ledger)
 
 
 def sync_and_read(run_dir: RunDir, *, dry_run: bool = False) -> str:

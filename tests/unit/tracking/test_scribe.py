@@ -51,7 +51,7 @@ def make_scribe(run_dir: Path) -> Scribe:
 def step_news(step: int, generation: int = 1) -> StepNews:
     ledger: dict[str, str | int] = {"order_digest": f"{step:032x}", "set_digest": "0" * 32, "count": 4}
     return StepNews(
-        step=step, generation=generation, metrics={"loss": 1.0 / (step + 1), "applied": True}, ledger=ledger
+        step=step, generation=generation, t=5.0, metrics={"loss": 1.0 / (step + 1), "applied": True}, ledger=ledger
     )
 
 
@@ -61,14 +61,15 @@ def keys_news(step: int, generation: int = 1) -> KeysNews:
 
 def test_rows_have_the_documented_form(tmp_path: Path) -> None:
     scribe = make_scribe(tmp_path)
-    evaluation = EvaluationNews(step=1, generation=1, split="validation", metrics={"loss": 2.0})
+    evaluation = EvaluationNews(step=1, generation=1, t=6.0, split="validation", metrics={"loss": 2.0})
     checkpoint = CheckpointNews(step=1, generation=1, folder="f", seconds=0.5, size_bytes=9, problem="disk full")
     scribe.write([step_news(0), evaluation, checkpoint])
     scribe.finish(RunState.DONE, 0)
     head, *rows = read_lines(tmp_path / "metrics.jsonl")
     assert head == {"format": 1}
-    assert rows[0] == {"step": 0, "generation": 1, "loss": 1.0, "applied": True}
-    assert rows[1] == {"step": 1, "generation": 1, "kind": "evaluation", "split": "validation", "loss": 2.0}
+    assert rows[0] == {"step": 0, "generation": 1, "t": 5.0, "loss": 1.0, "applied": True}
+    evaluated = {"step": 1, "generation": 1, "kind": "evaluation", "t": 6.0, "split": "validation", "loss": 2.0}
+    assert rows[1] == evaluated
     assert rows[2]["kind"] == "checkpoint"
     assert rows[2]["problem"] == "disk full"
     assert rows[3]["text"] == "run done with exit code 0"
@@ -79,7 +80,7 @@ def test_rows_have_the_documented_form(tmp_path: Path) -> None:
 
 
 def test_news_told_again_after_a_restart_is_written_once(tmp_path: Path) -> None:
-    news: list[News] = [step_news(0), step_news(1), EvaluationNews(step=2, generation=1, split="v", metrics={})]
+    news: list[News] = [step_news(0), step_news(1), EvaluationNews(step=2, generation=1, t=7.0, split="v", metrics={})]
     do_and_die(lambda: make_scribe(tmp_path).write(news))  # killed before its answer arrived
     second = make_scribe(tmp_path)
     second.write([*news, step_news(2)])

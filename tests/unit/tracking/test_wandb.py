@@ -67,7 +67,7 @@ def step_news(step: int, generation: int = 1) -> StepNews:
         "world_size": 2,
     }
     ledger: dict[str, str | int] = {"order_digest": "0", "set_digest": "0", "count": 4}
-    return StepNews(step=step, generation=generation, metrics=metrics, ledger=ledger)
+    return StepNews(step=step, generation=generation, t=100.0 + step, metrics=metrics, ledger=ledger)
 
 
 def system_news(t: float) -> SystemNews:
@@ -76,7 +76,7 @@ def system_news(t: float) -> SystemNews:
 
 def validation_news(step: int, generation: int = 1) -> EvaluationNews:
     return EvaluationNews(
-        step=step, generation=generation, split="validation", metrics={"loss": 2.0, "perplexity": 9.0}
+        step=step, generation=generation, t=100.0 + step, split="validation", metrics={"loss": 2.0, "perplexity": 9.0}
     )
 
 
@@ -181,7 +181,9 @@ def test_nodes_and_validation_are_shown_as_people_want_them(tmp_path: Path, monk
         scribe = make_scribe(tmp_path, "online")
         for step in range(3):
             loss = (3.0, 1.0, 2.0)[step]
-            scribe.write([EvaluationNews(step=step, generation=1, split="validation", metrics={"loss": loss})])
+            scribe.write(
+                [EvaluationNews(step=step, generation=1, t=100.0 + step, split="validation", metrics={"loss": loss})]
+            )
             scribe.write([step_news(step)])
             scribe.write([system_news(100.5 + step)])
         scribe.finish(RunState.DONE, 0)
