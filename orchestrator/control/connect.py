@@ -55,6 +55,9 @@ def _check_reachable(address: str) -> None:
     """Ray itself tries for minutes; an address that nobody listens on is known at once."""
     if address == "auto":
         return
+    if "://" in address:
+        remedy = f"give the head's host:port, or go through the dashboard: `longhaul submit CONFIG --address {address}`"
+        raise ClusterError("is no address of a Ray head", where=f"cluster.address={address}", remedy=remedy)
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise ClusterError("is not host:port", where=f"cluster.address={address}", remedy="for example 10.0.0.1:6379")
