@@ -4,14 +4,15 @@ After tarscan.py, before everything that reads samples. A table is valid for one
 broken samples stop the work or are left out is decided by the caller's `on_bad`, so the table serves both."""
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import ShardRef
@@ -24,12 +25,13 @@ OnBad = Literal["fail", "skip"]
 SHOWN = 10
 _NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
 _META = re.compile(r"__[^/]*__($|/)")
+_MEMBER = pa.struct({"suffix": pa.string(), "offset": pa.int64(), "size": pa.int64()})
 _SCHEMA = pa.schema(
     {
         "key": pa.string(),
         "offset": pa.int64(),
         "size": pa.int64(),
-        "members": pa.list_(pa.struct({"suffix": pa.string(), "offset": pa.int64(), "size": pa.int64()})),
+        "members": pa.list_(_MEMBER),
         "bad": pa.string(),
     }
 )
@@ -44,12 +46,36 @@ class Piece(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Group:
-    key: str
-    offset: int
-    end: int
-    pieces: list[Piece]
-    bad: str | None = None
+class Samples:
+    """The samples of a shard in tar order, by columns: sample i has the members `first[i]` to `first[i + 1]`."""
+
+    key: list[str] = field(default_factory=list)
+    offset: list[int] = field(default_factory=list)
+    end: list[int] = field(default_factory=list)
+    first: list[int] = field(default_factory=list)
+    suffix: list[str] = field(default_factory=list)
+    member_offset: list[int] = field(default_factory=list)
+    member_size: list[int] = field(default_factory=list)
+    bad: dict[int, str] = field(default_factory=dict)  # by place
+
+    def as_table(self) -> pa.Table:
+        members = pa.StructArray.from_arrays(
+            [pa.array(self.suffix, pa.string()), *map(_as_int64, (self.member_offset, self.member_size))],
+            fields=list(_MEMBER),
+        )
+        offset = _as_int64(self.offset)
+        columns = [
+            pa.array(self.key, pa.string()),
+            offset,
+            pc.subtract(_as_int64(self.end), offset),
+            pa.ListArray.from_arrays(pa.array([*self.first, len(self.suffix)], pa.int32()), members),
+            pa.array(map(self.bad.get, range(len(self.key))), pa.string()),
+        ]
+        return pa.table(columns, schema=_SCHEMA)
+
+
+def _as_int64(values: list[int]) -> pa.Array:
+    return pa.array(values, pa.int64())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,48 +126,75 @@ def _find(path: Path, stamp: str) -> ShardIndex | None:
 
 
 def _scan(shard: ShardRef, stamp: str) -> ShardIndex:
-    groups: list[_Group] = []
+    samples = Samples()
     problem = ""
     try:
-        groups = group_members(scan_tar(map_shard(shard.url), shard.url))
+        samples = group_members(scan_tar(map_shard(shard.url), shard.url))
     except BadShard as error:
         problem = f"{type(error).__name__}: {error.message}"
     if stamp_shard(shard.url) != stamp:
         raise DataError(
             "changed while it was read", where=shard.url, remedy="wait until the shard is written, then run again"
         )
-    rows = {
-        "key": [group.key for group in groups],
-        "offset": [group.offset for group in groups],
-        "size": [group.end - group.offset for group in groups],
-        "members": [[piece._asdict() for piece in group.pieces] for group in groups],
-        "bad": [group.bad for group in groups],
-    }
-    return ShardIndex(table=pa.table(rows, schema=_SCHEMA), problem=problem, stamp=stamp)
+    return ShardIndex(table=samples.as_table(), problem=problem, stamp=stamp)
 
 
-def group_members(members: Iterable[Member]) -> list[_Group]:
+def group_members(members: Iterable[Member]) -> Samples:
     """Consecutive members of one key are a sample; names without a suffix and __meta__ ones are passed over."""
-    groups: list[_Group] = []
-    for member in members:
-        match = None if _META.match(member.name) else _NAME.match(member.name)
-        if match is None:
+    samples = Samples()
+    last, seen = None, set[str]()
+    for name, begin, offset, size, end in members:
+        match = _NAME.match(name)
+        if match is None or (name.startswith("__") and _META.match(name)):
             continue
-        key, suffix = _as_utf8(match.group(1)), _as_utf8(match.group(2).lower())
-        if not groups or groups[-1].key != key:
-            groups.append(_Group(key, member.begin, member.end, []))
-        group = groups[-1]
-        if any(piece.suffix == suffix for piece in group.pieces):
-            group.bad = f"repeated suffix: two members .{suffix}"
-        if (key, suffix) != (match.group(1), match.group(2).lower()):
-            group.bad = "name is not UTF-8"
-        group.pieces.append(Piece(suffix, member.offset, member.size))
-        group.end = member.end
-    times = Counter(group.key for group in groups)
-    for group in groups:
-        if times[group.key] > 1:
-            group.bad = f"scattered key: its members lie in {times[group.key]} places of the shard"
-    return groups
+        key, suffix = match.groups()
+        suffix = suffix.lower()
+        if key != last:
+            last, seen = key, set()
+            samples.key.append(key)
+            samples.offset.append(begin)
+            samples.end.append(end)
+            samples.first.append(len(samples.suffix))
+        else:
+            samples.end[-1] = end
+        if suffix in seen:
+            samples.bad[len(samples.key) - 1] = f"repeated suffix: two members .{suffix}"
+        seen.add(suffix)
+        samples.suffix.append(suffix)
+        samples.member_offset.append(offset)
+        samples.member_size.append(size)
+    _mark_strange_names(samples)
+    _mark_scattered(samples)
+    return samples
+
+
+def _mark_strange_names(samples: Samples) -> None:
+    """Bytes that are no UTF-8 came as lone surrogates; they are shown escaped."""
+    if all(map(str.isascii, chain(samples.key, samples.suffix))):
+        return
+    for place, (first, stop) in enumerate(pairwise([*samples.first, len(samples.suffix)])):
+        names = [samples.key[place], *samples.suffix[first:stop]]
+        shown = [_as_utf8(name) for name in names]
+        if shown != names:
+            samples.key[place], samples.suffix[first:stop] = shown[0], shown[1:]
+            samples.bad[place] = "name is not UTF-8"
+
+
+def _mark_scattered(samples: Samples) -> None:
+    if len(set(samples.key)) == len(samples.key):
+        return
+    places = defaultdict(list)
+    for place, key in enumerate(samples.key):
+        places[key].append(place)
+    ends = [*samples.first[1:], len(samples.suffix)]
+    for found in places.values():
+        if len(found) > 1:
+            suffixes = [suffix for place in found for suffix in set(samples.suffix[samples.first[place] : ends[place]])]
+            if len(set(suffixes)) < len(suffixes):
+                why = f"repeated key: {len(found)} samples of the shard have it"
+            else:
+                why = f"scattered key: its members lie in {len(found)} places of the shard"
+            samples.bad.update(dict.fromkeys(found, why))
 
 
 def _as_utf8(text: str) -> str:
@@ -150,9 +203,15 @@ def _as_utf8(text: str) -> str:
 
 
 def _refuse_bad(shard: ShardRef, index: ShardIndex) -> None:
-    remedy = "pack the shard again, members sorted by name, or set data.on_bad=skip to leave out what is broken"
     if index.problem:
-        raise DataError(index.problem, where=f"{shard.name} ({shard.url})", remedy=remedy)
+        advice = {kind.__name__: kind.advice for kind in BadShard.__subclasses__()}[index.problem.partition(":")[0]]
+        raise DataError(
+            index.problem,
+            where=f"{shard.name} ({shard.url})",
+            remedy=f"{advice}, or set data.on_bad=skip to leave this shard out",
+        )
+    remedy = "pack the shard again, each key once and members sorted by name, or set data.on_bad=skip to leave out "
+    remedy += "what is broken"
     refuse_samples(shard, [(key, bad) for key, bad in zip(index.keys(), index.bad(), strict=True) if bad], remedy)
 
 

@@ -10,7 +10,7 @@ from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import ShardRef
-from orchestrator.data.index import group_members, index_shard
+from orchestrator.data.index import ShardIndex, group_members, index_shard
 from orchestrator.data.tarscan import scan_tar
 from tests.fakes.shards import read_tree, write_tar
 
@@ -55,10 +55,14 @@ def test_grouping_is_that_of_webdataset(parts):
             info.size = 1
             tar.addfile(info, io.BytesIO(bytes([number])))
     data = out.getvalue()
-    groups = group_members(scan_tar(data, "t"))
-    if any(group.bad for group in groups):
+    samples = group_members(scan_tar(data, "t"))
+    if samples.bad:
         return  # webdataset raises, or gives half samples
-    ours = [(g.key, {p.suffix: data[p.offset : p.offset + p.size] for p in g.pieces}) for g in groups]
+    members = ShardIndex(table=samples.as_table(), problem="", stamp="").members()
+    ours = [
+        (key, {p.suffix: data[p.offset : p.offset + p.size] for p in pieces})
+        for key, pieces in zip(samples.key, members, strict=True)
+    ]
     stream = ({**one, "__url__": "t"} for one in tar_file_iterator(io.BytesIO(data)))
     theirs = [
         (
