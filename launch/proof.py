@@ -8,7 +8,7 @@ from orchestrator.checkpoint.found import list_checkpoints
 from orchestrator.checkpoint.found import verify as verify_checkpoint
 from orchestrator.config.load import load_config
 from orchestrator.core.errors import BadInput, NotVerified
-from orchestrator.data.audit import compare_ledger, readable_keys, recompute
+from orchestrator.data.audit import FedUnits, compare_ledger, prove_epochs, readable_keys, recompute
 from orchestrator.data.manifest import Manifest
 from orchestrator.data.order import Order
 from orchestrator.data.read import TokenReader
@@ -40,12 +40,18 @@ def _check_ledger(run_dir: RunDir, screen: Screen) -> Iterator[str]:
         yield f"metrics.jsonl tells of step {min(metrics - set(steps))}, ledger.jsonl does not"
     order = Order.of(config, manifest)
     skips = Skips.load(run_dir.skips) if run_dir.skips.exists() else Skips()
-    expected = recompute(order, TokenReader(manifest, "train"), skips, steps)
-    difference = compare_ledger(rows.values(), expected)
+    reader, fed = TokenReader(manifest, "train"), FedUnits()
+    difference = compare_ledger(rows.values(), recompute(order, reader, skips, steps, fed))
     if difference is not None:
         yield f"ledger: {difference}"
-    else:
-        screen.say(f"ledger: {len(steps)} steps fed what the run's definition says")
+        return
+    screen.say(f"ledger: {len(steps)} steps fed what the run's definition says")
+    for proof in prove_epochs(order, reader, fed):
+        name = manifest.source_names[proof.source]
+        if proof.holds:
+            screen.say(f"epoch {proof.epoch} of {name}: {proof.rows} sequences hold every kept document once")
+        else:
+            yield f"epoch {proof.epoch} of {name}: its sequences are not the kept documents, each once"
 
 
 def _check_checkpoints(run_dir: RunDir, screen: Screen) -> Iterator[str]:

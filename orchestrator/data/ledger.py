@@ -11,13 +11,17 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from orchestrator.core.keyed import Keys, key, text_key
+from orchestrator.core.keyed import key, text_key
 from orchestrator.core.words import Span
 
 MODULUS, LIMB_BITS = 1 << 128, 32
 NUM_LIMBS = 4
 HIGH, LOW = text_key("longhaul ledger, high half"), text_key("longhaul ledger, low half")
+LIMB, LIMB_SHIFT = np.uint64(0xFFFF_FFFF), np.uint64(LIMB_BITS)
+SPANS_AT_ONCE = 2**14  # their columns stay in a core's cache
 ORDER, SET = 1, 2
+TOKEN_BYTES = 4  # of a token when it is summed
+sum_bytes = xxhash.xxh3_128_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +57,47 @@ class Sums:
 
 def checksum(tokens: NDArray[Any]) -> bytes:
     """xxh3-128 of token ids as little-endian 32-bit numbers."""
-    return xxhash.xxh3_128_digest(np.ascontiguousarray(tokens, "<u4").data)
+    return sum_bytes(as_summed(tokens).data)
+
+
+def as_summed(tokens: NDArray[Any]) -> NDArray[np.uint32]:
+    """Token ids in the form in which their bytes are summed."""
+    return np.ascontiguousarray(tokens, "<u4")
 
 
 def digest(positions: Sequence[int], starts: Sequence[int], spans: Sequence[Span], checksums: Sequence[bytes]) -> Sums:
     """The sums over spans fed: at which position of the run, from which token of the sequence on, what, which bytes."""
     if not spans:
         return Sums()
-    halves = np.frombuffer(b"".join(checksums), ">u8").reshape(-1, 2).T
-    identity = [*np.asarray(spans, np.int64).T, *halves]
     place = [np.asarray(positions, np.int64), np.asarray(starts, np.int64)]
-    return Sums(_add_up(ORDER, *place, *identity), _add_up(SET, *identity))
+    limbs = digest_groups(
+        np.zeros(len(spans), np.int64), 1, place, [*np.asarray(spans, np.int64).T], join_checksums(checksums)
+    )
+    return Sums.from_limbs(limbs[0].tolist())
 
 
-def _add_up(purpose: int, *parts: NDArray[Any]) -> int:
-    """The sum of 128-bit keys, one for each element of the parts."""
-    high, low = _total(key(HIGH, purpose, *parts)), _total(key(LOW, purpose, *parts))
-    return ((high << 64) + low) % MODULUS
+def join_checksums(checksums: Sequence[bytes]) -> NDArray[np.uint64]:
+    """Checksums as rows of two numbers, high and low."""
+    return np.frombuffer(b"".join(checksums), ">u8").astype(np.uint64).reshape(-1, 2)
 
 
-def _total(keys: Keys) -> int:
-    """The exact sum, by halves: 2**32 keys do not overflow."""
-    return (int((keys >> np.uint64(32)).sum()) << 32) + int((keys & np.uint64(0xFFFF_FFFF)).sum())
+def digest_groups(
+    groups: NDArray[np.int64],
+    num_groups: int,
+    place: Sequence[NDArray[np.int64]],
+    span: Sequence[NDArray[np.int64]],
+    checksums: NDArray[np.uint64],
+) -> NDArray[np.uint64]:
+    """The sums of each group of spans: a row of limbs, not carried, as Sums.from_limbs takes them.
+
+    Exact for 2**32 spans. `place` is position and start, `span` the four columns of Span."""
+    limbs = np.zeros((2 * NUM_LIMBS, num_groups), np.uint64)
+    for begin in range(0, groups.size, SPANS_AT_ONCE):
+        here = slice(begin, begin + SPANS_AT_ONCE)
+        identity = [*(column[here] for column in span), *checksums[here].T]
+        for n, parts in enumerate(([ORDER, *(column[here] for column in place), *identity], [SET, *identity])):
+            low, high = key(LOW, *parts), key(HIGH, *parts)
+            values = (low & LIMB, low >> LIMB_SHIFT, high & LIMB, high >> LIMB_SHIFT)
+            for limb, value in zip(limbs[n * NUM_LIMBS : (n + 1) * NUM_LIMBS], values, strict=True):
+                np.add.at(limb, groups[here], value)
+    return limbs.T

@@ -3,6 +3,7 @@
 Comes after the manifest; batch.py cuts a rank's slice from it. Nothing here is state: any step may be asked for in any
 process. Changing one bit of the outcome would be another format."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -41,6 +42,9 @@ class Slots:
     unit: Ints  # number in the source's row
     index: Ints  # sequence (or sample) of the unit, in stream order
     lane: Ints
+
+    def take(self, places: Ints) -> "Slots":
+        return Slots(*(column[places] for column in (self.position, self.source, self.unit, self.index, self.lane)))
 
 
 class Order:
@@ -116,19 +120,22 @@ class Order:
 
     def slots(self, step: int) -> Slots:
         """Global batch `step`, in batch order."""
-        first = self.first_position(step)
-        position = np.arange(first, first + self.batch_size(step))
-        source, row_index = self._mixtures[self.phase_of(step)].choose_source(position)
+        slots = self.slots_of(range(step, step + 1))
+        batch_order = np.lexsort((slots.index, slots.unit, slots.source, slots.lane))
+        return slots.take(batch_order)
+
+    def slots_of(self, steps: range) -> Slots:
+        """The slots of neighbouring steps of one phase, by position."""
+        first = self.first_position(steps.start)
+        position = np.arange(first, first + len(steps) * self.batch_size(steps.start))
+        source, row_index = self._mixtures[self.phase_of(steps.start)].choose_source(position)
         unit, index, lane = np.empty_like(position), np.empty_like(position), np.empty_like(position)
-        for s in np.unique(source):
-            of_source = np.flatnonzero(source == s)
-            row = self.rows[int(s)]
+        for s, of_source in parts(source):
+            row = self.rows[s]
             unit[of_source], turn = row.locate(row_index[of_source])
-            for u in np.unique(unit[of_source]):
-                of_unit = unit[of_source] == u
-                index[of_source[of_unit]], lane[of_source[of_unit]] = row.unit(int(u)).index(turn[of_unit])
-        batch_order = np.lexsort((index, unit, source, lane))
-        return Slots(*(column[batch_order] for column in (position, source, unit, index, lane)))
+            for u, of_unit in parts(unit[of_source]):
+                index[of_source[of_unit]], lane[of_source[of_unit]] = row.unit(u).index(turn[of_unit])
+        return Slots(position, source, unit, index, lane)
 
     def spans(self, slots: Slots, i: int) -> list[Span]:
         """What slot i of a batch is made of."""
@@ -230,3 +237,10 @@ class SlotOrder(Protocol):
 def rank_slice(count: int, data_rank: int, data_size: int) -> range:
     """The slots of a batch that a rank feeds: contiguous, sizes differ by at most one."""
     return range(data_rank * count // data_size, (data_rank + 1) * count // data_size)
+
+
+def parts(values: Ints) -> Iterator[tuple[int, Ints]]:
+    """Each value, and where it stands."""
+    values_found = [values[0]] if values.size and (values == values[0]).all() else np.unique(values)
+    for value in values_found:
+        yield int(value), np.flatnonzero(values == value)

@@ -80,6 +80,14 @@ class Row:
     def epoch_of(self, unit: int) -> int:
         return max(0, unit - len(self._segments) + 1)
 
+    def units_of(self, epoch: int) -> range:
+        """The numbers of an epoch's units."""
+        return (
+            range(len(self._segments))
+            if epoch == 0
+            else range(self.num_segments + epoch - 1, self.num_segments + epoch)
+        )
+
     @property
     def epoch_count(self) -> int:
         """Sequences (samples) in epoch 0, at the first sequence length."""

@@ -55,6 +55,17 @@ class Layout(NamedTuple):
         return self.ordinal.nbytes + self.place.nbytes + self.ends.nbytes
 
 
+class SpanTable(NamedTuple):
+    """The spans of many sequences as columns; those of one sequence come in its order."""
+
+    row: Ints  # which of the sequences asked for
+    start: Ints  # at which token of the sequence the span begins
+    ordinal: Ints
+    place: Ints
+    first: Ints
+    count: Ints  # type: ignore[assignment]  # a field, not the tuple's method
+
+
 class LayoutCache:
     """The layouts used last, bounded in bytes. Every lane in use needs one: about 4 MB for 260,000 documents."""
 
@@ -127,25 +138,23 @@ class Unit:
 
     def spans(self, index: int) -> list[Span]:
         """What sequence `index` is made of: the documents under its L+1 tokens (fewer at the unit's end)."""
+        table = self.cut(np.array([index]))
+        return list(map(Span._make, zip(*(column.tolist() for column in table[2:]), strict=True)))
+
+    def cut(self, indices: Ints) -> SpanTable:
+        """The spans of many sequences (or samples) at once."""
         if self.seq_len is None:
-            return [self._sample(index)]
-        at = index * self.seq_len
-        stop = min(at + self.seq_len + 1, self.total)
-        window = int(np.searchsorted(self.window_ends, at, side="right"))
-        spans: list[Span] = []
-        while at < stop:
-            layout = self.layout(window)
-            j = int(np.searchsorted(layout.ends, at, side="right"))
-            k = int(np.searchsorted(layout.ends, stop, side="left")) + 1
-            begin = int(layout.ends[j - 1]) if j else layout.begin
-            ordinals, places, ends = layout.ordinal[j:k].tolist(), layout.place[j:k].tolist(), layout.ends[j:k].tolist()
-            for ordinal, place, end in zip(ordinals, places, ends, strict=True):
-                count = min(stop, end) - at
-                spans.append(Span(ordinal, place, at - begin, count))
-                at += count
-                begin = end
-            window += 1
-        return spans
+            return self._pick_samples(indices)
+        at = indices * self.seq_len
+        stop = np.minimum(at + self.seq_len + 1, self.total)
+        begins_in = np.searchsorted(self.window_ends, at, side="right")
+        ends_in = np.searchsorted(self.window_ends, stop, side="left")
+        parts = []
+        for window in _distinct(begins_in, ends_in):
+            rows = np.flatnonzero((begins_in <= window) & (window <= ends_in))
+            rows = rows[np.argsort(at[rows])]  # to search in the stream's order goes easy on the memory
+            parts.append(_cut_window(self.layout(window), rows, at[rows], stop[rows]))
+        return SpanTable(*map(np.concatenate, zip(*parts, strict=True)))
 
     def layout(self, window: int) -> Layout:
         """The documents of a window in stream order (packing only)."""
@@ -162,10 +171,14 @@ class Unit:
     def _order(self, values: Ints, order_key: Keys) -> Ints:
         return values[permute(np.arange(values.size), values.size, order_key)] if self._shuffle else values
 
-    def _sample(self, index: int) -> Span:
-        j = int(np.searchsorted(self.ends, index, side="right"))
-        ordinal, begin = int(self.shards[j]), int(self.ends[j - 1]) if j else 0
-        return Span(ordinal, int(self._samples.places(ordinal, self._split)[index - begin]), 0, 0)
+    def _pick_samples(self, indices: Ints) -> SpanTable:
+        shard = np.searchsorted(self.ends, indices, side="right")
+        ordinal, place, none = self.shards[shard], np.empty_like(indices), np.zeros_like(indices)
+        inside = indices - np.concatenate([np.zeros(1, np.int64), self.ends])[shard]
+        for one in np.unique(ordinal):
+            here = ordinal == one
+            place[here] = self._samples.places(int(one), self._split)[inside[here]]
+        return SpanTable(np.arange(indices.size), none, ordinal, place, none, none)
 
     def _lay_out(self, window: int) -> Layout:
         shards = self.shards[self._window_shards[window] : self._window_shards[window + 1]]
@@ -189,3 +202,31 @@ class Unit:
 def count_sequences(total: int, seq_len: int | None) -> int:
     """Sequences in a stream of `total` tokens: every token but the first is a target once."""
     return total if seq_len is None else max(0, -(-(total - 1) // seq_len))
+
+
+def _cut_window(layout: Layout, rows: Ints, at: Ints, stop: Ints) -> SpanTable:
+    """The part of the stretches [at, stop) of the stream that lies in a window."""
+    from_token = np.maximum(at, layout.begin)
+    j = np.searchsorted(layout.ends, from_token, side="right")
+    k = np.minimum(np.searchsorted(layout.ends, stop, side="left") + 1, layout.ends.size)
+    which, document = expand(j, k)
+    end = layout.ends[document]
+    begin = np.where(document > 0, layout.ends[document - 1], layout.begin)
+    first, last = np.maximum(begin, at[which]), np.minimum(end, stop[which])
+    ordinal, place = layout.ordinal[document].astype(np.int64), layout.place[document].astype(np.int64)
+    return SpanTable(rows[which], first - at[which], ordinal, place, first - begin, last - first)
+
+
+def expand(begins: Ints, ends: Ints) -> tuple[Ints, Ints]:
+    """All n with begins[i] <= n < ends[i], range after range: (i, n)."""
+    sizes = np.maximum(ends - begins, 0)
+    which = np.repeat(np.arange(sizes.size), sizes)
+    return which, np.arange(which.size) + (begins - np.cumsum(sizes) + sizes)[which]
+
+
+def _distinct(first: Ints, last: Ints) -> list[int]:
+    """All whole numbers in any of the ranges from first[i] to last[i], both included."""
+    changes = np.zeros(int(last.max()) - int(first.min()) + 2, np.int64)
+    np.add.at(changes, first - first.min(), 1)
+    np.add.at(changes, last - first.min() + 1, -1)
+    return [int(value) for value in np.flatnonzero(np.cumsum(changes)) + first.min()]

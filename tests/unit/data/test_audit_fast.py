@@ -1,0 +1,178 @@
+"""The ledger made again many steps at a time equals the one that is made span by span."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.config.data import Phase
+from orchestrator.core.errors import DataError
+from orchestrator.core.words import Span
+from orchestrator.data import audit
+from orchestrator.data.audit import FedUnits, compare_ledger, prove_epochs, recompute
+from orchestrator.data.ledger import Sums, checksum, digest, join_checksums
+from orchestrator.data.read import TokenReader
+from orchestrator.data.row import Shuffling
+from orchestrator.data.skips import Skips
+from tests.fakes.corpus import make_corpus, make_order
+from tests.fakes.slow_order import slow_batches
+
+
+def recompute_slowly(order, reader, skips, steps):
+    for step in steps:
+        slots = order.slots(step)
+        positions, starts, spans = [], [], []
+        count = 0
+        for i, skip in enumerate(skips.of(step, slots.position)):
+            at = 0
+            for span in [] if skip else order.spans(slots, i):
+                positions.append(int(slots.position[i]))
+                starts.append(at)
+                spans.append(span)
+                at += span.count
+            count += not skip
+        yield step, digest(positions, starts, spans, [checksum(reader.read(span)) for span in spans]), count
+
+
+phases = st.lists(
+    st.builds(
+        dict,
+        from_step=st.integers(0, 30),
+        global_batch=st.none() | st.integers(1, 12),
+        seq_len=st.none() | st.integers(1, 20),
+        weights=st.none() | st.sampled_from([{"source0": 1.0, "source1": 3.0}, {"source0": 0.0, "source1": 1.0}]),
+    ),
+    max_size=3,
+    unique_by=lambda phase: phase["from_step"],
+).map(lambda found: [Phase(**phase) for phase in sorted(found, key=lambda phase: phase["from_step"])])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    corpus_seed=st.integers(0, 10_000),
+    phases=phases,
+    global_batch=st.integers(1, 12),
+    seq_len=st.integers(1, 40),
+    window_samples=st.integers(1, 30),
+    lanes=st.integers(1, 6),
+    enabled=st.booleans(),
+    voided=st.frozensets(st.integers(0, 40), max_size=3),
+    holes=st.frozensets(st.tuples(st.integers(0, 40), st.integers(0, 60)), max_size=6),
+    missing=st.sets(st.integers(0, 44), max_size=3),
+    at_once=st.sampled_from([1, 7, 10_000]),
+)
+def test_many_steps_at_once_give_what_single_steps_give(
+    corpus_seed, phases, global_batch, seq_len, window_samples, lanes, enabled, voided, holes, missing, at_once
+):
+    manifest = make_corpus(corpus_seed, shards_by_segment=((3, 2), (2, 0), (0, 2)), most_documents=5)
+    try:
+        order = make_order(
+            manifest, phases=phases, global_batch=global_batch, seq_len=seq_len,
+            shuffling=Shuffling(window_samples=window_samples, lanes=lanes, enabled=enabled),
+        )  # fmt: skip
+    except DataError:
+        return  # a source happened to be empty
+    reader, skips, steps = TokenReader(manifest, "train"), Skips(voided, holes), set(range(45)) - missing
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit, "POSITIONS_AT_ONCE", at_once)
+        fast = list(recompute(order, reader, skips, sorted(steps), fed := FedUnits()))
+    assert fast == list(recompute_slowly(order, reader, skips, sorted(steps)))
+    assert sum(fed.rows.values()) == sum(order.batch_size(step) for step in steps)
+
+
+def test_the_sums_are_those_of_explicit_lists_of_tokens():
+    """Against an order that shares no arithmetic with ours."""
+    manifest = make_corpus(3, shards_by_segment=((4,), (3,)))
+    order = make_order(manifest, global_batch=5)
+    num_steps = 3 * order.rows[0].epoch_count // 5  # into later epochs
+    slow = slow_batches(
+        manifest, seed=5, quotas=(65_536,), global_batch=5, seq_len=7, window_samples=12, lanes=3,
+    )  # fmt: skip
+    for step, sums, _ in recompute(order, TokenReader(manifest, "train"), Skips(), range(num_steps)):
+        fed = [piece for slot in next(slow) for piece in cut_by_document(manifest, slot)]
+        assert sums == digest(*map(list, zip(*fed, strict=True))), step
+
+
+def cut_by_document(manifest, slot):
+    """(position, start, span, checksum) of a slot of the slow order."""
+    begun = [n for n, token in enumerate(slot.tokens) if n == 0 or token[:2] != slot.tokens[n - 1][:2]]
+    for start, stop in zip(begun, [*begun[1:], len(slot.tokens)], strict=True):
+        ordinal, place, first = slot.tokens[start]
+        tokens = manifest.shards[ordinal].documents[place][first : first + stop - start]
+        yield slot.position, start, Span(ordinal, place, first, stop - start), checksum(tokens)
+
+
+@pytest.mark.parametrize("gap_tokens", [0, 3, 10_000])
+@pytest.mark.parametrize("block_tokens", [5, 10_000])
+def test_checksums_of_many_spans_are_those_of_each(monkeypatch, gap_tokens, block_tokens):
+    monkeypatch.setattr("orchestrator.data.read.GAP_TOKENS", gap_tokens)
+    monkeypatch.setattr("orchestrator.data.read.BLOCK_TOKENS", block_tokens)
+    manifest = make_corpus(3)
+    reader, rng = TokenReader(manifest, "train"), np.random.default_rng(0)
+    spans = []
+    for ordinal in range(len(manifest.shards)):
+        for place, length in zip(manifest.places(ordinal, "train"), manifest.lengths(ordinal, "train"), strict=True):
+            for _ in range(3):
+                first = int(rng.integers(0, length + 1))
+                spans.append(Span(ordinal, int(place), first, int(rng.integers(0, length - first + 1))))
+    rng.shuffle(spans)
+    found = reader.checksums(*np.array(spans, np.int64).T)
+    each = join_checksums([checksum(reader.read(Span(*map(int, span)))) for span in spans])
+    assert np.array_equal(found, each)
+
+
+def test_among_many_spans_the_unusable_one_is_named():
+    manifest = make_corpus(3)
+    ordinal = int(manifest.kept("train").argmax())
+    places = manifest.places(ordinal, "train")
+    columns = np.array([[ordinal, places[0], 0, 1], [ordinal, places[-1], 2, 10_000]]).T
+    with pytest.raises(DataError, match=rf"sample {places[-1]} has \d+ of the 10000 tokens from token 2 on"):
+        TokenReader(manifest, "train").checksums(*columns)
+
+
+def test_the_first_difference_is_named_inside_a_block_of_steps():
+    manifest = make_corpus(1)
+    order, reader = make_order(manifest), TokenReader(manifest, "train")
+    rows = [
+        {"step": step, "order_digest": sums.order_hex, "set_digest": sums.set_hex, "count": count}
+        for step, sums, count in recompute(order, reader, Skips(), range(30))
+    ]
+    rows[17]["set_digest"] = rows[23]["set_digest"] = f"{1:032x}"
+    found = compare_ledger(rows, recompute(order, reader, Skips(), range(30)))
+    assert (found.step, found.what, found.found) == (17, "set_digest", f"{1:032x}")
+
+
+def prove(manifest, skips=Skips(), **options):  # noqa: B008 - frozen
+    """The proofs of a run of 60 steps, as (source, epoch, rows, holds), and its order."""
+    order, reader, fed = make_order(manifest, **options), TokenReader(manifest, "train"), FedUnits()
+    list(recompute(order, reader, skips, range(60), fed))
+    proofs = [(one.source, one.epoch, one.rows, one.holds) for one in prove_epochs(order, reader, fed)]
+    return proofs, order, fed, reader
+
+
+def test_every_epoch_that_was_whole_is_proven_skipped_ones_included():
+    manifest = make_corpus(2, shards_by_segment=((3,), (2,)))
+    found, order, _, _ = prove(manifest, Skips(frozenset({3}), frozenset({(5, 31)})))
+    epochs = [(0, 0, order.rows[0].epoch_count, True)]
+    later = order.unit(0, 2).count
+    epochs += [(0, n, later, True) for n in range(1, (360 - order.rows[0].epoch_count) // later + 1)]
+    assert len(found) > 2
+    assert found == epochs
+
+
+def test_an_epoch_cut_off_by_another_sequence_length_is_not_told():
+    manifest = make_corpus(2, shards_by_segment=((3,), (2,)))
+    phase = Phase(from_step=2, seq_len=9)
+    found, order, fed, _ = prove(manifest, phases=[phase], seq_len=3)
+    assert sum(order.unit(0, unit).count for unit in (0, 1)) > 12
+    assert 0 not in [epoch for _, epoch, *_ in found]
+    assert found
+    assert all(holds for *_, holds in found)
+    assert fed.rows[0, 0] > 0
+
+
+def test_a_sequence_taken_twice_instead_of_another_breaks_its_epoch():
+    manifest = make_corpus(2, shards_by_segment=((3,), (2,)))
+    _, order, fed, reader = prove(manifest)
+    fed.sets[0, 0] += Sums(0, 1)
+    assert [one.holds for one in prove_epochs(order, reader, fed)][:2] == [False, True]
