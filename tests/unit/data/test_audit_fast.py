@@ -176,3 +176,12 @@ def test_a_sequence_taken_twice_instead_of_another_breaks_its_epoch():
     _, order, fed, reader = prove(manifest)
     fed.sets[0, 0] += Sums(0, 1)
     assert [one.holds for one in prove_epochs(order, reader, fed)][:2] == [False, True]
+
+
+def test_steps_of_different_phases_are_not_taken_together():
+    manifest = make_corpus(3, shards_by_segment=((4,), (3,)))
+    phases = [Phase(from_step=4, global_batch=7), Phase(from_step=9, seq_len=3)]
+    order, reader = make_order(manifest, phases=phases, global_batch=5), TokenReader(manifest, "train")
+    assert list(recompute(order, reader, Skips(), range(14))) == list(
+        recompute_slowly(order, reader, Skips(), range(14))
+    )
