@@ -30,7 +30,7 @@ _POLL_S = 0.1
 _CALL = "longhaul_call"  # metadata of jobs that are only calls
 _CALLS_KEPT = 50
 _RAYS_OWN = re.compile(r"^(\d{4}-\d\d-\d\d \S+\s(INFO|WARNING) \w+\.py:\d+ -- |Running entrypoint for job )")
-_TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")  # of every package
+_TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")  # say each package
 _REACH = "is it the address of the Ray dashboard, and is its port open to this machine?"
 # The Python that runs Ray there: its library is mapped into the job's parent. PATH may name another one, or none.
 _PYTHON = (
@@ -173,12 +173,8 @@ class Dashboard:
     # ---- reaching it ----
 
     def _connect(self) -> "_Client":
-        for talkative in (
-            "dashboard.modules.dashboard_sdk",
-            "_private.runtime_env.packaging",
-            "dashboard.modules.job.sdk",
-        ):
-            logging.getLogger(f"ray.{talkative}").setLevel(logging.WARNING)  # they tell of every package
+        for talkative in _TALKATIVE:
+            logging.getLogger(talkative).setLevel(logging.WARNING)
         with self._reaching():
             client = _Client(self.address)
             ray_there = client.ray_version()
