@@ -24,6 +24,7 @@ from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from orchestrator.core.words import ShardRef
 from orchestrator.data.index import index_shard
+from orchestrator.storage.stores import Stores, StoreSettings
 
 LEAST_GB_PER_S = 1.0
 
@@ -90,7 +91,7 @@ def show(seconds: dict[str, list[tuple[float, float]]], size: int, samples: int)
 
 def _index(shard: Path) -> int:
     ref = ShardRef(ordinal=0, source=0, name=shard.name, url=str(shard), size_bytes=shard.stat().st_size)
-    return len(index_shard(ref, shard.parent / "work", "fail"))
+    return len(index_shard(ref, shard.parent / "work", "fail", Stores(StoreSettings())))
 
 
 def _walk_with_webdataset(shard: Path) -> int:

@@ -9,6 +9,7 @@ from launch.paths import with_absolute_paths
 from launch.screen import Screen
 from orchestrator.config.load import load_config
 from orchestrator.config.run import RunConfig
+from orchestrator.data.split import SPLITS
 
 
 def index_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], screen: Screen) -> None:
@@ -19,8 +20,9 @@ def index_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], scree
 
         reports = index_all(config, run_all, progress)
     for report in reports:
-        if report.problem or report.bad:
-            screen.say(f"{report.name}: {report.problem or f'{report.bad} samples cannot be used'}")
+        if report.problem or report.bad or report.missing:
+            lacking = f"{report.bad} samples cannot be used, {report.missing} lack a member that is fed"
+            screen.say(f"{report.name}: {report.problem or lacking}")
     samples = sum(report.samples for report in reports)
     screen.say(f"{len(reports)} shards with {samples} samples are indexed in {config.data.work}")
 
@@ -32,9 +34,10 @@ def prepare_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], scr
         from orchestrator.prepare.run import prepare
 
         manifest = prepare(config, run_all, progress)
-    totals = {split: int(manifest.totals(split).sum()) for split in ("train", "validation", "test")}
+    unit, counts = ("tokens", manifest.totals) if manifest.has_tokens else ("samples", manifest.kept)
+    totals = {split: int(counts(split).sum()) for split in SPLITS}
     shown = ", ".join(f"{count:,} {split}" for split, count in totals.items() if count)
-    screen.say(f"{len(manifest.segments)} segment(s) are prepared in {config.data.work}; tokens: {shown}")
+    screen.say(f"{len(manifest.segments)} segment(s) are prepared in {config.data.work}; {unit}: {shown}")
 
 
 @contextmanager

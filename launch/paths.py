@@ -30,7 +30,7 @@ def _with_paths(config: RunConfig, change: Callable[[str, str], str]) -> RunConf
     """Every path of the config, by key, put through `change`; addresses of stores stay as they are."""
 
     def changed(key: str, path: str) -> str:
-        return path if "://" in path else change(key, path)
+        return path if "://" in path or path.startswith("pipe:") else change(key, path)
 
     data, model = config.data, config.model
     sources = [
@@ -40,12 +40,15 @@ def _with_paths(config: RunConfig, change: Callable[[str, str], str]) -> RunConf
     tokens = config.prepare.tokens
     if tokens is not None and tokens.tokenizer is not None:
         tokens = tokens.model_copy(update={"tokenizer": changed("prepare.tokens.tokenizer", tokens.tokenizer)})
+    cache = data.cache
+    if cache.folder is not None:
+        cache = cache.model_copy(update={"folder": changed("data.cache.folder", cache.folder)})
     if model.pretrained is not None:
         model = model.model_copy(update={"pretrained": changed("model.pretrained", model.pretrained)})
     return config.model_copy(
         update={
             "root": changed("root", config.root),
-            "data": data.model_copy(update={"train": sources, "work": changed("data.work", data.work)}),
+            "data": data.model_copy(update={"train": sources, "work": changed("data.work", data.work), "cache": cache}),
             "prepare": config.prepare.model_copy(update={"tokens": tokens}),
             "model": model,
         }

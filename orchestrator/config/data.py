@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from orchestrator.config.marks import CountOrAuto, Section, free, identity
+from orchestrator.config.reading import CacheSection, FieldSection, StoreSection, TransformSection, WorkersSection
 
 
 class Source(Section):
@@ -51,7 +52,15 @@ class DataSection(Section):
     work: str = free("shared folder for index, verdicts and tokens; may be deleted and made again", "data/.longhaul")
     segment_shards: int = identity("most shards in one segment, the unit of preparing", 64, ge=1)
     segment_bytes: int = identity("most bytes in one segment", 8 * 2**30, ge=1)
+    fields: dict[str, FieldSection] | None = identity(
+        "what is read of every sample, by name; none: tokens of prepare.tokens, packed", None, min_length=1
+    )
+    transforms: list[TransformSection] = identity("what happens to a sample between decoding and batching", [])
     window_samples: int = identity("samples (tokens / seq_len when packing) shuffled together", 262_144, ge=1)
+    window_bytes: int = identity("most bytes shuffled together, when not packing", 2 * 2**30, ge=1)
+    run_samples: CountOrAuto = identity(
+        "neighbours in a shard that stay together when shuffled; auto: 1, or 2 MiB of them in a store", "auto"
+    )
     lanes: CountOrAuto = identity("equal cuts of a unit that neighbouring ranks walk apart", "auto")
     shuffle: bool = identity("false reads in shard order", True)
     ledger: Literal["digest", "keys"] = free(
@@ -62,12 +71,24 @@ class DataSection(Section):
     )
     phases: list[Phase] = identity("changes of batch, length or mixture at stated steps", [])
     prefetch_bytes: int = free("memory each rank may use for batches read ahead", 256 * 2**20, ge=1)
+    max_holes: int = free("a run in which more samples than this do not decode ends", 100, ge=0)
+    workers: WorkersSection = free("who reads and decodes", WorkersSection())
+    store: StoreSection = free("object stores", StoreSection())
+    cache: CacheSection = free("what is kept of object stores on each node", CacheSection())
 
     @model_validator(mode="after")
     def keep_source_names_apart(self) -> "DataSection":
         labels = [source.label for source in self.train]
         if len(set(labels)) != len(labels):
             raise ValueError(f"two sources have the same name {labels}; set data.train[].name")
+        return self
+
+    @model_validator(mode="after")
+    def transform_known_fields(self) -> "DataSection":
+        known = set(self.fields or ())
+        unknown = [one.field for one in self.transforms if one.field is not None and one.field not in known]
+        if unknown:
+            raise ValueError(f"transforms change fields that data.fields does not have: {', '.join(map(str, unknown))}")
         return self
 
 
@@ -94,8 +115,11 @@ class PrepareSection(Section):
 
 
 class TaskSection(Section):
-    name: Literal["causal_lm"] = identity("what is learned", "causal_lm")
-    seq_len: int = identity("tokens a sequence is trained on", 1024, ge=1)
+    name: Literal["causal_lm", "image_classification"] = identity("what is learned", "causal_lm")
+    seq_len: int = identity("causal_lm: tokens a sequence is trained on", 1024, ge=1)
+    documents_apart: bool = identity(
+        "causal_lm: a token attends to its own document only, and positions count from where that begins", False
+    )
 
 
 class ModelSection(Section):

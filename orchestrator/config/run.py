@@ -37,10 +37,7 @@ class RunConfig(RunFields):
 
     def _problems_across_sections(self) -> Iterator[Problem]:
         train, warmup = self.train, self.schedule.warmup_steps
-        if self.task.name == "causal_lm" and self.prepare.tokens is None:
-            yield Problem(
-                "prepare.tokens", "causal_lm needs it: set prepare.tokens.train_bpe or prepare.tokens.tokenizer"
-            )
+        yield from self._problems_of_task()
         if self.evaluate.every_steps and not self.data.split.validation:
             yield Problem("evaluate.every_steps", "needs data.split.validation above 0, for example 0.02")
         if self.checkpoint.keep.best and not self.evaluate.every_steps:
@@ -56,6 +53,30 @@ class RunConfig(RunFields):
             for name in sorted(set(phase.weights or ()) - known):
                 key = f"data.phases.{i}.weights.{name}"
                 yield Problem(key, f"is no source of data.train{nearest(name, known)}")
+
+    def _problems_of_task(self) -> Iterator[Problem]:
+        """What is fed must be what the task learns from."""
+        fields, tokens = self.data.fields, self.prepare.tokens
+        if self.task.name == "causal_lm":
+            if tokens is None:
+                yield Problem(
+                    "prepare.tokens", "causal_lm needs it: set prepare.tokens.train_bpe or prepare.tokens.tokenizer"
+                )
+            if fields is not None:
+                yield Problem("data.fields", "causal_lm reads tokens, not fields: leave it out")
+            return
+        if fields is None:
+            yield Problem("data.fields", f"{self.task.name} needs it: what to read of every sample")
+        if tokens is not None:
+            yield Problem("prepare.tokens", f"{self.task.name} reads data.fields, not tokens: leave it out")
+        for i, phase in enumerate(self.data.phases):
+            if phase.seq_len is not None:
+                yield Problem(f"data.phases.{i}.seq_len", f"{self.task.name} has no sequences: leave it out")
+
+    @property
+    def packed_len(self) -> int | None:
+        """Tokens of a packed sequence; None where samples are fed as they are."""
+        return self.task.seq_len if self.task.name == "causal_lm" else None
 
     @property
     def zero_stage(self) -> int:

@@ -58,6 +58,12 @@ class NotVerified(LonghaulError):
     exit_code = ExitCode.NOT_VERIFIED
 
 
+class StoreDown(LonghaulError):
+    """A store that has failed for as long as data.store.retry_for_s allows. Nothing is lost: try again later."""
+
+    exit_code = ExitCode.PREEMPTED
+
+
 class CheckpointDamaged(LonghaulError):
     """A checkpoint is incomplete or its bytes are not those that were written."""
 

@@ -23,7 +23,9 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardRef:
-    """One shard as the dataset names it: `name` is logical ("source/relative/path.tar"), `url` is where it lies."""
+    """One shard as the dataset names it: `name` is logical ("source/relative/path.tar"), `url` is where it lies.
+
+    `size_bytes` is 0 where nobody has asked the store."""
 
     ordinal: int
     source: int

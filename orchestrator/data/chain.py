@@ -29,6 +29,9 @@ class TokenizerInfo:
         return np.dtype(f"<u{self.token_bytes}")
 
 
+NO_TOKENIZER = TokenizerInfo(path="", id="none", vocab_size=0, end_id=0, token_bytes=1)  # of samples that are not text
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SegmentHead:
     """The small JSON file that commits a segment. `tables` holds the checksum of each of its tables."""
@@ -67,13 +70,17 @@ def read_head(work: WorkPlace, path: Path) -> SegmentHead:
     try:
         del value["format"]
         value["ordinals"], value["append"] = range(*value["ordinals"]), range(*value["append"])
-        tokenizer = value["tokenizer"]
-        value["tokenizer"] = TokenizerInfo(path=str(work.tokenizer(tokenizer["id"]) / "tokenizer.json"), **tokenizer)
+        value["tokenizer"] = _find_tokenizer(work, **value["tokenizer"])
         return SegmentHead(**value)
     except (KeyError, TypeError) as error:
         raise DataError(
             f"is damaged: {error}", where=str(path), remedy=f"delete {path} and run longhaul prepare again"
         ) from error
+
+
+def _find_tokenizer(work: WorkPlace, **known: Any) -> TokenizerInfo:
+    path = "" if known["id"] == NO_TOKENIZER.id else str(work.tokenizer(known["id"]) / "tokenizer.json")
+    return TokenizerInfo(path=path, **known)
 
 
 def read_heads(work: WorkPlace, chain: str) -> list[SegmentHead]:

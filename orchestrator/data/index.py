@@ -5,24 +5,27 @@ broken samples stop the work or are left out is decided by the caller's `on_bad`
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import ShardRef
 from orchestrator.data.tarscan import BadShard, Member, scan_tar
-from orchestrator.storage.store import map_shard, stamp_shard
+from orchestrator.storage.stores import ShardBytes, Stores
 from orchestrator.storage.tables import map_table, store_table
 from orchestrator.storage.workplace import WorkPlace
 
 OnBad = Literal["fail", "skip"]
 SHOWN = 10
+SCAN = 2  # rises when the same bytes come to another table; older ones are made again
 _NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
 _META = re.compile(r"__[^/]*__($|/)")
 _MEMBER = pa.struct({"suffix": pa.string(), "offset": pa.int64(), "size": pa.int64()})
@@ -104,15 +107,43 @@ class ShardIndex:
         ends = lists.offsets.to_pylist()
         return [pieces[first:stop] for first, stop in pairwise(ends)]
 
+    def find_members(self, suffixes: Sequence[str]) -> "MemberPlaces":
+        """For every sample the first of these suffixes that it has."""
+        places = MemberPlaces(*(np.full(len(self), none, kind) for none, kind in ((0, "i8"), (0, "i8"), (-1, "i1"))))
+        lists = self.table["members"].combine_chunks()
+        if isinstance(lists, pa.ChunkedArray):
+            return places
+        suffix, offset, size = (lists.values.field(i) for i in range(3))
+        sample = np.repeat(np.arange(len(self)), np.diff(lists.offsets.to_numpy()))
+        for number in reversed(range(len(suffixes))):
+            here = np.flatnonzero(pc.equal(suffix, suffixes[number]).to_numpy(zero_copy_only=False))
+            places.begin[sample[here]] = offset.to_numpy()[here]
+            places.size[sample[here]] = size.to_numpy()[here]
+            places.suffix[sample[here]] = number
+        return places
 
-def index_shard(shard: ShardRef, work: Path, on_bad: OnBad) -> ShardIndex:
+
+class MemberPlaces(NamedTuple):
+    """Where one field's member lies in each sample of a shard; `suffix` is a number in the field's list, -1: none."""
+
+    begin: NDArray[np.int64]
+    size: NDArray[np.int64]
+    suffix: NDArray[np.int8]
+
+
+def index_shard(shard: ShardRef, work: Path, on_bad: OnBad, stores: Stores) -> ShardIndex:
     """The index of a shard: found in the work place, or made and left there."""
     path = WorkPlace.at(work).index(shard.url)
-    stamp = stamp_shard(shard.url)
+    stamp = stores.stamp(shard.url)
     found = _find(path, stamp)
     if found is None:
-        found = _scan(shard, stamp)
-        store_table(path, found.table, {"url": shard.url, "stamp": stamp, "problem": found.problem})
+        found = _scan(shard, stores.open(shard.url, stamp))
+        if stores.stamp(shard.url) != stamp:
+            raise DataError(
+                "changed while it was read", where=shard.url, remedy="wait until the shard is written, then run again"
+            )
+        note = {"url": shard.url, "stamp": stamp, "problem": found.problem, "scan": SCAN}
+        store_table(path, found.table, note)
     if on_bad == "fail":
         _refuse_bad(shard, found)
     return found
@@ -122,21 +153,27 @@ def _find(path: Path, stamp: str) -> ShardIndex | None:
     if not path.exists():
         return None
     table, note = map_table(path)
-    return ShardIndex(table=table, problem=note["problem"], stamp=stamp) if note["stamp"] == stamp else None
+    if note["stamp"] != stamp or note.get("scan") != SCAN:
+        return None
+    return ShardIndex(table=table, problem=note["problem"], stamp=stamp)
 
 
-def _scan(shard: ShardRef, stamp: str) -> ShardIndex:
+def find_index(url: str, work: Path) -> ShardIndex:
+    """The index that preparing left of this copy of a shard, for those who read samples."""
+    path = WorkPlace.at(work).index(url)
+    table, note = map_table(path)
+    return ShardIndex(table=table, problem=note["problem"], stamp=note["stamp"])
+
+
+def _scan(shard: ShardRef, opened: ShardBytes) -> ShardIndex:
     samples = Samples()
     problem = ""
+    opened.need_all()
     try:
-        samples = group_members(scan_tar(map_shard(shard.url), shard.url))
+        samples = group_members(scan_tar(opened.data, shard.url))
     except BadShard as error:
         problem = f"{type(error).__name__}: {error.message}"
-    if stamp_shard(shard.url) != stamp:
-        raise DataError(
-            "changed while it was read", where=shard.url, remedy="wait until the shard is written, then run again"
-        )
-    return ShardIndex(table=samples.as_table(), problem=problem, stamp=stamp)
+    return ShardIndex(table=samples.as_table(), problem=problem, stamp=opened.stamp)
 
 
 def group_members(members: Iterable[Member]) -> Samples:

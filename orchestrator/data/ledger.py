@@ -81,6 +81,14 @@ def join_checksums(checksums: Sequence[bytes]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(checksums), ">u8").astype(np.uint64).reshape(-1, 2)
 
 
+def fold_checksums(fields: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]:
+    """One checksum a sample, a row of two numbers each, from those of each of its fields in the config's order."""
+    if len(fields) == 1:
+        return fields[0]
+    parts = [column for field in fields for column in field.T]
+    return np.stack([key(HIGH, *parts), key(LOW, *parts)], axis=1)
+
+
 def digest_groups(
     groups: NDArray[np.int64],
     num_groups: int,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import ShardRef
-from orchestrator.data.chain import SegmentHead, TokenizerInfo, read_heads
+from orchestrator.data.chain import NO_TOKENIZER, SegmentHead, TokenizerInfo, read_heads
 from orchestrator.data.split import SPLITS
 from orchestrator.storage.publish import read_json
 from orchestrator.storage.workplace import WorkPlace, prepared_file, store_json
@@ -99,6 +99,11 @@ class Manifest:
     def tokenizer(self) -> TokenizerInfo:
         return self.segments[0].tokenizer
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether samples are fed as tokens; otherwise their members are, as they lie in the shards."""
+        return self.tokenizer != NO_TOKENIZER
+
     def check_prefix(self, ids: list[str]) -> None:
         """Raise unless this chain begins with the segments `ids`."""
         for number, expected in enumerate(ids):
@@ -131,6 +136,10 @@ class Manifest:
         """Kept samples of a split, by ordinal."""
         return self._column(f"kept_{split}")
 
+    def sizes(self, split: str) -> Ints:
+        """Bytes of the members that are fed of the kept samples of a split, by ordinal; 0 of samples fed as tokens."""
+        return self._column(f"bytes_{split}")
+
     def places(self, ordinal: int, split: str) -> Ints:
         """Where in the shard its kept samples of a split stand."""
         rows = self._rows(ordinal)
@@ -146,7 +155,9 @@ class Manifest:
         return self._pick(ordinal, split, "first").astype(np.int64)
 
     def checksums(self, ordinal: int, split: str) -> NDArray[np.uint64]:
-        """xxh3-128 of the raw bytes of each kept sample of a split: a row of two numbers each, high and low."""
+        """What each kept sample of a split must give when its bytes are read: a row of two numbers each, high and low.
+
+        Of samples fed as tokens it is the xxh3-128 of all their bytes; of others, of the members that are fed."""
         return np.stack(
             [self._pick(ordinal, split, "checksum_high"), self._pick(ordinal, split, "checksum_low")], axis=1
         )
@@ -188,6 +199,8 @@ class Manifest:
         source = int(self._column("source")[ordinal])
         label = self.source_names[source]
         url = f"{self.roots[label]}/{name.removeprefix(f'{label}/')}"
+        if "://" in url:
+            return ShardRef(ordinal=ordinal, source=source, name=name, url=url, size_bytes=0)
         try:
             size = Path(url).stat().st_size
         except OSError as error:

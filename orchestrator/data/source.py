@@ -13,7 +13,8 @@ from orchestrator.config.data import DataSection
 from orchestrator.core.errors import DataError
 from orchestrator.core.keyed import key, permute, text_key
 from orchestrator.core.words import ShardRef
-from orchestrator.storage.store import Listed, list_shards
+from orchestrator.storage.local import Listed
+from orchestrator.storage.stores import StoreSettings, open_stores
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +47,8 @@ class Dataset:
     @classmethod
     def list(cls, data: DataSection, history: History | None = None) -> "Dataset":
         """List every source once. With a history, ordinals continue it."""
-        listings = [list_shards(source.path, f"data.train[{i}].path") for i, source in enumerate(data.train)]
+        stores = open_stores(StoreSettings.of(data))
+        listings = [stores.list(source.path, f"data.train[{i}].path") for i, source in enumerate(data.train)]
         return cls.extend(data, history or History(), listings)
 
     @classmethod

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from orchestrator.config.data import DataSection, TokensSection
 from orchestrator.config.run import RunConfig
-from orchestrator.core.errors import ConfigError
-from orchestrator.data.chain import TokenizerInfo, read_heads
+from orchestrator.data.chain import NO_TOKENIZER, TokenizerInfo, read_heads
 from orchestrator.data.demo import make_text_demo
 from orchestrator.data.manifest import Manifest
 from orchestrator.data.source import Dataset, History, Segment
 from orchestrator.prepare.rules import Rules, hash_json
 from orchestrator.prepare.tokenizer import find_tokenizer, import_tokenizer
 from orchestrator.storage.publish import read_json
+from orchestrator.storage.stores import StoreSettings
 from orchestrator.storage.workplace import WorkPlace, hash_text
 
 
@@ -24,8 +24,9 @@ class Steps:
 
     work: WorkPlace
     chain: str
+    stores: StoreSettings
     rules: Rules
-    tokens: TokensSection
+    tokens: TokensSection | None
     dataset: Dataset
     manifest: Manifest | None
     tokenizer: TokenizerInfo | None
@@ -47,27 +48,23 @@ def make_demos(data: DataSection) -> None:
 def prepare_steps(config: RunConfig) -> Steps:
     """Look at the data and the work place. A tokenizer given as a file is copied into the work place."""
     tokens = config.prepare.tokens
-    if tokens is None:
-        raise ConfigError(
-            "is missing", where="prepare.tokens", remedy="set prepare.tokens.train_bpe or prepare.tokens.tokenizer"
-        )
-    work = WorkPlace.at(config.data.work)
-    rules = Rules(split=config.data.split, text_member=tokens.text_member.lower(), on_bad=config.data.on_bad)
-    tokenizer = import_tokenizer(work, tokens.tokenizer) if tokens.tokenizer is not None else None
-    chain = name_chain(config.data, rules, tokenizer.id if tokenizer else f"BPE {tokens.train_bpe}")
+    work, rules = WorkPlace.at(config.data.work), Rules.of(config)
+    tokenizer = _given_tokenizer(work, tokens)
+    chain = name_chain(config.data, rules, tokenizer.id if tokenizer else f"BPE {tokens and tokens.train_bpe}")
     heads = read_heads(work, chain)
     manifest = Manifest(work, chain, heads, {}) if heads else None
     history = History()
     if manifest is not None:
         segments = [Segment(number=head.number, ordinals=head.ordinals, append=head.append) for head in heads]
         history = History(names=manifest.shard_names(), segments=segments)
-        tokenizer = find_tokenizer(work, manifest.tokenizer.id)
+        tokenizer = find_tokenizer(work, manifest.tokenizer.id) if manifest.has_tokens else NO_TOKENIZER
     dataset = Dataset.list(config.data, history)
     seen = read_seen(work, chain, dataset)
     lost = _find_lost(manifest, list(history.segments)) if manifest is not None else []
     return Steps(
         work=work,
         chain=chain,
+        stores=StoreSettings.of(config.data),
         rules=rules,
         tokens=tokens,
         dataset=dataset,
@@ -80,10 +77,17 @@ def prepare_steps(config: RunConfig) -> Steps:
     )
 
 
+def _given_tokenizer(work: WorkPlace, tokens: TokensSection | None) -> TokenizerInfo | None:
+    """The one that can be had without reading a shard; None when it must be trained."""
+    if tokens is None:
+        return NO_TOKENIZER
+    return import_tokenizer(work, tokens.tokenizer) if tokens.tokenizer is not None else None
+
+
 def name_chain(data: DataSection, rules: Rules, tokenizer: str) -> str:
     """The chain that this dataset's segments are appended to: all that decides ordinals and verdicts."""
     sources = [[source.label, source.weight] for source in data.train]
-    return hash_json(["chain 1", sources, data.segment_shards, data.segment_bytes, rules.id, tokenizer])
+    return hash_json(["chain 2", sources, data.segment_shards, data.segment_bytes, rules.id, tokenizer])
 
 
 def stamp_segment(dataset: Dataset, segment: Segment) -> str:

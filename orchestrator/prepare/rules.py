@@ -4,19 +4,36 @@ Their id is part of every segment's id and of the names of prepared files, so ot
 
 import json
 from dataclasses import dataclass
+from typing import Self
 
 from orchestrator.config.data import SplitSection
+from orchestrator.config.run import RunConfig
 from orchestrator.data.index import OnBad
 from orchestrator.storage.workplace import hash_text
 
-VERSION = 1  # rises when the same rules come to other verdicts or tokens
+VERSION = 2  # rises when the same rules come to other verdicts, tokens or tables
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rules:
+    """`text_member` where text becomes tokens; `fields` (name, suffixes) where members are fed as they are."""
+
     split: SplitSection
-    text_member: str
     on_bad: OnBad
+    text_member: str = ""
+    fields: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Self:
+        data, tokens = config.data, config.prepare.tokens
+        fields = tuple((name, tuple(field.members)) for name, field in (data.fields or {}).items())
+        text_member = tokens.text_member.lower() if tokens is not None else ""
+        return cls(split=data.split, on_bad=data.on_bad, text_member=text_member, fields=fields)
+
+    @property
+    def needed(self) -> list[tuple[str, ...]]:
+        """For each thing that is fed the suffixes of which a sample must have one."""
+        return [suffixes for _, suffixes in self.fields] or [(self.text_member,)]
 
     @property
     def id(self) -> str:
@@ -24,8 +41,9 @@ class Rules:
             {
                 "version": VERSION,
                 "split": self.split.model_dump(),
-                "text_member": self.text_member,
                 "on_bad": self.on_bad,
+                "text_member": self.text_member,
+                "fields": self.fields,
             }
         )
 

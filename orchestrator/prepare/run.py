@@ -4,23 +4,25 @@ Who maps functions over jobs is handed in: in this process, or over Ray tasks (c
 any order and any job may run twice; what is published is the same."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, TypeVar
+
+import numpy as np
 
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import ShardRef
 from orchestrator.data.chain import TokenizerInfo, read_heads
-from orchestrator.data.index import OnBad, index_shard
+from orchestrator.data.contents import ContentJob, check_content
+from orchestrator.data.index import index_shard
 from orchestrator.data.manifest import Manifest
 from orchestrator.data.source import Dataset, Segment
-from orchestrator.prepare.contents import ContentJob, check_content
 from orchestrator.prepare.plan import Steps, make_demos, prepare_steps, read_seen, stamp_segment
 from orchestrator.prepare.segment import Chain, commit_segment
 from orchestrator.prepare.shard import ShardJob, ShardReport, prepare_shard
 from orchestrator.prepare.tokenizer import TrainJob, train_tokenizer
+from orchestrator.storage.stores import open_stores
 from orchestrator.storage.workplace import store_json
 
 J = TypeVar("J")
@@ -56,18 +58,21 @@ def prepare(config: RunConfig, run_all: RunAll = run_serially, progress: Progres
         _commit_segments(steps, _ensure_tokenizer(steps, run_all, progress), run_all, progress)
         _remember_seen(steps)
     manifest = Manifest.of_chain(steps.work.root, steps.chain, steps.dataset.roots)
-    if not any(head.totals["tokens_train"] for head in manifest.segments):
-        raise DataError("no document is left to train on", where="data.train", remedy="check data.split and the shards")
+    unit = "tokens" if manifest.has_tokens else "kept"
+    if not any(head.totals[f"{unit}_train"] for head in manifest.segments):
+        raise DataError("no sample is left to train on", where="data.train", remedy="check data.split and the shards")
     return manifest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexReport:
-    """What the headers of a shard say. `bad` counts samples that cannot be used, `problem` concerns the whole shard."""
+    """What the headers of a shard say. `bad` counts samples that cannot be used, `missing` those that lack a member
+    which the config feeds; `problem` concerns the whole shard."""
 
     name: str
     samples: int
     bad: int
+    missing: int
     problem: str
 
 
@@ -75,17 +80,27 @@ def index_all(config: RunConfig, run_all: RunAll = run_serially, progress: Progr
     """Index every listed shard; reports by name. Raises for broken ones unless data.on_bad is skip."""
     make_demos(config.data)
     steps = prepare_steps(config)
-    jobs = [ContentJob(shard=shard, work=steps.work.root, on_bad=steps.rules.on_bad) for shard in steps.dataset.shards]
+    jobs = [IndexJob(content=_content_job(steps, shard), needed=steps.rules.needed) for shard in steps.dataset.shards]
     reports = _follow(run_all(report_index, jobs), "index", len(jobs), progress)
     return sorted(reports, key=lambda report: report.name)
 
 
-def report_index(job: ContentJob) -> IndexReport:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexJob:
+    content: ContentJob
+    needed: Sequence[Sequence[str]]  # suffixes, of which a sample must have one, for each thing that is fed
+
+
+def report_index(job: IndexJob) -> IndexReport:
     """As a task over one shard."""
-    index = index_shard(job.shard, job.work, job.on_bad)
-    return IndexReport(
-        name=job.shard.name, samples=len(index), bad=sum(bad is not None for bad in index.bad()), problem=index.problem
-    )
+    shard = job.content.shard
+    index = index_shard(shard, job.content.work, job.content.on_bad, open_stores(job.content.stores))
+    bad = np.array([why is not None for why in index.bad()], bool)
+    lacking = np.zeros(len(index), bool)
+    for suffixes in job.needed:
+        lacking |= index.find_members(suffixes).suffix < 0
+    missing = int((lacking & ~bad).sum())
+    return IndexReport(name=shard.name, samples=len(index), bad=int(bad.sum()), missing=missing, problem=index.problem)
 
 
 def _follow(results: Iterator[R], stage: str, total: int, progress: Progress) -> Iterator[R]:
@@ -95,11 +110,15 @@ def _follow(results: Iterator[R], stage: str, total: int, progress: Progress) ->
         yield result
 
 
+def _content_job(steps: Steps, shard: ShardRef) -> ContentJob:
+    return ContentJob(shard=shard, work=steps.work.root, on_bad=steps.rules.on_bad, stores=steps.stores)
+
+
 def _read_contents(
-    shards: list[ShardRef], work: Path, on_bad: OnBad, run_all: RunAll, stage: str, progress: Progress
+    steps: Steps, shards: list[ShardRef], run_all: RunAll, stage: str, progress: Progress
 ) -> dict[int, str]:
     """Content checksums by ordinal; read from the shards where they are not known."""
-    jobs = [ContentJob(shard=shard, work=work, on_bad=on_bad) for shard in shards]
+    jobs = [_content_job(steps, shard) for shard in shards]
     return dict(_follow(run_all(check_content, jobs), stage, len(jobs), progress)) if jobs else {}
 
 
@@ -108,7 +127,7 @@ def _check_unseen(steps: Steps, run_all: RunAll, progress: Progress) -> None:
     if steps.manifest is None:
         return
     shards = [steps.dataset.shards[ordinal] for segment in steps.unseen for ordinal in segment.ordinals]
-    contents = _read_contents(shards, steps.work.root, steps.rules.on_bad, run_all, "check", progress)
+    contents = _read_contents(steps, shards, run_all, "check", progress)
     expected = steps.manifest.contents()
     for ordinal, content in sorted(contents.items()):
         if content != expected[ordinal]:
@@ -124,15 +143,17 @@ def _check_unseen(steps: Steps, run_all: RunAll, progress: Progress) -> None:
 def _ensure_tokenizer(steps: Steps, run_all: RunAll, progress: Progress) -> TokenizerInfo:
     if steps.tokenizer is not None:
         return steps.tokenizer
+    assert steps.tokens is not None
     assert steps.tokens.train_bpe is not None
     first = steps.dataset.segments[0]
     shards = [steps.dataset.shards[ordinal] for ordinal in first.ordinals]
-    contents = _read_contents(shards, steps.work.root, steps.rules.on_bad, run_all, "read", progress)
+    contents = _read_contents(steps, shards, run_all, "read", progress)
     job = TrainJob(
         shards=tuple(shards),
         contents=tuple(contents[shard.ordinal] for shard in shards),
         source_names=tuple(steps.dataset.source_names),
         work=steps.work.root,
+        stores=steps.stores,
         rules=steps.rules,
         vocab_size=steps.tokens.train_bpe,
     )
@@ -175,7 +196,9 @@ def _commit_segments(steps: Steps, tokenizer: TokenizerInfo, run_all: RunAll, pr
 def _shard_job(dataset: Dataset, steps: Steps, tokenizer: TokenizerInfo, ordinal: int) -> ShardJob:
     shard = dataset.shards[ordinal]
     name = dataset.source_names[shard.source]
-    return ShardJob(shard=shard, source_name=name, work=steps.work.root, rules=steps.rules, tokenizer=tokenizer)
+    return ShardJob(
+        shard=shard, source_name=name, work=steps.work.root, stores=steps.stores, rules=steps.rules, tokenizer=tokenizer
+    )
 
 
 def _remember_seen(steps: Steps) -> None:

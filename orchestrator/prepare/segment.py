@@ -19,6 +19,7 @@ from orchestrator.storage.publish import create_exclusive
 from orchestrator.storage.tables import encode_table, map_table
 from orchestrator.storage.workplace import WorkPlace, store_bytes, writing
 
+BY_SPLIT = ("kept", "tokens", "bytes")  # counted in every shard for each split
 _SHARDS = pa.schema(
     {
         "name": pa.string(),
@@ -28,8 +29,7 @@ _SHARDS = pa.schema(
         "bad_samples": pa.int64(),
         "problem": pa.string(),
         "tokens_checksum": pa.string(),
-        **{f"kept_{split}": pa.int64() for split in SPLITS},
-        **{f"tokens_{split}": pa.int64() for split in SPLITS},
+        **{f"{what}_{split}": pa.int64() for what in BY_SPLIT for split in SPLITS},
     }
 )
 
@@ -99,8 +99,11 @@ def _refuse_other(found: SegmentHead, identity: str, path: Path) -> None:
 
 
 def _sum(reports: Sequence[ShardReport]) -> dict[str, int]:
-    kept = {f"kept_{split}": sum(report.kept[i] for report in reports) for i, split in enumerate(SPLITS)}
-    return kept | {f"tokens_{split}": sum(report.tokens[i] for report in reports) for i, split in enumerate(SPLITS)}
+    return {
+        f"{what}_{split}": sum(getattr(report, what)[i] for report in reports)
+        for what in BY_SPLIT
+        for i, split in enumerate(SPLITS)
+    }
 
 
 def _merge(chain: Chain, reports: Sequence[ShardReport]) -> dict[str, pa.Table]:
@@ -123,7 +126,6 @@ def _list_shards(reports: Sequence[ShardReport]) -> pa.Table:
     rows: dict[str, list[Any]] = {
         name: [getattr(r, name) for r in reports] for name in _SHARDS.names if hasattr(reports[0], name)
     }
-    for i, split in enumerate(SPLITS):
-        rows[f"kept_{split}"] = [report.kept[i] for report in reports]
-        rows[f"tokens_{split}"] = [report.tokens[i] for report in reports]
+    for what in BY_SPLIT:
+        rows |= {f"{what}_{split}": [getattr(r, what)[i] for r in reports] for i, split in enumerate(SPLITS)}
     return pa.table({name: rows[name] for name in _SHARDS.names}, schema=_SHARDS)

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from orchestrator.core.words import ShardRef
 from orchestrator.data.chain import TokenizerInfo
+from orchestrator.data.contents import Contents, read_contents
 from orchestrator.data.index import ShardIndex, index_shard
 from orchestrator.data.split import SPLITS, split_of
-from orchestrator.prepare.contents import Contents, read_contents
+from orchestrator.prepare.members import check_members
 from orchestrator.prepare.rules import Rules
-from orchestrator.prepare.text import WHOLE_SHARD, Drop, read_texts, refuse_bad_texts
+from orchestrator.prepare.text import HARMLESS, WHOLE_SHARD, Drop, read_texts, refuse_drops
 from orchestrator.prepare.tokenizer import open_tokenizer
+from orchestrator.storage.stores import StoreSettings, open_stores
 from orchestrator.storage.tables import map_table, store_table
 from orchestrator.storage.workplace import WorkPlace, prepared_file, store_bytes
 
@@ -34,6 +36,7 @@ SAMPLES = pa.schema(
         "split": pa.uint8(),
         "first": pa.int64(),
         "tokens": pa.uint32(),
+        "bytes": pa.int64(),  # of the members that are fed
     }
 )
 DROPS = pa.schema(
@@ -53,6 +56,7 @@ class ShardJob:
     shard: ShardRef
     source_name: str
     work: Path
+    stores: StoreSettings
     rules: Rules
     tokenizer: TokenizerInfo
 
@@ -63,7 +67,7 @@ class ShardJob:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardReport:
-    """What a segment must know of a prepared shard. `kept` and `tokens` are by split, in the order of SPLITS."""
+    """What a segment must know of a prepared shard. `kept`, `tokens`, `bytes` are by split, in the order of SPLITS."""
 
     ordinal: int
     source: int
@@ -74,14 +78,20 @@ class ShardReport:
     problem: str
     kept: list[int]
     tokens: list[int]
+    bytes: list[int]
     tokens_checksum: str
 
 
 def prepare_shard(job: ShardJob) -> ShardReport:
     """As a task over one shard; does nothing when the work is done."""
-    index = index_shard(job.shard, job.work, job.rules.on_bad)
-    contents = read_contents(job.shard, index, job.work)
-    return _find_report(job, contents) or _prepare(job, index, contents)
+    stores = open_stores(job.stores)
+    index = index_shard(job.shard, job.work, job.rules.on_bad, stores)
+    contents = read_contents(job.shard, index, job.work, stores)
+    found = _find_report(job, contents)
+    if found is not None:
+        return found
+    judge = _feed_members if job.rules.fields else _feed_tokens
+    return _publish(job, index, contents.content, judge(job, index, contents))
 
 
 def shard_files(folder: Path, name: str, content: str) -> tuple[Path, Path, Path]:
@@ -103,42 +113,72 @@ def _find_report(job: ShardJob, contents: Contents) -> ShardReport | None:
     return ShardReport(**{**report, "ordinal": job.shard.ordinal, "source": job.shard.source})
 
 
-def _prepare(job: ShardJob, index: ShardIndex, contents: Contents) -> ShardReport:
-    found = list(read_texts(job.shard, index, job.rules.text_member))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdicts:
+    """What is kept of a shard, and what is fed of it. Arrays are by place; a dropped sample has zeros."""
+
+    drops: list[Drop]
+    checksums: NDArray[np.uint64]
+    lengths: NDArray[np.int64]  # tokens
+    sizes: NDArray[np.int64]  # bytes
+    tokens: NDArray[Any]
+
+
+def _feed_tokens(job: ShardJob, index: ShardIndex, contents: Contents) -> Verdicts:
+    """Of each sample its text as tokens."""
+    found = list(read_texts(job.shard, index, job.rules.text_member, open_stores(job.stores)))
     drops = [text for text in found if isinstance(text, Drop)]
-    refuse_bad_texts(job.shard, index, drops, job.rules.on_bad)
-    if index.problem:
-        drops.append(Drop(WHOLE_SHARD, "bad shard", index.problem))
-    kept = np.array([isinstance(text, str) for text in found], np.uint8)
-    lengths, tokens = _encode([text for text in found if isinstance(text, str)], job.tokenizer)
-    counts = np.zeros(len(found), np.int64)
-    counts[kept == 1] = lengths
-    split = split_of(job.source_name, job.shard.name, index.keys(), job.rules.split)
+    refuse_drops(job.shard, index, drops, job.rules.on_bad, "prepare.tokens.text_member")
+    lengths = np.zeros(len(found), np.int64)
+    lengths_kept, tokens = _encode([text for text in found if isinstance(text, str)], job.tokenizer)
+    lengths[[isinstance(text, str) for text in found]] = lengths_kept
+    checksums = np.stack([contents.high, contents.low], axis=1)
+    return Verdicts(drops=drops, checksums=checksums, lengths=lengths, sizes=np.zeros_like(lengths), tokens=tokens)
+
+
+def _feed_members(job: ShardJob, index: ShardIndex, _: Contents) -> Verdicts:
+    """Of each sample the members of data.fields, as they are."""
+    opened = open_stores(job.stores).open(job.shard.url, index.stamp)
+    opened.need_all()
+    fed = check_members(opened.data, index, job.rules.fields)
+    refuse_drops(job.shard, index, fed.drops, job.rules.on_bad, "data.fields")
+    no_tokens = np.empty(0, job.tokenizer.dtype)
+    lengths = np.zeros_like(fed.sizes)
+    return Verdicts(drops=fed.drops, checksums=fed.checksums, lengths=lengths, sizes=fed.sizes, tokens=no_tokens)
+
+
+def _publish(job: ShardJob, index: ShardIndex, content: str, verdicts: Verdicts) -> ShardReport:
+    """Tokens and drops, then the samples table with the report."""
+    keys, drops, tokens = index.keys(), verdicts.drops, verdicts.tokens
+    kept = np.ones(len(keys), np.uint8)
+    kept[[drop.place for drop in drops]] = 0
+    split = split_of(job.source_name, job.shard.name, keys, job.rules.split)
     of_split = [(kept == 1) & (split == number) for number in range(len(SPLITS))]
     report = ShardReport(
         ordinal=job.shard.ordinal,
         source=job.shard.source,
         name=job.shard.name,
-        content=contents.content,
-        samples=len(found),
-        bad_samples=sum(drop.rule not in ("empty", "bad shard") for drop in drops),
+        content=content,
+        samples=len(keys),
+        bad_samples=sum(drop.rule not in HARMLESS for drop in drops),
         problem=index.problem,
         kept=[int(chosen.sum()) for chosen in of_split],
-        tokens=[int(counts[chosen].sum()) for chosen in of_split],
+        tokens=[int(verdicts.lengths[chosen].sum()) for chosen in of_split],
+        bytes=[int(verdicts.sizes[chosen].sum()) for chosen in of_split],
         tokens_checksum=xxhash.xxh3_128_hexdigest(tokens.tobytes()),
     )
-    columns = [index.keys(), contents.high, contents.low, kept, split, np.cumsum(counts) - counts, counts]
-    _publish(job, report, pa.table(dict(zip(SAMPLES.names, columns, strict=True)), schema=SAMPLES), drops, tokens)
-    return report
-
-
-def _publish(job: ShardJob, report: ShardReport, table: pa.Table, drops: list[Drop], tokens: NDArray[Any]) -> None:
-    samples_path, drops_path, tokens_path = shard_files(job.folder, job.shard.name, report.content)
+    if index.problem:
+        drops = [*drops, Drop(WHOLE_SHARD, "bad shard", index.problem)]
+    first = np.cumsum(verdicts.lengths) - verdicts.lengths
+    columns = [keys, *verdicts.checksums.T, kept, split, first, verdicts.lengths, verdicts.sizes]
+    table = pa.table(dict(zip(SAMPLES.names, columns, strict=True)), schema=SAMPLES)
+    samples_path, drops_path, tokens_path = shard_files(job.folder, job.shard.name, content)
     store_bytes(tokens_path, tokens.tobytes())
     rows = {name: [getattr(drop, name, None) for drop in drops] for name in DROPS.names}
     store_table(drops_path, pa.table(rows, schema=DROPS), {})
     lasting = {key: value for key, value in asdict(report).items() if key not in ("ordinal", "source")}
     store_table(samples_path, table, {"report": lasting})
+    return report
 
 
 def _encode(texts: list[str], info: TokenizerInfo) -> tuple[list[int], NDArray[Any]]:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from orchestrator.core.words import ShardRef
 from orchestrator.data.index import OnBad, Piece, ShardIndex, refuse_samples
-from orchestrator.storage.store import map_shard
+from orchestrator.storage.stores import Stores
 
+HARMLESS = ("empty",)  # rules that drop what is not broken
 WHOLE_SHARD = -1  # the place of a drop that concerns the shard itself
 
 
@@ -19,9 +20,11 @@ class Drop:
     reason: str
 
 
-def read_texts(shard: ShardRef, index: ShardIndex, text_member: str) -> Iterator[str | Drop]:
+def read_texts(shard: ShardRef, index: ShardIndex, text_member: str, stores: Stores) -> Iterator[str | Drop]:
     """One text or drop for each sample in tar order."""
-    view = memoryview(map_shard(shard.url))
+    opened = stores.open(shard.url, index.stamp)
+    opened.need_all()
+    view = memoryview(opened.data)
     for place, (bad, pieces) in enumerate(zip(index.bad(), index.members(), strict=True)):
         yield _decode(view, pieces, place, text_member) if bad is None else Drop(place, "bad sample", bad)
 
@@ -39,12 +42,10 @@ def _decode(view: memoryview, pieces: list[Piece], place: int, text_member: str)
     return text or Drop(place, "empty", f"member .{text_member} is empty")
 
 
-def refuse_bad_texts(shard: ShardRef, index: ShardIndex, drops: list[Drop], on_bad: OnBad) -> None:
+def refuse_drops(shard: ShardRef, index: ShardIndex, drops: list[Drop], on_bad: OnBad, config_key: str) -> None:
     """An empty document is not broken; everything else is, and stops the work unless it may be skipped."""
     if on_bad == "skip":
         return
     keys = index.keys()
-    broken = [(keys[drop.place], drop.reason) for drop in drops if drop.rule != "empty"]
-    refuse_samples(
-        shard, broken, "repair the shard, set prepare.tokens.text_member, or set data.on_bad=skip to leave these out"
-    )
+    broken = [(keys[drop.place], drop.reason) for drop in drops if drop.rule not in HARMLESS]
+    refuse_samples(shard, broken, f"repair the shard, set {config_key}, or set data.on_bad=skip to leave these out")

@@ -18,8 +18,9 @@ from orchestrator.data.chain import TokenizerInfo
 from orchestrator.data.index import index_shard
 from orchestrator.data.split import TRAIN, split_of
 from orchestrator.prepare.rules import Rules, hash_json
-from orchestrator.prepare.text import Drop, read_texts, refuse_bad_texts
+from orchestrator.prepare.text import Drop, read_texts, refuse_drops
 from orchestrator.storage.publish import read_json
+from orchestrator.storage.stores import StoreSettings, open_stores
 from orchestrator.storage.workplace import WorkPlace, store_bytes, store_json
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class TrainJob:
     contents: tuple[str, ...]
     source_names: tuple[str, ...]
     work: Path
+    stores: StoreSettings
     rules: Rules
     vocab_size: int
 
@@ -116,16 +118,17 @@ def _train(job: TrainJob) -> bytes:
 
 
 def _training_texts(job: TrainJob) -> Iterator[str]:
+    stores = open_stores(job.stores)
     for shard in job.shards:
-        index = index_shard(shard, job.work, job.rules.on_bad)
+        index = index_shard(shard, job.work, job.rules.on_bad, stores)
         splits = split_of(job.source_names[shard.source], shard.name, index.keys(), job.rules.split)
         drops = []
-        for text, split in zip(read_texts(shard, index, job.rules.text_member), splits, strict=True):
+        for text, split in zip(read_texts(shard, index, job.rules.text_member, stores), splits, strict=True):
             if isinstance(text, Drop):
                 drops.append(text)
             elif split == TRAIN:
                 yield text
-        refuse_bad_texts(shard, index, drops, job.rules.on_bad)
+        refuse_drops(shard, index, drops, job.rules.on_bad, "prepare.tokens.text_member")
 
 
 def _store(work: WorkPlace, text: bytes, end_mark: str) -> TokenizerInfo:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def read_json(path: Path, *, expect_format: int = 1) -> Any:
 
 
 def _write_part(path: Path, data: bytes) -> Path:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")  # pids repeat on other hosts, and have threads
     with part.open("wb") as file:
         file.write(data)
         file.flush()

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.run import RunConfig
+from orchestrator.storage.stores import Stores, StoreSettings
+
+LOCAL = Stores(StoreSettings())
 
 
 def write_tar(path: Path, members: Iterable[tuple[str, bytes]], tar_format: int = tarfile.USTAR_FORMAT) -> Path:

@@ -10,7 +10,7 @@ from orchestrator.core.errors import DataError
 from orchestrator.core.words import ShardRef
 from orchestrator.data.index import index_shard
 from orchestrator.data.tarscan import LARGEST_EXTENSION
-from tests.fakes.shards import write_tar
+from tests.fakes.shards import LOCAL, write_tar
 
 COPY = "copy the shard again from where it came from, or pack it again"
 PLAIN = "pack it as a plain .tar, not compressed"
@@ -197,10 +197,10 @@ def test_a_broken_shard_is_refused_with_place_fault_and_remedy(tmp_path, fault):
     path = tmp_path / "t.tar"
     path.write_bytes(data)
     with pytest.raises(DataError) as caught:
-        index_shard(ref(path), tmp_path / "work", "fail")
+        index_shard(ref(path), tmp_path / "work", "fail", LOCAL)
     wanted = f"{remedy}, or set data.on_bad=skip to leave this shard out"
     assert str(caught.value) == f"s/t.tar ({path}): {message}\n  -> {wanted}"
-    skipped = index_shard(ref(path), tmp_path / "work", "skip")
+    skipped = index_shard(ref(path), tmp_path / "work", "skip", LOCAL)
     assert (skipped.problem, len(skipped)) == (message, 0)
 
 
@@ -209,7 +209,7 @@ def test_broken_samples_are_refused_with_key_fault_and_remedy(tmp_path, fault):
     names, message = SAMPLES[fault]
     path = write_tar(tmp_path / "t.tar", [(name, b"1") for name in names])
     with pytest.raises(DataError) as caught:
-        index_shard(ref(path), tmp_path / "work", "fail")
+        index_shard(ref(path), tmp_path / "work", "fail", LOCAL)
     wanted = f"{KEYS}, or set data.on_bad=skip to leave out what is broken"
     assert str(caught.value) == f"s/t.tar ({path}): {message}\n  -> {wanted}"
 
@@ -234,7 +234,7 @@ def test_what_looks_odd_and_is_legal_is_read(tmp_path):
     for number, (what, data) in enumerate(sound.items()):
         path = tmp_path / f"{number}.tar"
         path.write_bytes(data + END)
-        index = index_shard(ref(path), tmp_path / "work", "fail")
+        index = index_shard(ref(path), tmp_path / "work", "fail", LOCAL)
         expected = {"PAX": "p/q", "long name": "n" * 190}.get(what, "b")
         assert index.keys() == [expected], what
         ((piece,),) = index.members()
@@ -245,7 +245,7 @@ def test_an_extent_begins_before_all_headers_of_its_member(tmp_path):
     path = tmp_path / "t.tar"
     comment = pax(record(b"comment", b"c"), tarfile.XGLTYPE)
     path.write_bytes(comment + pax(record(b"path", b"x.txt")) + comment + B + END)
-    index = index_shard(ref(path), tmp_path / "work", "fail")
+    index = index_shard(ref(path), tmp_path / "work", "fail", LOCAL)
     assert (index.keys(), index.table["offset"].to_pylist()) == (["x"], [len(comment)])
 
 
@@ -260,11 +260,11 @@ def test_an_empty_shard_has_no_samples(tmp_path):
     with tarfile.open(fileobj=(out := io.BytesIO()), mode="w"):
         pass
     path.write_bytes(out.getvalue())
-    index = index_shard(ref(path), tmp_path / "work", "fail")
+    index = index_shard(ref(path), tmp_path / "work", "fail", LOCAL)
     assert (index.keys(), index.members(), index.problem) == ([], [], "")
 
 
 def test_a_key_may_stand_in_two_shards(tmp_path):
     for name in ("1.tar", "2.tar"):
         path = write_tar(tmp_path / name, [("a.txt", b"1")])
-        assert index_shard(ref(path), tmp_path / "work", "fail").keys() == ["a"]
+        assert index_shard(ref(path), tmp_path / "work", "fail", LOCAL).keys() == ["a"]

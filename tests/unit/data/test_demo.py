@@ -5,7 +5,7 @@ import pytest
 from orchestrator.core.errors import DataError
 from orchestrator.data import demo
 from orchestrator.data.demo import make_text_demo
-from orchestrator.storage.store import list_shards
+from orchestrator.storage.local import list_local
 from tests.fakes.shards import read_tree
 
 
@@ -17,7 +17,7 @@ def folder(tmp_path_factory):
 
 
 def test_demo_is_some_twenty_megabytes_in_several_shards(folder):
-    listed = list_shards(str(folder))
+    listed = list_local(str(folder))
     assert 8 <= len(listed) <= 40
     assert 5e6 < sum(one.size_bytes for one in listed) < 30e6
 
@@ -55,7 +55,7 @@ def test_of_two_makers_one_wins_and_nothing_is_left_over(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "_write_shards", write_while_another_finishes)
     make_text_demo(tmp_path / "text")
     assert [path.name for path in tmp_path.iterdir()] == ["text"]
-    assert list_shards(str(tmp_path / "text"))
+    assert list_local(str(tmp_path / "text"))
 
 
 def test_a_maker_that_dies_leaves_nothing_that_is_trusted(tmp_path, monkeypatch):

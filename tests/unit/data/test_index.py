@@ -12,7 +12,7 @@ from orchestrator.core.errors import DataError
 from orchestrator.core.words import ShardRef
 from orchestrator.data.index import ShardIndex, group_members, index_shard
 from orchestrator.data.tarscan import scan_tar
-from tests.fakes.shards import read_tree, write_tar
+from tests.fakes.shards import LOCAL, read_tree, write_tar
 
 
 def ref(path: Path) -> ShardRef:
@@ -20,7 +20,7 @@ def ref(path: Path) -> ShardRef:
 
 
 def samples_of(path, work, on_bad="fail"):
-    index = index_shard(ref(path), work, on_bad)
+    index = index_shard(ref(path), work, on_bad, LOCAL)
     data = path.read_bytes()
     pairs = zip(index.keys(), index.members(), strict=True)
     return [(key, {p.suffix: data[p.offset : p.offset + p.size] for p in pieces}) for key, pieces in pairs]
@@ -76,7 +76,7 @@ def test_grouping_is_that_of_webdataset(parts):
 
 def test_extents_cover_the_samples(tmp_path):
     path = write_tar(tmp_path / "t.tar", [("a.txt", b"1" * 600), ("a.json", b"2"), ("b.txt", b"3")])
-    table = index_shard(ref(path), tmp_path / "work", "fail").table
+    table = index_shard(ref(path), tmp_path / "work", "fail", LOCAL).table
     assert table["offset"].to_pylist() == [0, 512 + 1024 + 1024]
     assert table["size"].to_pylist() == [512 + 1024 + 1024, 1024]
 
@@ -92,10 +92,10 @@ def test_extents_cover_the_samples(tmp_path):
 def test_bad_samples_fail_with_shard_and_key_or_are_marked(tmp_path, members, says):
     path = write_tar(tmp_path / "t.tar", members)
     with pytest.raises(DataError, match=says) as caught:
-        index_shard(ref(path), tmp_path / "work", "fail")
+        index_shard(ref(path), tmp_path / "work", "fail", LOCAL)
     assert "s/t.tar" in str(caught.value)
     assert "data.on_bad=skip" in caught.value.remedy
-    bad = index_shard(ref(path), tmp_path / "work", "skip").bad()
+    bad = index_shard(ref(path), tmp_path / "work", "skip", LOCAL).bad()
     assert [reason is not None for reason in bad] == ([True, False, True] if len(members) == 3 else [True])
 
 
@@ -103,8 +103,8 @@ def test_bad_shard_fails_or_is_marked(tmp_path):
     path = tmp_path / "t.tar"
     path.write_bytes(b"this is no tar")
     with pytest.raises(DataError, match=r"s/t\.tar.*NotATar"):
-        index_shard(ref(path), tmp_path / "work", "fail")
-    index = index_shard(ref(path), tmp_path / "work", "skip")
+        index_shard(ref(path), tmp_path / "work", "fail", LOCAL)
+    index = index_shard(ref(path), tmp_path / "work", "skip", LOCAL)
     assert len(index) == 0
     assert index.problem.startswith("NotATar")
     assert index.members() == index.keys() == []
@@ -117,7 +117,7 @@ def test_index_is_reused_until_the_shard_changes(tmp_path):
     stat = path.stat()
     write_tar(path, [("b.txt", b"2")])
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # same size, same time: taken for unchanged
-    assert index_shard(ref(path), tmp_path / "work", "fail").keys() == ["a"]
+    assert index_shard(ref(path), tmp_path / "work", "fail", LOCAL).keys() == ["a"]
     assert read_tree(tmp_path / "work") == before
     os.utime(path, (5, 5))
     assert samples_of(path, tmp_path / "work") == [("b", {"txt": b"2"})]

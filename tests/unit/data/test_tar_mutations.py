@@ -9,6 +9,7 @@ import pytest
 from orchestrator.core.words import ShardRef
 from orchestrator.data.index import index_shard
 from orchestrator.data.tarscan import BadShard, scan_tar
+from tests.fakes.shards import LOCAL
 from tests.fakes.tar_reader import Found, read_with_tarfile, sign_header
 
 
@@ -104,7 +105,7 @@ def test_tarfile_confirms_every_extent(tmp_path, original):
     path = tmp_path / "t.tar"
     path.write_bytes(data)
     shard = ShardRef(ordinal=0, source=0, name="t", url=str(path), size_bytes=len(data))
-    index = index_shard(shard, tmp_path / "work", "fail")
+    index = index_shard(shard, tmp_path / "work", "fail", LOCAL)
     whole = read_with_tarfile(data)
     columns = (index.table["offset"].to_pylist(), index.table["size"].to_pylist())
     confirmed = 0

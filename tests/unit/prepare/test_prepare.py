@@ -12,7 +12,7 @@ from orchestrator.prepare import shard as shard_module
 from orchestrator.prepare.plan import prepare_steps
 from orchestrator.prepare.run import index_all, prepare, run_serially
 from orchestrator.storage import workplace
-from orchestrator.storage.store import map_shard
+from orchestrator.storage.local import map_local
 from orchestrator.storage.tables import map_table
 from tests.fakes.shards import make_config, read_tree, run_backwards, write_dataset, write_tar, write_texts
 
@@ -283,11 +283,11 @@ def test_a_shard_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch)
     path = write_texts(tmp_path / "data" / "a.tar", {"a": "some text"})
 
     def map_and_touch(url):
-        data = map_shard(url)
+        data = map_local(url)
         os.utime(path, (9, 9))
         return data
 
-    monkeypatch.setattr("orchestrator.data.index.map_shard", map_and_touch)
+    monkeypatch.setattr("orchestrator.storage.stores.map_local", map_and_touch)
     with pytest.raises(DataError, match="changed while it was read"):
         prepare(make_config(tmp_path))
 

@@ -17,6 +17,7 @@ from orchestrator.prepare.tokenizer import (
     read_vocab_size,
     train_tokenizer,
 )
+from orchestrator.storage.stores import StoreSettings
 from orchestrator.storage.workplace import WorkPlace
 from tests.fakes.shards import write_dataset, write_texts
 
@@ -29,7 +30,13 @@ def make_job(root, *paths, vocab_size=270, validation=0.0):
     rules = Rules(split=SplitSection(validation=validation), text_member="txt", on_bad="fail")
     contents = tuple(path.name for path in paths)
     return TrainJob(
-        shards=shards, contents=contents, source_names=("s",), work=root / "work", rules=rules, vocab_size=vocab_size
+        shards=shards,
+        contents=contents,
+        source_names=("s",),
+        work=root / "work",
+        stores=StoreSettings(),
+        rules=rules,
+        vocab_size=vocab_size,
     )
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import ShardRef
 from orchestrator.data.index import OnBad, Piece, ShardIndex, index_shard
-from orchestrator.storage.store import map_shard, stamp_shard
+from orchestrator.storage.stores import BLOCK_BYTES, ShardBytes, Stores, StoreSettings, open_stores
 from orchestrator.storage.tables import map_table, store_table
 from orchestrator.storage.workplace import WorkPlace
 
@@ -35,29 +35,49 @@ class ContentJob:
     shard: ShardRef
     work: Path
     on_bad: OnBad
+    stores: StoreSettings
 
 
 def check_content(job: ContentJob) -> tuple[int, str]:
     """As a task over one shard: its ordinal and content checksum."""
-    index = index_shard(job.shard, job.work, job.on_bad)
-    return job.shard.ordinal, read_contents(job.shard, index, job.work).content
+    stores = open_stores(job.stores)
+    index = index_shard(job.shard, job.work, job.on_bad, stores)
+    return job.shard.ordinal, read_contents(job.shard, index, job.work, stores).content
 
 
-def read_contents(shard: ShardRef, index: ShardIndex, work: Path) -> Contents:
+def read_contents(shard: ShardRef, index: ShardIndex, work: Path, stores: Stores) -> Contents:
     """The checksums of a shard: found in the work place, or made and left there."""
     path = WorkPlace.at(work).contents(shard.url)
     if path.exists():
         table, note = map_table(path)
         if note["stamp"] == index.stamp:
             return Contents(content=note["content"], high=table["high"].to_numpy(), low=table["low"].to_numpy())
-    contents = _hash_shard(map_shard(shard.url), index)
-    if stamp_shard(shard.url) != index.stamp:
+    opened = stores.open(shard.url, index.stamp)
+    opened.need_all()
+    contents = _hash_shard(opened.data, index)
+    blocks = _hash_blocks(opened) if stores.is_remote(shard.url) else []
+    if stores.stamp(shard.url) != index.stamp:
         raise DataError(
             "changed while it was read", where=shard.url, remedy="wait until the shard is written, then run again"
         )
     table = pa.table({"high": contents.high, "low": contents.low})
-    store_table(path, table, {"url": shard.url, "stamp": index.stamp, "content": contents.content})
+    note = {"url": shard.url, "stamp": index.stamp, "content": contents.content, "blocks": blocks}
+    store_table(path, table, note)
     return contents
+
+
+def find_blocks(url: str, stamp: str, work: Path) -> list[str]:
+    """Checksums of the blocks of a remote shard, as they were when it was first read; none of a local one."""
+    path = WorkPlace.at(work).contents(url)
+    if not path.exists():
+        return []
+    note = map_table(path)[1]
+    return list(note.get("blocks", [])) if note["stamp"] == stamp else []
+
+
+def _hash_blocks(opened: ShardBytes) -> list[str]:
+    view = memoryview(opened.data)
+    return [xxhash.xxh3_128_hexdigest(view[at : at + BLOCK_BYTES]) for at in range(0, len(view), BLOCK_BYTES)]
 
 
 def _hash_shard(data: mmap | bytes, index: ShardIndex) -> Contents:

@@ -1,6 +1,6 @@
 """Finds shards and opens them. One listing names every shard of a source, its size and time; no shard is opened for it.
 
-Local files only for now: remote stores will come in here, behind the same three functions."""
+Files of this machine or of what it has mounted; stores.py chooses between this and remote.py."""
 
 import glob
 import mmap
@@ -27,7 +27,7 @@ class Listed:
     stamp: str
 
 
-def list_shards(path: str, key: str = "path") -> list[Listed]:
+def list_local(path: str, key: str = "path") -> list[Listed]:
     """The shards below a folder, matching a glob, or the one named, sorted by name. `key` is the config key to name."""
     where = f"{key}={path}"
     path = _local_path(path, where)
@@ -60,7 +60,7 @@ def list_shards(path: str, key: str = "path") -> list[Listed]:
     return sorted(listed, key=lambda one: one.name)
 
 
-def stamp_shard(url: str) -> str:
+def stamp_local(url: str) -> str:
     """The stamp of one shard now."""
     try:
         return _stamp(Path(url).stat())
@@ -68,7 +68,7 @@ def stamp_shard(url: str) -> str:
         raise _unreadable(url, error) from error
 
 
-def map_shard(url: str) -> mmap.mmap | bytes:
+def map_local(url: str) -> mmap.mmap | bytes:
     """The bytes of a shard, mapped into memory."""
     try:
         with Path(url).open("rb") as file:
