@@ -1,7 +1,8 @@
-"""The ledger made again by `longhaul verify`, without the model: positions (sequences) per second on one core.
+"""The ledger made again by `longhaul verify`, without the model: positions (sequences, or samples) per second on one core.
 
-Documents lie in memory in 16-bit shards, as the token files of prepare do when they are in the page cache. A first part
-of the order is made again as verify does it; then, where an epoch was taken whole, its set is proven.
+Documents lie in memory in 16-bit shards, as the token files of prepare do when they are in the page cache; of samples
+that are fed as they are the checksums do, as prepare's tables do. A first part of the order is made again as verify
+does it; then, where an epoch was taken whole, its set is proven.
 Rates are by CPU time, so that a busy machine shows less; wall time stands beside them. Run:
 
     python benchmarks/verify.py
@@ -17,10 +18,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.data.audit import FedUnits, prove_epochs, recompute
+from orchestrator.data.audit import FedUnits, Prepared, prove_epochs, recompute
 from orchestrator.data.ledger import Sums
 from orchestrator.data.order import Order
-from orchestrator.data.read import TokenReader
 from orchestrator.data.row import Shuffling
 from orchestrator.data.skips import Skips
 
@@ -33,11 +33,11 @@ Ints = NDArray[np.int64]
 class Shape:
     """What the rate depends on: tokens to read and pieces to cut."""
 
-    seq_len: int
+    seq_len: int | None
     mean_document: int
 
 
-SHAPES = [Shape(128, 1000), Shape(256, 1000), Shape(512, 1000), Shape(1024, 1000), Shape(1024, 4000)]
+SHAPES = [Shape(None, 20), Shape(128, 1000), Shape(256, 1000), Shape(512, 1000), Shape(1024, 1000), Shape(1024, 4000)]
 
 
 class Tokenizer:
@@ -54,6 +54,7 @@ class MemoryCorpus:
         count = max(1, num_tokens // num_shards // mean_document)
         self._lengths = [rng.geometric(1 / mean_document, count) for _ in range(num_shards)]
         self._tokens = [rng.integers(0, 50_000, sizes.sum(), np.uint16) for sizes in self._lengths]
+        self._checksums = rng.integers(0, 2**64, (num_shards, count, 2), np.uint64)
 
     def segments_of(self, source: int) -> list[Ints]:
         return [np.arange(len(self._tokens))]
@@ -72,6 +73,12 @@ class MemoryCorpus:
 
     def offsets(self, ordinal: int, split: str) -> Ints:
         return np.cumsum(self._lengths[ordinal]) - self._lengths[ordinal]
+
+    def sizes(self, split: str) -> Ints:
+        return self.totals(split)
+
+    def checksums_at(self, ordinal: Ints, place: Ints, split: str) -> NDArray[np.uint64]:
+        return self._checksums[ordinal, place]
 
     def tokens(self, ordinal: int) -> NDArray[np.uint16]:
         return self._tokens[ordinal]
@@ -107,7 +114,7 @@ def measure(shape: Shape, num_tokens: int, positions: int, rounds: int) -> Taken
     return sorted(taken, key=lambda one: one.cpu_s)[rounds // 2]
 
 
-def recompute_once(corpus: MemoryCorpus, seq_len: int, positions: int) -> Taken:
+def recompute_once(corpus: MemoryCorpus, seq_len: int | None, positions: int) -> Taken:
     """The way of launch/proof.py, on an order that is new each time."""
     order = Order(
         corpus,
@@ -117,16 +124,16 @@ def recompute_once(corpus: MemoryCorpus, seq_len: int, positions: int) -> Taken:
         seq_len=seq_len,
         shuffling=Shuffling(window_samples=65_536, lanes=8),
     )
-    reader, fed = TokenReader(corpus, "train"), FedUnits()
+    prepared, fed = Prepared(corpus, "train", packed=seq_len is not None), FedUnits()
     num_steps = -(-min(positions, 2 * order.rows[0].epoch_count) // GLOBAL_BATCH)
     cpu, wall = time.process_time(), time.perf_counter()
-    expected = recompute(order, reader, Skips(), range(num_steps), fed)
+    expected = recompute(order, prepared, Skips(), range(num_steps), fed)
     rows = (ledger_row(*one) for one in expected)
     if sum(row["count"] == GLOBAL_BATCH for row in rows) != num_steps:
         raise SystemExit("the recomputed ledger is not whole")
     cpu_s, wall_s = time.process_time() - cpu, time.perf_counter() - wall
     cpu = time.process_time()
-    proofs = list(prove_epochs(order, reader, fed))
+    proofs = list(prove_epochs(order, prepared, fed))
     if not all(proof.holds for proof in proofs):
         raise SystemExit("an epoch's set does not hold")
     return Taken(num_steps * GLOBAL_BATCH, cpu_s, wall_s, time.process_time() - cpu, sum(one.rows for one in proofs))
@@ -143,7 +150,7 @@ def show(results: dict[Shape, Taken]) -> None:
     for shape, taken in results.items():
         epoch = f"{taken.epochs / taken.epoch_cpu_s:,.0f}" if taken.epochs else "none was whole"
         rates = (f"{taken.positions / seconds:,.0f}" for seconds in (taken.cpu_s, taken.wall_s))
-        table.add_row(str(shape.seq_len), str(shape.mean_document), f"{taken.positions:,}", *rates, epoch)
+        table.add_row(str(shape.seq_len or "samples"), str(shape.mean_document), f"{taken.positions:,}", *rates, epoch)
     Console().print(table)
     print(f"peak memory with the corpus: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MB")
 

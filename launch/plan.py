@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.table import Table
@@ -11,12 +12,15 @@ from launch.environment import has_wandb_key
 from launch.paths import with_absolute_paths
 from launch.planning import (
     STAGES,
+    LanePlan,
     WorldRow,
     as_json,
     check_it_fits,
     describe_cached,
     expected_device,
+    list_segments,
     memory_of_a_rank,
+    plan_lanes,
     plan_worlds,
     planned_vocab,
 )
@@ -38,15 +42,20 @@ def show_plan(
     facts = Facts(
         device=device,
         cpus_per_node=os.cpu_count() or 1,
-        unit_shards=config.data.segment_shards,
+        remote=any("://" in source.path for source in config.data.train),
+        sample_bytes=0,  # known once the data is indexed
         wandb_key=has_wandb_key(),
     )
     description = describe_cached(config, planned_vocab(config))
     rows = plan_worlds(config, facts, description, counts)
+    segments = list_segments(config) if config.data.lanes == "auto" else []
+    lanes = None if segments is None else plan_lanes(config, segments)
     if machine:
-        print(json.dumps({"format": 1, "parameters": description.num_parameters, "worlds": as_json(rows)}))
+        plan = {"format": 1, "parameters": description.num_parameters, "worlds": as_json(rows)}
+        print(json.dumps({**plan, "lanes": asdict(lanes) if lanes else None}))
     else:
         _show_tables(config, description, rows, screen)
+        screen.say(f"data.lanes: {_describe_lanes(lanes)}")
     for row in rows:
         check_it_fits(config, row, memory_of_a_rank(config, device))
 
@@ -58,16 +67,30 @@ def _parse_nodes(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
+def _describe_length(config: RunConfig, description: ModelDescription) -> str:
+    """Steps and what is in them; a length in epochs becomes steps only when the data is prepared."""
+    train, seq_len = config.train, config.packed_len
+    length = f"{train.epochs:g} epochs in steps" if train.epochs else f"{train.tokens or 0:,} tokens in steps"
+    if train.steps is not None:
+        length = f"{train.steps:,} steps"
+    if seq_len is None:
+        return f"{length} of {train.global_batch} samples"
+    tokens, flops = train.global_batch * seq_len, description.flops_per_token(seq_len)
+    total = train.tokens or (train.steps and train.steps * tokens)
+    in_all = f"; {total:,} tokens in all, {total * flops:.3g} FLOPs" if total else ""
+    return f"{length} of {train.global_batch} x {seq_len} = {tokens:,} tokens, {flops:,} FLOPs a token{in_all}"
+
+
+def _describe_lanes(lanes: LanePlan | None) -> str:
+    if lanes is None:
+        return "as many as the shards of each unit allow; the data is not here to count them"
+    return f"{lanes.first_unit} in the first unit, {lanes.epoch} over a whole epoch"
+
+
 def _show_tables(config: RunConfig, description: ModelDescription, rows: Sequence[WorldRow], screen: Screen) -> None:
-    task, train = config.task, config.train
-    tokens = train.global_batch * task.seq_len
-    flops = description.flops_per_token(task.seq_len)
-    screen.say(
-        f"{description.model_type}: {description.num_parameters:,} parameters, "
-        f"{description.num_trainable:,} trainable, {flops:,} FLOPs a token\n"
-        f"{train.steps:,} steps of {train.global_batch} x {task.seq_len} = {tokens:,} tokens; "
-        f"{train.steps * tokens:,} tokens in all, {train.steps * tokens * flops:.3g} FLOPs"
-    )
+    parameters = f"{description.num_parameters:,} parameters, {description.num_trainable:,} trainable"
+    screen.say(f"{description.model_type}: {parameters}")
+    screen.say(_describe_length(config, description))
     table = Table(title="GiB of state a rank, without activations", title_justify="left", box=None, pad_edge=False)
     for heading in ("nodes", "ranks", "micro batch", "accumulation", *(f"ZeRO {stage}" for stage in STAGES)):
         table.add_column(heading, justify="right")

@@ -14,7 +14,9 @@ import xxhash
 
 from orchestrator.config.resolve import Facts, WorldPlan, resolve_world
 from orchestrator.config.run import RunConfig
-from orchestrator.core.errors import ConfigError, DoesNotFit
+from orchestrator.core.errors import ConfigError, DataError, DoesNotFit
+from orchestrator.data.row import Shuffling
+from orchestrator.data.source import Dataset
 from orchestrator.storage.publish import publish_json, read_json
 from orchestrator.train.description import ModelDescription
 from orchestrator.train.memory import MemoryPlan, plan_memory
@@ -29,6 +31,39 @@ class WorldRow:
     nodes: int
     plan: WorldPlan
     memory: dict[int, MemoryPlan]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LanePlan:
+    """Lanes of the source with the largest share, in the first unit of a run and over a whole epoch."""
+
+    first_unit: int
+    epoch: int
+
+
+def plan_lanes(config: RunConfig, shards_by_segment: Sequence[int]) -> LanePlan:
+    data = config.data
+    shuffling = Shuffling(window_samples=data.window_samples, lanes=data.lanes, enabled=data.shuffle)
+    first = next(filter(None, shards_by_segment), 0)  # a source may have nothing in the first segment
+    return LanePlan(first_unit=shuffling.lanes_of(first), epoch=shuffling.lanes_of(sum(shards_by_segment)))
+
+
+def list_segments(config: RunConfig) -> list[int] | None:
+    """Shards of the source with the largest share, by segment; None where the data is not here, or not yet."""
+    if any("://" in source.path for source in config.data.train):
+        return None  # a store may take minutes to list
+    try:
+        dataset = Dataset.list(config.data)
+    except DataError:
+        return None  # what is wrong with the data is told when it is prepared; a plan needs none
+    main = main_source(config)
+    return [sum(dataset.shards[n].source == main for n in segment.ordinals) for segment in dataset.segments]
+
+
+def main_source(config: RunConfig) -> int:
+    """The place in data.train of the source with the largest share."""
+    weights = [source.weight for source in config.data.train]
+    return weights.index(max(weights))
 
 
 def describe_cached(config: RunConfig, vocab_size: int) -> ModelDescription:

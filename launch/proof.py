@@ -1,57 +1,103 @@
 """`longhaul verify` and `longhaul ledger`: the proof that a run fed what its definition says, and what it fed."""
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
 
 from launch.screen import Screen
 from orchestrator.checkpoint.found import list_checkpoints
 from orchestrator.checkpoint.found import verify as verify_checkpoint
 from orchestrator.config.load import load_config
 from orchestrator.core.errors import BadInput, NotVerified
-from orchestrator.data.audit import FedUnits, compare_ledger, prove_epochs, readable_keys, recompute
+from orchestrator.data.audit import FedUnits, Prepared, prove_epochs, recompute
+from orchestrator.data.difference import (
+    compare_ledger,
+    expected_spans,
+    find_wrong_position,
+    readable_keys,
+    tell_span,
+)
 from orchestrator.data.manifest import Manifest
 from orchestrator.data.order import Order
-from orchestrator.data.read import TokenReader
 from orchestrator.data.skips import Skips
-from orchestrator.tracking.keys import read_keys
-from orchestrator.tracking.rows import read_ledger, read_metrics
+from orchestrator.tracking.keys import KEYS_FOLDER, read_keys
+from orchestrator.tracking.rows import Ledger, read_ledger, read_losses
 from orchestrator.tracking.rundir import RunDir
+
+STEPS_AT_ONCE = 1024  # whose keys are in memory together
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Definition:
+    """What a run is a pure function of."""
+
+    manifest: Manifest
+    order: Order
+    skips: Skips
+    packed: bool
+
+    @classmethod
+    def load(cls, run_dir: RunDir) -> Self:
+        config, manifest = load_config(run_dir.config).config, Manifest.load(run_dir.manifest)
+        skips = Skips.load(run_dir.skips) if run_dir.skips.exists() else Skips()
+        order, packed = Order.of(config, manifest), config.packed_len is not None
+        return cls(manifest=manifest, order=order, skips=skips, packed=packed)
 
 
 def verify(run_dir: RunDir, against: RunDir | None, screen: Screen) -> None:
     """Raises NotVerified with everything that does not hold."""
-    problems = [*_check_ledger(run_dir, screen), *_check_checkpoints(run_dir, screen)]
+    ledger = read_ledger(run_dir.path)
+    problems = [*_check_steps(run_dir, ledger), *_check_ledger(run_dir, ledger, screen)]
+    problems += _check_checkpoints(run_dir, screen)
     if against is not None:
-        problems += _compare_runs(run_dir, against, screen)
+        problems += _compare_runs(run_dir, ledger, against, screen)
     if problems:
         raise NotVerified("\n".join(problems), where=str(run_dir.path))
 
 
-def _check_ledger(run_dir: RunDir, screen: Screen) -> Iterator[str]:
-    """Every step's two sums, made again from config, manifest and skips."""
-    config, manifest = load_config(run_dir.config).config, Manifest.load(run_dir.manifest)
-    rows = read_ledger(run_dir.path)
-    steps = sorted(rows)
-    if steps != list(range(len(steps))):
-        missing = sorted(set(range(steps[-1] + 1)) - set(steps))
+def _check_steps(run_dir: RunDir, ledger: Ledger) -> Iterator[str]:
+    """No step without its row."""
+    missing = np.flatnonzero(ledger.steps != np.arange(len(ledger)))
+    if missing.size:
         yield f"ledger.jsonl has no row of step {missing[0]}"
-    metrics = {row["step"] for row in read_metrics(run_dir.path)}
-    if metrics - set(steps):
-        yield f"metrics.jsonl tells of step {min(metrics - set(steps))}, ledger.jsonl does not"
-    order = Order.of(config, manifest)
-    skips = Skips.load(run_dir.skips) if run_dir.skips.exists() else Skips()
-    reader, fed = TokenReader(manifest, "train"), FedUnits()
-    difference = compare_ledger(rows.values(), recompute(order, reader, skips, steps, fed))
+    untold = np.setdiff1d(read_losses(run_dir.path)[0], ledger.steps)
+    if untold.size:
+        yield f"metrics.jsonl tells of step {untold[0]}, ledger.jsonl does not"
+
+
+def _check_ledger(run_dir: RunDir, ledger: Ledger, screen: Screen) -> Iterator[str]:
+    """Every step's two sums, made again from config, manifest and skips."""
+    run = Definition.load(run_dir)
+    prepared, fed = Prepared(run.manifest, "train", packed=run.packed), FedUnits()
+    difference = compare_ledger(ledger.rows(), recompute(run.order, prepared, run.skips, ledger, fed))
     if difference is not None:
         yield f"ledger: {difference}"
+        yield from _name_position(run_dir, run, difference.step)
         return
-    screen.say(f"ledger: {len(steps)} steps fed what the run's definition says")
-    for proof in prove_epochs(order, reader, fed):
-        name = manifest.source_names[proof.source]
+    screen.say(f"ledger: {len(ledger)} steps fed what the run's definition says")
+    what = "sequences hold every kept document" if run.packed else "samples are all that were kept, each"
+    for proof in prove_epochs(run.order, prepared, fed):
+        name = run.manifest.source_names[proof.source]
         if proof.holds:
-            screen.say(f"epoch {proof.epoch} of {name}: {proof.rows} sequences hold every kept document once")
+            screen.say(f"epoch {proof.epoch} of {name}: {proof.rows} {what} once")
         else:
-            yield f"epoch {proof.epoch} of {name}: its sequences are not the kept documents, each once"
+            yield f"epoch {proof.epoch} of {name}: what was fed is not all that was kept, each once"
+
+
+def _name_position(run_dir: RunDir, run: Definition, step: int) -> Iterator[str]:
+    """The first position of a step that fed another sample, when the run wrote down its keys."""
+    if not (run_dir.path / KEYS_FOLDER).exists():
+        yield f"step {step}: `data.ledger: keys` would have told at which position"
+        return
+    fed = read_keys(run_dir.path, [step]).get(step, [])
+    positions, expected = run.order.slots(step).position, expected_spans(run.order, run.skips, step)
+    wrong = find_wrong_position(positions, expected, fed)
+    if wrong is None:
+        yield f"step {step}: its keys are the right ones: the bytes of a sample differ, or the row was changed"
+    else:
+        yield f"step {step}: {wrong.tell(run.manifest)}"
 
 
 def _check_checkpoints(run_dir: RunDir, screen: Screen) -> Iterator[str]:
@@ -62,38 +108,56 @@ def _check_checkpoints(run_dir: RunDir, screen: Screen) -> Iterator[str]:
         screen.say(f"checkpoints: {len(found)} are whole")
 
 
-def _compare_runs(run_dir: RunDir, other: RunDir, screen: Screen) -> Iterator[str]:
+def _compare_runs(run_dir: RunDir, ledger: Ledger, other: RunDir, screen: Screen) -> Iterator[str]:
     """Ledger and losses step by step. Losses are equal on one world, and close on two: the distance is told."""
-    ledger, other_ledger = read_ledger(run_dir.path), read_ledger(other.path)
-    common = sorted(ledger.keys() & other_ledger.keys())
-    if not common:
+    theirs = read_ledger(other.path)
+    common, ours_at, theirs_at = np.intersect1d(ledger.steps, theirs.steps, assume_unique=True, return_indices=True)
+    if not common.size:
         yield f"{other.path} has no step in common"
         return
-    digests = ("order_digest", "set_digest", "count")
-    for step in common:
-        if any(ledger[step][name] != other_ledger[step][name] for name in digests):
-            yield f"step {step}: the two runs fed other samples"
-            break
-    losses, others = _losses(run_dir), _losses(other)
-    apart = max((abs(losses[step] - others[step]), step) for step in common)
-    screen.say(f"against {other.path.name}: {len(common)} common steps; largest difference of losses {apart[0]:.3g}")
+    differ = ledger.digests[ours_at] != theirs.digests[theirs_at]
+    differ |= ledger.counts[ours_at] != theirs.counts[theirs_at]
+    if differ.any():
+        yield f"step {common[np.argmax(differ)]}: the two runs fed other samples"
+        yield from _name_other_position(run_dir, other, int(common[np.argmax(differ)]))
+    screen.say(f"against {other.path.name}: {common.size} common steps; {_tell_losses(run_dir, other)}")
 
 
-def _losses(run_dir: RunDir) -> dict[int, float]:
-    return {row["step"]: row["loss"] for row in read_metrics(run_dir.path)}
+def _name_other_position(run_dir: RunDir, other: RunDir, step: int) -> Iterator[str]:
+    """What both fed at the first position where they part, when both wrote down their keys."""
+    if not all((one.path / KEYS_FOLDER).exists() for one in (run_dir, other)):
+        return
+    fed, fed_there = (read_keys(one.path, [step]).get(step, []) for one in (run_dir, other))
+    run, there = Definition.load(run_dir), Manifest.load(other.manifest)
+    wrong = find_wrong_position(run.order.slots(step).position, fed, fed_there)
+    if wrong is not None:
+        ours, theirs = tell_span(run.manifest, wrong.expected), tell_span(there, wrong.found)
+        yield f"step {step}: position {wrong.position} was {ours}, and {theirs} in {other.path.name}"
+
+
+def _tell_losses(run_dir: RunDir, other: RunDir) -> str:
+    (steps, losses), (their_steps, theirs) = read_losses(run_dir.path), read_losses(other.path)
+    common, at, their_at = np.intersect1d(steps, their_steps, assume_unique=True, return_indices=True)
+    if not common.size:
+        return "no losses to compare"
+    apart = np.abs(losses[at] - theirs[their_at])
+    apart[np.isnan(losses[at]) & np.isnan(theirs[their_at])] = 0.0
+    return f"largest difference of losses {apart.max():.3g}, at step {common[np.argmax(apart)]}"
 
 
 def ledger_rows(run_dir: RunDir, steps: range | None) -> Iterator[dict[str, Any]]:
     """What each step fed: keys when data.ledger is `keys`, otherwise the two sums."""
-    rows = read_ledger(run_dir.path)
-    chosen = [step for step in sorted(rows) if steps is None or step in steps]
-    keys = read_keys(run_dir.path, chosen)
-    manifest = Manifest.load(run_dir.manifest) if keys else None
-    for step in chosen:
-        if manifest is not None and step in keys:
-            yield {"step": step, "keys": readable_keys(manifest, dict(enumerate(keys[step])))}
-        else:
-            yield {name: rows[step][name] for name in ("step", "order_digest", "set_digest", "count")}
+    ledger = read_ledger(run_dir.path)
+    chosen = [step for step in ledger if steps is None or step in steps]
+    manifest = Manifest.load(run_dir.manifest) if (run_dir.path / KEYS_FOLDER).exists() else None
+    for at in range(0, len(chosen), STEPS_AT_ONCE):
+        some = chosen[at : at + STEPS_AT_ONCE]
+        keys = {} if manifest is None else read_keys(run_dir.path, some)
+        for step in some:
+            if manifest is not None and step in keys:
+                yield {"step": step, "keys": readable_keys(manifest, keys[step])}
+            else:
+                yield ledger[step]
 
 
 def parse_steps(text: str) -> range:

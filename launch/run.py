@@ -21,7 +21,9 @@ from launch.planning import (
     check_world_sizes,
     describe_cached,
     gib,
+    main_source,
     memory_of_a_rank,
+    plan_lanes,
     plan_worlds,
 )
 from launch.screen import RUN_DIRECTORY, Screen, show_summary
@@ -34,6 +36,7 @@ from orchestrator.config.show import dump_yaml
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import BadInput
 from orchestrator.core.words import ExitCode, RunState
+from orchestrator.data.length import resolve_length
 from orchestrator.data.manifest import Manifest
 from orchestrator.prepare.run import prepare
 from orchestrator.storage.publish import publish_bytes, publish_json, read_json
@@ -68,7 +71,7 @@ def _go_on(run_dir: RunDir, change: Callable[[RunConfig], RunConfig], screen: Sc
     stored = load_config(run_dir.config).config
     view = run_dir.view()
     if view.state is RunState.DONE:
-        screen.say(f"{run_dir.path.name} is done: {stored.train.steps} of {stored.train.steps} steps")
+        screen.say(f"{run_dir.path.name} is done: {stored.train.num_steps} of {stored.train.num_steps} steps")
         return ExitCode.DONE
     if _is_held(view):
         screen.say(f"{RUN_DIRECTORY}{run_dir.path}")
@@ -106,7 +109,9 @@ def _begin(config: RunConfig, run_dir: RunDir, address: str, screen: Screen, ear
         manifest.check_prefix(began_with)
         manifest = manifest.first(len(began_with))
     facts = gather_facts(config, manifest)
-    config, decisions = resolve_run(config, facts)
+    config, decisions = decide(config, facts, manifest)
+    if earlier is not None:  # what is decided from the same data must be the same
+        check_resume(load_config(run_dir.config).config, config)
     plan = make_plan(config, facts, decisions, manifest)
     _write_run_files(run_dir, config, plan, manifest, is_new=earlier is None)
     about = {"chain": manifest.chain_id, "longhaul": importlib.metadata.version("longhaul"), "hash": plan["hash"]}
@@ -145,6 +150,13 @@ def _write_run_files(
     fill(run_dir.path)
 
 
+def decide(config: RunConfig, facts: Facts, manifest: Manifest) -> tuple[RunConfig, list[Decision]]:
+    """Everything that holds for the whole run, its length too."""
+    config, decisions = resolve_run(config, facts)
+    config, of_length = resolve_length(config, manifest)
+    return config, [*decisions, *of_length]
+
+
 def make_plan(config: RunConfig, facts: Facts, decisions: Sequence[Decision], manifest: Manifest) -> dict[str, Any]:
     """plan.json: every decision with its reason, and what the chosen worlds need. Raises DoesNotFit."""
     check_world_sizes(config, facts)
@@ -159,6 +171,7 @@ def make_plan(config: RunConfig, facts: Facts, decisions: Sequence[Decision], ma
         "hash": run_hash(config),
         "decisions": [asdict(decision) for decision in (*decisions, *worlds)],
         "facts": asdict(facts),
+        "lanes": asdict(plan_lanes(config, [shards.size for shards in manifest.segments_of(main_source(config))])),
         "parameters": description.num_parameters,
         "worlds": as_json(rows),
     }
@@ -174,14 +187,10 @@ def gather_facts(config: RunConfig, manifest: Manifest) -> Facts:
     return Facts(
         device="cuda" if with_gpus else "cpu",
         cpus_per_node=min(node.cpus for node in with_gpus or with_cpus or nodes),
-        unit_shards=_shards_of_a_unit(manifest),
+        remote=any("://" in root for root in manifest.roots.values()),
+        sample_bytes=int(manifest.sizes("train").sum()) // max(1, int(manifest.kept("train").sum())),
         wandb_key=has_wandb_key(),
     )
-
-
-def _shards_of_a_unit(manifest: Manifest) -> int:
-    """Shards in the first unit of the source that has most there; a small source cut thinner costs little."""
-    return max(int(manifest.segments_of(source)[0].size) for source in range(len(manifest.source_names)))
 
 
 def check_root(root: Path) -> None:

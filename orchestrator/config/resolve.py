@@ -14,10 +14,11 @@ from orchestrator.config.marks import Mark
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
 
-MOST_LANES = 128
-SHARDS_PER_LANE = 8
 # Enough to keep the arithmetic units busy; activations of small and middling models still fit.
 TOKENS_AT_ONCE = {"cpu": 8_192, "cuda": 16_384}
+SAMPLES_AT_ONCE = {"cpu": 32, "cuda": 64}
+RUN_BYTES = 2 * 2**20  # of neighbours that are read from a store together: what a request costs is then small
+RUNS_A_WINDOW = 64  # at least, however small the samples are: a window of few runs is hardly shuffled
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,17 +27,19 @@ class Facts:
 
     device: Literal["cpu", "cuda"]
     cpus_per_node: int
-    unit_shards: int  # in the first unit of the source that has most there; a small source cut thinner costs little
+    remote: bool  # whether any of the data lies in a store
+    sample_bytes: int  # mean size of what is read of a sample that is fed as it is; 0 when packing
     wandb_key: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What `auto` became, and why."""
+    """What a key became, why, and what was asked for."""
 
     key: str
     value: Any
     why: str
+    was: Any = "auto"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,10 +54,10 @@ class WorldPlan:
 
 
 def resolve_run(config: RunConfig, facts: Facts) -> tuple[RunConfig, list[Decision]]:
-    """Decide what holds for the whole run, whatever its world: lanes, device, W&B mode."""
+    """Decide what holds for the whole run, whatever its world: runs, device, W&B mode."""
     decisions = []
-    if config.data.lanes == "auto":
-        decisions.append(_decide_lanes(facts.unit_shards, shuffle=config.data.shuffle))
+    if config.data.run_samples == "auto":
+        decisions.append(_decide_runs(config, facts))
     if config.cluster.device == "auto":
         decisions.append(Decision("cluster.device", facts.device, f"the nodes offer {facts.device}"))
     if config.tracking.wandb.mode == "auto":
@@ -64,9 +67,14 @@ def resolve_run(config: RunConfig, facts: Facts) -> tuple[RunConfig, list[Decisi
 
 
 def resolve_world(config: RunConfig, facts: Facts, world_size: int) -> WorldPlan:
-    """Decide micro batch and CPUs for `world_size` ranks. Slices of the global batch differ by at most one sample."""
-    batches = [config.train.global_batch, *(phase.global_batch or 0 for phase in config.data.phases)]
-    batch, smallest = max(batches), min(filter(None, batches))
+    """Decide micro batch and CPUs for `world_size` ranks. Slices of the global batch differ by at most one sample.
+
+    Every rank has a sample in every step but the last, which takes what is left."""
+    train = config.train
+    phases = [phase for phase in config.data.phases if phase.global_batch is not None]
+    batch = max([train.global_batch, *(phase.global_batch or 0 for phase in phases)])
+    lasting = [phase.global_batch or 0 for phase in phases if train.steps is None or phase.from_step != train.steps - 1]
+    smallest = min([train.global_batch, *lasting])
     micro_batch, cpus_per_rank = config.train.micro_batch, config.cluster.cpus_per_rank
     if world_size > smallest:
         raise ConfigError(
@@ -91,9 +99,10 @@ def resolve_world(config: RunConfig, facts: Facts, world_size: int) -> WorldPlan
 
 
 def undecide(config: RunConfig, decisions: Iterable[Decision]) -> RunConfig:
-    """Put back `auto` where the decision may be another on another world; identity and free decisions stay."""
-    again = [decision.key for decision in decisions if mark_at(decision.key) is Mark.ROUNDING]
-    return replace_values(config, dict.fromkeys(again, "auto"))
+    """Put back what was asked for where it is decided anew: what may be another on another world, and the run's length,
+    which is compared as it was stated. Other decisions stay."""
+    again = [one for one in decisions if one.was != "auto" or mark_at(one.key) is Mark.ROUNDING]
+    return replace_values(config, {decision.key: decision.was for decision in again})
 
 
 def keep_decided(config: RunConfig, began_with: RunConfig) -> RunConfig:
@@ -103,24 +112,29 @@ def keep_decided(config: RunConfig, began_with: RunConfig) -> RunConfig:
     return replace_values(config, kept)
 
 
-def _decide_lanes(shards: int, *, shuffle: bool) -> Decision:
-    if not shuffle:
-        return Decision("data.lanes", 1, "data.shuffle=false asks for shard order")
-    lanes = 1
-    while lanes < MOST_LANES and lanes * 2 * SHARDS_PER_LANE <= shards:
-        lanes *= 2
-    why = f"a power of two, at most {MOST_LANES}, with {SHARDS_PER_LANE} shards a lane: the first unit has {shards}"
-    return Decision("data.lanes", lanes, why)
+def _decide_runs(config: RunConfig, facts: Facts) -> Decision:
+    key = "data.run_samples"
+    if config.packed_len is not None:
+        return Decision(key, 1, "sequences are packed from documents in any order")
+    if not facts.remote:
+        return Decision(key, 1, "a local file is read anywhere at the same cost")
+    most = max(1, config.data.window_samples // RUNS_A_WINDOW)
+    samples = min(max(1, RUN_BYTES // max(1, facts.sample_bytes)), most)
+    why = f"up to {RUN_BYTES >> 20} MiB are read from a store at once; a sample has {facts.sample_bytes} bytes"
+    return Decision(key, samples, why)
 
 
 def _decide_micro_batch(config: RunConfig, facts: Facts, largest_slice: int) -> Decision:
     device = facts.device if config.cluster.device == "auto" else config.cluster.device
-    limit, seq_len = TOKENS_AT_ONCE[device], max([config.task.seq_len, *(p.seq_len or 0 for p in config.data.phases)])
-    most = max(1, limit // seq_len)
+    if config.packed_len is None:
+        most, limit = SAMPLES_AT_ONCE[device], f"{SAMPLES_AT_ONCE[device]}"
+    else:
+        longest = max([config.packed_len, *(phase.seq_len or 0 for phase in config.data.phases)])
+        most, limit = max(1, TOKENS_AT_ONCE[device] // longest), f"{TOKENS_AT_ONCE[device]} tokens"
     accumulation = -(-largest_slice // most)
     # Equal parts pad least: 12 samples at most 8 at once are 6 and 6.
     micro_batch = -(-largest_slice // accumulation)
-    why = f"{largest_slice} samples a rank in {accumulation} equal parts of at most {limit} tokens on {device}"
+    why = f"{largest_slice} samples a rank in {accumulation} equal parts of at most {limit} on {device}"
     return Decision("train.micro_batch", micro_batch, why)
 
 

@@ -44,7 +44,7 @@ class RunConfig(RunFields):
             yield Problem(
                 "checkpoint.keep.best", "needs evaluate.every_steps: there is no validation loss to be best by"
             )
-        if warmup >= train.steps:
+        if train.steps is not None and warmup >= train.steps:
             yield Problem("schedule.warmup_steps", f"leaves no step of train.steps {train.steps}", str(warmup))
         if train.precision == "fp16" and self.cluster.device == "cpu":
             yield Problem("train.precision", "fp16 needs cluster.device cuda; on cpu take bf16 or fp32", "fp16")
@@ -69,6 +69,8 @@ class RunConfig(RunFields):
             yield Problem("data.fields", f"{self.task.name} needs it: what to read of every sample")
         if tokens is not None:
             yield Problem("prepare.tokens", f"{self.task.name} reads data.fields, not tokens: leave it out")
+        if self.train.tokens is not None:
+            yield Problem("train.tokens", f"{self.task.name} has no tokens: state train.epochs or train.steps")
         for i, phase in enumerate(self.data.phases):
             if phase.seq_len is not None:
                 yield Problem(f"data.phases.{i}.seq_len", f"{self.task.name} has no sequences: leave it out")

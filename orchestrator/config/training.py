@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import model_validator
+
 from orchestrator.config.marks import CountOrAuto, Section, free, identity, rounding
 
 
@@ -23,7 +25,11 @@ class ScheduleSection(Section):
 
 
 class TrainSection(Section):
-    steps: int = identity("optimizer updates in the whole run", ge=1)
+    """The length is stated in one of three ways; a run's own config has it in steps."""
+
+    steps: int | None = identity("optimizer updates in the whole run", None, ge=1)
+    epochs: float | None = identity("instead of steps: passes over the source with the largest share", None, gt=0)
+    tokens: int | None = identity("instead of steps: tokens to predict; the last step may bring some more", None, ge=1)
     global_batch: int = identity("samples in one step over all ranks", ge=1)
     micro_batch: CountOrAuto = rounding("samples a rank computes at once", "auto")
     precision: Literal["fp32", "bf16", "fp16"] = identity(
@@ -32,6 +38,21 @@ class TrainSection(Section):
     clip_norm: float | None = identity("largest global gradient norm", None, gt=0)
     deterministic: bool = rounding("CUDA: deterministic kernels, slower", False)
     log_every: int = free("steps between lines shown where there is no terminal for a bar", 10, ge=1)
+
+    @model_validator(mode="after")
+    def state_one_length(self) -> "TrainSection":
+        given = [name for name in ("steps", "epochs", "tokens") if getattr(self, name) is not None]
+        if len(given) != 1:
+            stated = f"; given are {' and '.join(given)}, and null takes one back" if given else ""
+            raise ValueError(f"give exactly one of train.steps, train.epochs and train.tokens{stated}")
+        return self
+
+    @property
+    def num_steps(self) -> int:
+        """The steps of a run, whose config has been decided."""
+        if self.steps is None:
+            raise ValueError("train.steps is decided by data/length.py once the data is prepared")
+        return self.steps
 
 
 class EvaluateSection(Section):

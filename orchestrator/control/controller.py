@@ -228,7 +228,7 @@ class Controller:
             node_pids=[node.pid for node in nodes],
             ranks=ranks,
         )
-        self._gang.begin(self._journal.generation, plan, start, _COLLECTIVE_TIMEOUT_S)
+        self._gang.begin(self._journal.generation, plan, start, self._collective_timeout_s())
         from_what = start.name if start else "step 0"
         self._annotate(f"generation {self._journal.generation}: {plan.world_size} rank(s) from {from_what}")
 
@@ -329,6 +329,11 @@ class Controller:
         if request["at_once"]:
             return StopWish.AT_ONCE
         return StopWish.PREEMPTED if request.get("preempted") else StopWish.AT_BOUNDARY
+
+    def _collective_timeout_s(self) -> float:
+        """Ranks that have their batch wait in a collective for one whose store is down."""
+        reads_stores = self._config.packed_len is None
+        return _COLLECTIVE_TIMEOUT_S + (self._config.data.store.retry_for_s if reads_stores else 0.0)
 
     def _world_plan(self, nodes: int) -> WorldPlan:
         return resolve_world(self._config, self._charge.facts, nodes * self._config.cluster.ranks_per_node)

@@ -93,6 +93,7 @@ class RankEnd:
 
     state: RunState
     step: int
+    reason: str = ""  # why it stopped, where nobody had asked it to: the run can go on later
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -186,9 +186,10 @@ def _code_of_stop(wish: StopWish) -> ExitCode:
 
 
 def _failed(problems: Sequence[Problem]) -> Finish:
+    """By the first cause. What says that the run can go on later (a store that is down) has not failed it."""
     first = min((p for p in problems if not p.collateral), key=lambda p: p.t)
     return Finish(
-        state=RunState.FAILED,
+        state=RunState.STOPPED if first.exit_code == ExitCode.PREEMPTED else RunState.FAILED,
         exit_code=ExitCode(first.exit_code),
         reason=describe_problems(problems),
         step=first.step,
@@ -207,9 +208,15 @@ def _ranks(reports: Sequence[RankReport]) -> tuple[int, ...]:
 
 
 def _ended(ranks: Sequence[RankReport], wish: StopWish) -> Finish:
-    ends = {r.end for r in ranks}
-    if len(ends) != 1 or (end := ends.pop()) is None:
-        reason = f"ranks ended apart: {[r.end for r in ranks]}"
+    """All at one step. A reason, told by the ranks that have one, means that what they need is away for now."""
+    ends = [r.end for r in ranks]
+    places = {(end.state, end.step) if end is not None else None for end in ends}
+    if len(places) != 1 or (place := places.pop()) is None:
+        reason = f"ranks ended apart: {ends}"
         return Finish(state=RunState.FAILED, exit_code=ExitCode.FAILED, reason=reason)
-    code = ExitCode.DONE if end.state is RunState.DONE else _code_of_stop(wish)
-    return Finish(state=end.state, exit_code=code, step=end.step)
+    state, step = place
+    reason = "\n".join(sorted({end.reason for end in ends if end is not None and end.reason}))
+    if state is RunState.DONE:
+        return Finish(state=state, exit_code=ExitCode.DONE, step=step)
+    code = ExitCode.PREEMPTED if reason else _code_of_stop(wish)
+    return Finish(state=state, exit_code=code, reason=reason, step=step)

@@ -61,13 +61,12 @@ def _train(sink: "NewsSender", setup: RankSetup, board: Board, job: RankJob) -> 
     except Exception as error:  # the boundary: whatever went wrong is reported whole
         log.exception("rank %d failed at step %d", job.world.rank, board.step)
         return problem_of(error, rank=job.world.rank, node=setup.host, step=board.step)
-    return RankEnd(state=outcome.state, step=outcome.step)
+    return RankEnd(state=outcome.state, step=outcome.step, reason=outcome.reason)
 
 
 def _make_train_job(setup: RankSetup, board: Board, job: RankJob, sink: "NewsSender") -> "TrainJob":
     from orchestrator.config.load import load_config
     from orchestrator.data.manifest import Manifest
-    from orchestrator.data.skips import Skips
     from orchestrator.tracking.rundir import RunDir
     from orchestrator.tracking.wandb import read_run_id
     from orchestrator.train.job import TrainJob
@@ -88,7 +87,7 @@ def _make_train_job(setup: RankSetup, board: Board, job: RankJob, sink: "NewsSen
         helm=board,
         clock=SystemClock(),
         wandb_run_id=read_run_id(run_dir.path) if config.tracking.wandb.mode != "off" else None,
-        skips=Skips.load(run_dir.skips) if run_dir.skips.exists() else Skips(),
+        skips_file=run_dir.skips,
     )
 
 

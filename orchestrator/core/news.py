@@ -3,7 +3,7 @@
 The trainer hands news to a Sink; control/rank.py carries it to the scribe, which writes it down."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from orchestrator.core.words import Span, Word
 
@@ -29,6 +29,23 @@ class KeysNews:
     generation: int
     slots: list[int]
     spans: list[list[Span]]
+
+
+class LeftOut(NamedTuple):
+    """A sample that does not decode, as people know it (shard/key), and the position that stays empty for it."""
+
+    position: int
+    sample: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HolesNews:
+    """What one rank leaves out of a step: told, and flushed, before the step commits."""
+
+    step: int
+    generation: int
+    holes: tuple[LeftOut, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +81,7 @@ class SystemNews:
     metrics: dict[str, float]
 
 
-News = StepNews | KeysNews | EvaluationNews | CheckpointNews | SystemNews
+News = StepNews | KeysNews | HolesNews | EvaluationNews | CheckpointNews | SystemNews
 
 
 class Sink(Protocol):

@@ -1,47 +1,53 @@
-"""The proof without training: the ledger made again from config, manifest and skips, and compared with what ranks fed.
+"""The proof without training: the ledger made again from config, manifest and skips. difference.py compares.
 
-Reads tokens straight from the manifest, not through batch.py, so that an error there shows."""
+Nothing is read through what feeds ranks, so that an error there shows. Of packed runs the tokens are read; of samples
+the manifest's checksums are, with which every rank compared the bytes it fed: no raw shard is touched."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from orchestrator.core.words import Span
 from orchestrator.data.ledger import NUM_LIMBS, Sums, digest_groups
 from orchestrator.data.order import Order, parts
-from orchestrator.data.read import TokenReader
+from orchestrator.data.read import TokenReader, TokenStore
 from orchestrator.data.skips import Skips
 from orchestrator.data.unit import Ints, Unit, expand
 
 POSITIONS_AT_ONCE = 2**17  # laid out together, in about 100 MB
 DOCUMENTS_AT_ONCE = 2**14
 
-
-class ShardKeys(Protocol):
-    """What readable keys need of a manifest."""
-
-    def shard_name(self, ordinal: int) -> str: ...
-    def keys(self, ordinal: int, places: Ints | None = None) -> list[str]: ...
-
-
 StepSums = tuple[int, Sums, int]  # step, sums, rows in them
+Columns = tuple[Ints, Ints, Ints, Ints]  # of Span
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Where a ledger departs from the run's definition. `what` is the column, `found` None when the row is missing."""
+class Tables(TokenStore, Protocol):
+    """What the proof needs of a manifest."""
 
-    step: int
-    what: str
-    expected: str | int
-    found: str | int | None
+    def checksums_at(self, ordinal: Ints, place: Ints, split: str) -> NDArray[np.uint64]:
+        """Of samples kept in the split, a row of two numbers each."""
+        ...
 
-    def __str__(self) -> str:
-        found = "there is no row" if self.found is None else f"the ledger says {self.found}"
-        return f"step {self.step}: {self.what} must be {self.expected}, {found}"
+
+class Prepared:
+    """What prepare left of one split: which samples are kept, and the checksums of what is fed of them."""
+
+    def __init__(self, tables: Tables, split: str, *, packed: bool) -> None:
+        self._tables, self._split = tables, split
+        self._tokens = TokenReader(tables, split) if packed else None
+
+    def checksums(self, span: Columns) -> NDArray[np.uint64]:
+        """A row of two numbers for each span; DataError when one is not of the split."""
+        if self._tokens is None:
+            return self._tables.checksums_at(span[0], span[1], self._split)
+        return self._tokens.checksums(*span)
+
+    def places(self, ordinal: int) -> Ints:
+        """Where in the shard its kept samples stand."""
+        return self._tables.places(ordinal, self._split)
 
 
 class FedUnits:
@@ -67,7 +73,7 @@ class EpochProof:
 
 
 def recompute(
-    order: Order, reader: TokenReader, skips: Skips, steps: Iterable[int], fed: FedUnits | None = None
+    order: Order, prepared: Prepared, skips: Skips, steps: Iterable[int], fed: FedUnits | None = None
 ) -> Iterator[StepSums]:
     """What the ledger of these steps must say. `fed` is told what they take."""
     touched = skips.voided | {step for step, _ in skips.holes}
@@ -87,8 +93,8 @@ def recompute(
                 groups = np.where(skipped[rows], high, number[rows]) - low  # what is skipped is a group of its own
                 table = order.unit(source, unit).cut(slots.index[rows])
                 place = [slots.position[rows][table.row], table.start]
-                span = table[2:]
-                found = digest_groups(groups[table.row], high - low + 1, place, span, reader.checksums(*span))
+                span = table.ordinal, table.place, table.first, table.count
+                found = digest_groups(groups[table.row], high - low + 1, place, span, prepared.checksums(span))
                 limbs[low:high] += found[:-1]
                 if fed is not None:
                     fed.add((source, unit), rows.size, Sums.from_limbs(found.sum(axis=0).tolist()))
@@ -96,43 +102,17 @@ def recompute(
             yield step, Sums.from_limbs(sums), count
 
 
-def compare_ledger(rows: Iterable[Mapping[str, Any]], expected: Iterable[StepSums]) -> Difference | None:
-    """The first difference between rows of ledger.jsonl and what they must be. A step's last row is the truth."""
-    found = {row["step"]: row for row in rows if "step" in row}  # the head has none
-    for step, sums, count in expected:
-        row = found.get(step)
-        columns: dict[str, str | int] = {"order_digest": sums.order_hex, "set_digest": sums.set_hex, "count": count}
-        for what, value in columns.items():
-            if row is None or row.get(what) != value:
-                return Difference(step, what, value, None if row is None else row.get(what))
-    return None
-
-
-def unit_set(unit: Unit, reader: TokenReader) -> Sums:
-    """The set sum of a whole unit, from its documents in file order, cut into sequences; order has no part in it."""
+def unit_set(unit: Unit, prepared: Prepared) -> Sums:
+    """The set sum of a whole unit, from its samples in file order, cut where packed; order has no part in it."""
     total = Sums()
-    for window in range(unit.num_windows):
-        layout = unit.layout(window)
-        begins = np.concatenate([[layout.begin], layout.ends[:-1]])
-        in_file = np.lexsort((layout.place, layout.ordinal))
-        for at in range(0, in_file.size, DOCUMENTS_AT_ONCE):
-            some = in_file[at : at + DOCUMENTS_AT_ONCE]
-            document, first, count = _cut_documents(unit, begins[some], layout.ends[some])
-            ids = (layout.ordinal[some].astype(np.int64), layout.place[some].astype(np.int64))
-            span = (*(column[document] for column in ids), first, count)
-            none = np.zeros_like(first)
-            limbs = digest_groups(none, 1, [none, none], span, reader.checksums(*span))
-            total += Sums(0, Sums.from_limbs(limbs[0].tolist()).set)
+    for span in _list_samples(unit, prepared) if unit.seq_len is None else _cut_windows(unit):
+        none = np.zeros_like(span[0])
+        limbs = digest_groups(none, 1, [none, none], span, prepared.checksums(span))
+        total += Sums(0, Sums.from_limbs(limbs[0].tolist()).set)
     return total
 
 
-def epoch_set(order: Order, reader: TokenReader, source: int) -> Sums:
-    """The set sum of a source's epoch 0: what the set digests of all its sequences must add up to."""
-    units = range(order.rows[source].num_segments)
-    return sum((unit_set(order.unit(source, number), reader) for number in units), Sums())
-
-
-def prove_epochs(order: Order, reader: TokenReader, fed: FedUnits) -> Iterator[EpochProof]:
+def prove_epochs(order: Order, prepared: Prepared, fed: FedUnits) -> Iterator[EpochProof]:
     """Every epoch that was taken whole, source after source."""
     for source, row in order.rows.items():
         last = max((row.epoch_of(unit) for of, unit in fed.rows if of == source), default=-1)
@@ -141,22 +121,8 @@ def prove_epochs(order: Order, reader: TokenReader, fed: FedUnits) -> Iterator[E
             if any(fed.rows[source, unit] != order.unit(source, unit).count for unit in units):
                 continue  # still under way, or cut off by another sequence length
             taken = sum((fed.sets[source, unit] for unit in units), Sums())
-            expected = sum((unit_set(order.unit(source, unit), reader) for unit in units), Sums())
+            expected = sum((unit_set(order.unit(source, unit), prepared) for unit in units), Sums())
             yield EpochProof(source, epoch, sum(fed.rows[source, unit] for unit in units), taken == expected)
-
-
-def readable_keys(dataset: ShardKeys, spans_by_slot: Mapping[int, Sequence[Span]]) -> list[list[str | int]]:
-    """Spans as people read them, in batch order: [["shard/key", first, count], ...]."""
-    spans = [span for slot in sorted(spans_by_slot) for span in spans_by_slot[slot]]
-    places: dict[int, list[int]] = {}
-    for ordinal, place in sorted({(span.ordinal, span.place) for span in spans}):
-        places.setdefault(ordinal, []).append(place)
-    names = {
-        (ordinal, place): f"{dataset.shard_name(ordinal)}/{key}"
-        for ordinal, wanted in places.items()
-        for place, key in zip(wanted, dataset.keys(ordinal, np.array(wanted)), strict=True)
-    }
-    return [[names[span.ordinal, span.place], span.first, span.count] for span in spans]
 
 
 def _join_steps(order: Order, steps: Iterable[int]) -> Iterator[range]:
@@ -174,12 +140,32 @@ def _join_steps(order: Order, steps: Iterable[int]) -> Iterator[range]:
         yield block
 
 
+def _list_samples(unit: Unit, prepared: Prepared) -> Iterator[Columns]:
+    """Every kept sample of the unit's shards, shard after shard."""
+    for shards in np.array_split(unit.shards, -(-unit.count // DOCUMENTS_AT_ONCE)):
+        places = [prepared.places(int(ordinal)) for ordinal in shards]
+        ordinal, place = np.repeat(shards, list(map(len, places))), np.concatenate(places)
+        yield ordinal, place, np.zeros_like(place), np.zeros_like(place)
+
+
+def _cut_windows(unit: Unit) -> Iterator[Columns]:
+    """Every kept document, window after window in file order, in the pieces that the unit's sequences have of it."""
+    for window in range(unit.num_windows):
+        layout = unit.layout(window)
+        begins = np.concatenate([[layout.begin], layout.ends[:-1]])
+        in_file = np.lexsort((layout.place, layout.ordinal))
+        for at in range(0, in_file.size, DOCUMENTS_AT_ONCE):
+            some = in_file[at : at + DOCUMENTS_AT_ONCE]
+            document, first, count = _cut_documents(unit, begins[some], layout.ends[some])
+            ordinal, place = layout.ordinal[some].astype(np.int64), layout.place[some].astype(np.int64)
+            yield ordinal[document], place[document], first, count
+
+
 def _cut_documents(unit: Unit, begins: Ints, ends: Ints) -> tuple[Ints, Ints, Ints]:
     """Documents at [begin, end) of the stream -> the piece in each sequence that has tokens of it.
 
     (which document, first, count)."""
-    if unit.seq_len is None:
-        raise ValueError("only packed units are cut into sequences")
+    assert unit.seq_len is not None
     from_sequence = np.maximum(0, -(-(begins - unit.seq_len) // unit.seq_len))
     document, sequence = expand(from_sequence, np.minimum(unit.count, -(-ends // unit.seq_len)))
     at = sequence * unit.seq_len

@@ -1,22 +1,47 @@
-"""One rank's part of one global batch, as arrays. Comes after order.py and read.py; stream.py makes them ahead of time.
+"""What a rank feeds in one step, and who makes it: packed.py or sampled.py, called ahead of time by stream.py.
 
-The ledger's sums are taken from the filled array, so what they prove is what goes into forward."""
+The ledger's sums are taken from what goes into the model, or from the very bytes that it was decoded from."""
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.core.words import Span, World
-from orchestrator.data.ledger import Sums, checksum, digest
-from orchestrator.data.order import SlotOrder, rank_slice
-from orchestrator.data.read import TokenReader
+from orchestrator.data.ledger import Sums
+from orchestrator.data.order import SlotOrder, Slots, ValidationOrder, parts
 from orchestrator.data.skips import Skips
-from orchestrator.data.unit import Ints
+from orchestrator.data.unit import Ints, SpanTable, Unit
+from orchestrator.storage.stores import Fetched
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+class Hole(NamedTuple):
+    """A sample whose bytes are the right ones and do not decode. It has weight zero."""
+
+    position: int
+    ordinal: int
+    place: int
+    reason: str
+
+
+class ReadFigures(NamedTuple):
+    """What making a batch took: bytes looked at, seconds of decoding over all workers, blocks of remote shards."""
+
+    read_bytes: int = 0
+    decode_s: float = 0.0
+    fetched: Fetched = Fetched()
+
+    def __add__(self, other: object) -> "ReadFigures":  # of two figures, not of two tuples
+        if not isinstance(other, ReadFigures):
+            return NotImplemented
+        return ReadFigures(
+            self.read_bytes + other.read_bytes, self.decode_s + other.decode_s, self.fetched + other.fetched
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class RankBatch:
     """What a rank feeds in one step. `fields` have one row for each of `slots`; skipped rows have weight zero."""
 
@@ -24,65 +49,52 @@ class RankBatch:
     fields: dict[str, NDArray[Any]]
     weight: float  # sum of the weights: this rank's part of the loss's denominator
     slots: range  # places in the global batch
-    spans: list[list[Span]]  # by row; empty for a skipped one
+    fed: SpanTable  # what the rows are made of; `row` counts from 0
     sums: Sums
     count: int  # rows in the sums
-    read_bytes: int
+    figures: ReadFigures
+    holes: tuple[Hole, ...] = ()  # found now; those that were known are skipped
+
+    @cached_property
+    def spans(self) -> list[list[Span]]:
+        """By row; empty for a skipped one."""
+        rows: list[list[Span]] = [[] for _ in self.slots]
+        for row, _, *span in zip(*(column.tolist() for column in self.fed), strict=True):
+            rows[row].append(Span(*span))
+        return rows
 
 
-def fill_batch(order: SlotOrder, reader: TokenReader, step: int, world: World, skips: Skips) -> RankBatch:
-    """Rank's slice of global batch `step` for causal_lm: `tokens` [n, L+1] and `weights` [n, L] of the targets."""
-    seq_len = order.seq_len(step)
-    if seq_len is None:
-        raise ValueError("token batches need an order with a seq_len")
-    slots = order.slots(step)
-    mine = rank_slice(slots.position.size, world.data_rank, world.data_size)
-    positions = slots.position[mine.start : mine.stop]
-    skipped = skips.of(step, positions)
-    spans = [[] if skip else order.spans(slots, i) for i, skip in zip(mine, skipped, strict=True)]
-    tokens = np.full((len(mine), seq_len + 1), reader.end_id, np.int64)
-    read_bytes = fill_rows(tokens, spans, reader)
-    weights = weigh_targets(spans, seq_len)
-    return RankBatch(
-        step=step,
-        fields={"tokens": tokens, "weights": weights},
-        weight=float(weights.sum(dtype=np.float64)),
-        slots=mine,
-        spans=spans,
-        sums=digest_rows(tokens, positions, spans),
-        count=int((~skipped).sum()),
-        read_bytes=read_bytes,
-    )
+class BatchMaker(Protocol):
+    """Makes any step's batch of one split. `make` may be called from several threads."""
+
+    @property
+    def workers(self) -> int:
+        """Batches that are best made at once."""
+        ...
+
+    def make(self, step: int, world: World, skips: Skips) -> RankBatch: ...
+
+    def size_bytes(self, step: int, world: World) -> int:
+        """About what the batch takes in memory."""
+        ...
+
+    def close(self) -> None: ...
 
 
-def fill_rows(tokens: NDArray[np.int64], spans: list[list[Span]], reader: TokenReader) -> int:
-    """Put each row's spans one after another; returns the bytes read. What they do not reach stays as it was."""
-    read_bytes = 0
-    for row, row_spans in zip(tokens, spans, strict=True):
-        at = 0
-        for span in row_spans:
-            found = reader.read(span)
-            row[at : at + span.count] = found
-            at += span.count
-            read_bytes += found.nbytes
-    return read_bytes
+def cut_slots(order: SlotOrder, slots: Slots, rows: Ints) -> SpanTable:
+    """The spans of some slots of a batch; those of a row come together and in its order."""
+    tables = []
+    for source, of_source in parts(slots.source[rows]):
+        for unit, of_unit in parts(slots.unit[rows[of_source]]):
+            here = rows[of_source[of_unit]]
+            table = _unit_of(order, source, unit).cut(slots.index[here])
+            tables.append(table._replace(row=here[table.row]))
+    if not tables:
+        return SpanTable(*np.empty((len(SpanTable._fields), 0), np.int64))
+    columns = [np.concatenate(column) for column in zip(*tables, strict=True)]
+    in_order = np.lexsort((columns[1], columns[0]))
+    return SpanTable(*(column[in_order] for column in columns))
 
 
-def weigh_targets(spans: list[list[Span]], seq_len: int) -> NDArray[np.float32]:
-    """One for every token that is predicted, zero for padding. The first token of a row is input only."""
-    targets = np.array([sum(span.count for span in row) - 1 for row in spans], np.int64)
-    return (np.arange(seq_len) < targets[:, None]).astype(np.float32)
-
-
-def digest_rows(tokens: NDArray[np.int64], positions: Ints, spans: list[list[Span]]) -> Sums:
-    """The ledger's sums over rows as they are in the array."""
-    as_fed = tokens.astype("<u4")
-    span_positions, starts, checksums = [], [], []
-    for row, position, row_spans in zip(as_fed, positions.tolist(), spans, strict=True):
-        at = 0
-        for span in row_spans:
-            span_positions.append(position)
-            starts.append(at)
-            checksums.append(checksum(row[at : at + span.count]))
-            at += span.count
-    return digest(span_positions, starts, [span for row_spans in spans for span in row_spans], checksums)
+def _unit_of(order: SlotOrder, source: int, number: int) -> Unit:
+    return order.units[source] if isinstance(order, ValidationOrder) else order.unit(source, number)  # type: ignore[attr-defined]

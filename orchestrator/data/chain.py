@@ -83,10 +83,12 @@ def _find_tokenizer(work: WorkPlace, **known: Any) -> TokenizerInfo:
     return TokenizerInfo(path=path, **known)
 
 
-def read_heads(work: WorkPlace, chain: str) -> list[SegmentHead]:
-    """The committed segments of a chain in order; none when there is no chain yet."""
+def read_heads(work: WorkPlace, chain: str, most: int | None = None) -> list[SegmentHead]:
+    """The committed segments of a chain in order, or the first of them; none when there is no chain yet."""
+    folder = work.chain(chain)
+    present = {path.name for path in folder.glob("segment-*.json")}  # one listing, not a question a segment
     heads: list[SegmentHead] = []
-    while (path := work.segment_head(chain, len(heads))).exists():
+    while len(heads) != most and (path := work.segment_head(chain, len(heads))).name in present:
         head = read_head(work, path)
         previous = heads[-1] if heads else None
         if head.previous != (previous.id if previous else "") or head.ordinals.start != (

@@ -17,6 +17,7 @@ from orchestrator.core.words import Span
 MODULUS, LIMB_BITS = 1 << 128, 32
 NUM_LIMBS = 4
 HIGH, LOW = text_key("longhaul ledger, high half"), text_key("longhaul ledger, low half")
+HALVES = np.array([[LOW], [HIGH]], np.uint64)
 LIMB, LIMB_SHIFT = np.uint64(0xFFFF_FFFF), np.uint64(LIMB_BITS)
 SPANS_AT_ONCE = 2**14  # their columns stay in a core's cache
 ORDER, SET = 1, 2
@@ -104,7 +105,7 @@ def digest_groups(
         here = slice(begin, begin + SPANS_AT_ONCE)
         identity = [*(column[here] for column in span), *checksums[here].T]
         for n, parts in enumerate(([ORDER, *(column[here] for column in place), *identity], [SET, *identity])):
-            low, high = key(LOW, *parts), key(HIGH, *parts)
+            low, high = key(HALVES, *parts)
             values = (low & LIMB, low >> LIMB_SHIFT, high & LIMB, high >> LIMB_SHIFT)
             for limb, value in zip(limbs[n * NUM_LIMBS : (n + 1) * NUM_LIMBS], values, strict=True):
                 np.add.at(limb, groups[here], value)

@@ -7,9 +7,9 @@ token sidecars lie in the work place (layout: storage/workplace.py) and are mapp
 import mmap
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -18,12 +18,10 @@ from numpy.typing import NDArray
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import ShardRef
 from orchestrator.data.chain import NO_TOKENIZER, SegmentHead, TokenizerInfo, read_heads
+from orchestrator.data.segments import SegmentTables
 from orchestrator.data.split import SPLITS
 from orchestrator.storage.publish import read_json
 from orchestrator.storage.workplace import WorkPlace, prepared_file, store_json
-
-if TYPE_CHECKING:  # costs a sixth of a second, which commands that read no table need not spend
-    import pyarrow as pa
 
 Ints = NDArray[np.int64]
 
@@ -33,9 +31,7 @@ class Manifest:
 
     def __init__(self, work: WorkPlace, chain: str, heads: list[SegmentHead], roots: Mapping[str, str]) -> None:
         self.work, self.chain, self.segments, self.roots = work, chain, heads, dict(roots)
-        self._starts = np.array([head.ordinals.start for head in heads])
-        self._columns: dict[str, Ints] = {}
-        self._samples = lru_cache(maxsize=64)(self._map_samples)
+        self._tables = SegmentTables(work, chain, heads)
         self._tokens = lru_cache(maxsize=1024)(self._map_tokens)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -56,7 +52,7 @@ class Manifest:
         value = read_json(path)
         place = WorkPlace.at(value["work"])
         ids = value["segments"]
-        heads = read_heads(place, value["chain"])[: len(ids)]
+        heads = read_heads(place, value["chain"], most=len(ids))
         manifest = cls(place, value["chain"], heads, value["roots"])
         manifest.check_prefix(ids)
         return manifest
@@ -122,7 +118,7 @@ class Manifest:
 
     def segments_of(self, source: int) -> list[Ints]:
         """The ordinals of one source, by segment."""
-        of_source = self._column("source") == source
+        of_source = self._tables.column("source") == source
         return [
             np.flatnonzero(of_source[head.ordinals.start : head.ordinals.stop]) + head.ordinals.start
             for head in self.segments
@@ -130,21 +126,20 @@ class Manifest:
 
     def totals(self, split: str) -> Ints:
         """Tokens of the kept samples of a split, by ordinal."""
-        return self._column(f"tokens_{split}")
+        return self._tables.column(f"tokens_{split}").astype(np.int64)
 
     def kept(self, split: str) -> Ints:
         """Kept samples of a split, by ordinal."""
-        return self._column(f"kept_{split}")
+        return self._tables.column(f"kept_{split}").astype(np.int64)
 
     def sizes(self, split: str) -> Ints:
         """Bytes of the members that are fed of the kept samples of a split, by ordinal; 0 of samples fed as tokens."""
-        return self._column(f"bytes_{split}")
+        return self._tables.column(f"bytes_{split}").astype(np.int64)
 
     def places(self, ordinal: int, split: str) -> Ints:
         """Where in the shard its kept samples of a split stand."""
-        rows = self._rows(ordinal)
-        kept, of_split = rows["kept"].to_numpy(), rows["split"].to_numpy()
-        return np.flatnonzero((kept == 1) & (of_split == SPLITS.index(split)))
+        samples, rows = self._tables.rows_of(ordinal)
+        return np.flatnonzero((samples.kept[rows] == 1) & (samples.split[rows] == SPLITS.index(split)))
 
     def lengths(self, ordinal: int, split: str) -> Ints:
         """Tokens of each kept sample of a split."""
@@ -152,19 +147,36 @@ class Manifest:
 
     def offsets(self, ordinal: int, split: str) -> Ints:
         """Where in the token sidecar each kept sample of a split begins."""
-        return self._pick(ordinal, split, "first").astype(np.int64)
+        return self._pick(ordinal, split, "first")
 
     def checksums(self, ordinal: int, split: str) -> NDArray[np.uint64]:
         """What each kept sample of a split must give when its bytes are read: a row of two numbers each, high and low.
 
         Of samples fed as tokens it is the xxh3-128 of all their bytes; of others, of the members that are fed."""
-        return np.stack(
-            [self._pick(ordinal, split, "checksum_high"), self._pick(ordinal, split, "checksum_low")], axis=1
-        )
+        return np.stack([self._pick(ordinal, split, f"checksum_{half}") for half in ("high", "low")], axis=1)
+
+    def checksums_at(self, ordinals: Ints, places: Ints, split: str) -> NDArray[np.uint64]:
+        """The same of many samples, wherever they stand. DataError names one that is not kept in the split."""
+        number = self._tables.segments_of(ordinals)
+        row = self._tables.column("first_row")[ordinals] + places
+        inside = (places >= 0) & (places < self._tables.column("samples")[ordinals])
+        sums = np.empty((ordinals.size, 2), np.uint64)
+        for segment in np.unique(number).tolist():
+            here = np.flatnonzero((number == segment) & inside)
+            samples, rows = self._tables.samples(segment), row[here]
+            sums[here, 0], sums[here, 1] = samples.checksum_high[rows], samples.checksum_low[rows]
+            inside[here] = (samples.kept[rows] == 1) & (samples.split[rows] == SPLITS.index(split))
+        if not inside.all():
+            n = int(np.argmin(inside))
+            raise DataError(
+                f"sample {places[n]} is not kept in split {split!r}", where=self.shard_name(int(ordinals[n]))
+            )
+        return sums
 
     def keys(self, ordinal: int, places: Ints | None = None) -> list[str]:
         """The keys of a shard's samples, or of those at `places`."""
-        column = self._rows(ordinal)["key"]
+        samples, rows = self._tables.rows_of(ordinal)
+        column = samples.key.slice(rows.start, rows.stop - rows.start)
         return list((column if places is None else column.take(places)).to_pylist())
 
     def tokens(self, ordinal: int) -> NDArray[Any]:
@@ -173,30 +185,28 @@ class Manifest:
 
     def check_tokens(self, ordinal: int) -> None:
         """Raise unless the token sidecar has the bytes that were written."""
-        if (
-            xxhash.xxh3_128_hexdigest(self.tokens(ordinal).tobytes())
-            != self._shards["tokens_checksum"][ordinal].as_py()
-        ):
+        found = xxhash.xxh3_128_hexdigest(self.tokens(ordinal).tobytes())
+        if found != self._tables.text("tokens_checksum", ordinal):
             raise self._damaged(self.tokens_path(ordinal), "its checksum differs")
 
     def tokens_path(self, ordinal: int) -> Path:
         folder = self.work.prepared(self.segments[0].rules, self.tokenizer.id)
-        return prepared_file(folder, self.shard_name(ordinal), self._shards["content"][ordinal].as_py(), ".tokens")
+        return prepared_file(folder, self.shard_name(ordinal), self._tables.text("content", ordinal), ".tokens")
 
     def shard_name(self, ordinal: int) -> str:
-        return str(self._shards["name"][ordinal].as_py())
+        return self._tables.text("name", ordinal)
 
     def shard_names(self) -> list[str]:
-        return list(self._shards["name"].to_pylist())
+        return self._tables.texts("name")
 
     def contents(self) -> list[str]:
         """Content checksums of the shards, by ordinal."""
-        return list(self._shards["content"].to_pylist())
+        return self._tables.texts("content")
 
     def shard(self, ordinal: int) -> ShardRef:
         """The raw shard, where this copy of the data has it."""
         name = self.shard_name(ordinal)
-        source = int(self._column("source")[ordinal])
+        source = int(self._tables.column("source")[ordinal])
         label = self.source_names[source]
         url = f"{self.roots[label]}/{name.removeprefix(f'{label}/')}"
         if "://" in url:
@@ -209,48 +219,14 @@ class Manifest:
             ) from error
         return ShardRef(ordinal=ordinal, source=source, name=name, url=url, size_bytes=size)
 
-    @cached_property
-    def _shards(self) -> "pa.Table":
-        import pyarrow as pa
-
-        return pa.concat_tables([self._map("shards", head) for head in self.segments]).combine_chunks()
-
-    @cached_property
-    def _first_rows(self) -> Ints:
-        """Row of each shard's first sample in its segment's table."""
-        counts = self._column("samples")
-        before = np.cumsum(counts) - counts
-        for head in self.segments:
-            before[head.ordinals.start : head.ordinals.stop] -= before[head.ordinals.start]
-        return before
-
-    def _column(self, name: str) -> Ints:
-        if name not in self._columns:
-            self._columns[name] = np.asarray(self._shards[name].to_numpy(), dtype=np.int64)
-        return self._columns[name]
-
-    def _rows(self, ordinal: int) -> "pa.Table":
-        """The samples of one shard."""
-        number = int(np.searchsorted(self._starts, ordinal, side="right")) - 1
-        return self._samples(number).slice(int(self._first_rows[ordinal]), int(self._column("samples")[ordinal]))
-
     def _pick(self, ordinal: int, split: str, column: str) -> NDArray[Any]:
-        picked: NDArray[Any] = self._rows(ordinal)[column].to_numpy()[self.places(ordinal, split)]
+        samples, rows = self._tables.rows_of(ordinal)
+        picked: NDArray[Any] = getattr(samples, column)[rows][self.places(ordinal, split)]
         return picked
-
-    def _map(self, table: str, head: SegmentHead) -> "pa.Table":
-        from orchestrator.storage.tables import map_table
-
-        path = self.work.segment_table(self.chain, head.number, table)
-        lost = f"delete {path if table != 'shards' else path.parent} and run longhaul prepare again"
-        return map_table(path, checksum=head.tables[table], remedy=lost)[0]
-
-    def _map_samples(self, number: int) -> "pa.Table":
-        return self._map("samples", self.segments[number])
 
     def _map_tokens(self, ordinal: int) -> NDArray[Any]:
         path = self.tokens_path(ordinal)
-        count = sum(int(self.totals(split)[ordinal]) for split in SPLITS)
+        count = sum(int(self._tables.column(f"tokens_{split}")[ordinal]) for split in SPLITS)
         try:
             with path.open("rb") as file:
                 size = path.stat().st_size

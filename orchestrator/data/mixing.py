@@ -54,6 +54,11 @@ class Mixture:
             source[here], index[here] = owner[places[here]], earlier[places[here]]
         return source, index + self.begun[source] + blocks * np.asarray(self.quotas)[source]
 
+    def position_of(self, source: int, index: int) -> int:
+        """The position that takes a place of a source's row: choose_source turned round."""
+        block, turn = divmod(index - int(self.begun[source]), self.quotas[source])
+        return self.start + block * BLOCK + int(np.flatnonzero(self._block(block)[0] == source)[turn])
+
     def row_places(self, position: int) -> Ints:
         """Where each source stands in its row when `position` comes next."""
         blocks, rest = divmod(position - self.start, BLOCK)

@@ -3,6 +3,7 @@
 Comes after the manifest; batch.py cuts a rank's slice from it. Nothing here is state: any step may be asked for in any
 process. Changing one bit of the outcome would be another format."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self
@@ -93,16 +94,14 @@ class Order:
                 where="data.train",
                 remedy="prepare the data again with this config",
             )
-        if data.lanes == "auto":
-            raise ValueError("data.lanes is decided by config/resolve.py before there is an order")
         return cls(
             dataset,
             split,
             seed=config.seed,
             weights=[weights[name] for name in dataset.source_names],
             global_batch=config.train.global_batch,
-            seq_len=config.task.seq_len,
-            shuffling=Shuffling(window_samples=data.window_samples, lanes=data.lanes, enabled=data.shuffle),
+            seq_len=config.packed_len,
+            shuffling=Shuffling.of(config),
             phases=data.phases,
         )
 
@@ -144,15 +143,37 @@ class Order:
     def unit(self, source: int, number: int) -> Unit:
         return self.rows[source].unit(number)
 
-    def epoch_of(self, slots: Slots, i: int) -> int:
-        """The pass over its source that slot i belongs to, from 0."""
-        return self.rows[int(slots.source[i])].epoch_of(int(slots.unit[i]))
+    def epochs(self, slots: Slots) -> Ints:
+        """The pass over its source that each slot belongs to, from 0."""
+        epochs = np.empty_like(slots.unit)
+        for source, here in parts(slots.source):
+            epochs[here] = self.rows[source].epochs_of(slots.unit[here])
+        return epochs
+
+    @property
+    def main_source(self) -> int:
+        """The source with the largest share, which epochs are counted by."""
+        quotas = self.phases.rows[0].quotas
+        return max(self.rows, key=lambda source: quotas[source])
 
     def epoch_steps(self, source: int) -> float:
         """Steps of the first phase that one pass over a source takes; it may be left out there (infinity)."""
         first = self.phases.rows[0]
         a_step = first.global_batch * first.quotas[source] / BLOCK
         return self.rows[source].epoch_count / a_step if a_step else float("inf")
+
+    def position_of(self, source: int, index: int) -> int | None:
+        """The position that takes a place of a source's row; None when the source is left out before."""
+        ends = [*(phase.first_position for phase in self.phases.rows[1:]), math.inf]
+        for mixture, end in zip(self._mixtures, ends, strict=True):
+            if mixture.quotas[source] and (position := mixture.position_of(source, index)) < end:
+                return position
+        return None
+
+    def row_places(self, step: int) -> dict[int, int]:
+        """Where each source stands in its row when a step begins."""
+        places = self._mixtures[self.phase_of(step)].row_places(self.first_position(step))
+        return {source: int(places[source]) for source in self.rows}
 
     def _walk_phases(self, mixture_key: Keys) -> list[Mixture]:
         """The mixture of each phase, and in the rows a new stretch where the sequence length changes.
@@ -202,7 +223,7 @@ class ValidationOrder:
 
     @classmethod
     def of(cls, config: RunConfig, dataset: Dataset, split: str = "validation") -> Self:
-        return cls(dataset, split, global_batch=config.train.global_batch, seq_len=config.task.seq_len)
+        return cls(dataset, split, global_batch=config.train.global_batch, seq_len=config.packed_len)
 
     @property
     def num_batches(self) -> int:
@@ -224,6 +245,9 @@ class ValidationOrder:
     def spans(self, slots: Slots, i: int) -> list[Span]:
         return self.units[int(slots.source[i])].spans(int(slots.index[i]))
 
+    def epochs(self, slots: Slots) -> Ints:
+        return np.zeros_like(slots.unit)
+
 
 class SlotOrder(Protocol):
     """What fills batches: an Order or a ValidationOrder."""
@@ -232,6 +256,7 @@ class SlotOrder(Protocol):
     def seq_len(self, step: int) -> int | None: ...
     def slots(self, step: int) -> Slots: ...
     def spans(self, slots: Slots, i: int) -> list[Span]: ...
+    def epochs(self, slots: Slots) -> Ints: ...
 
 
 def rank_slice(count: int, data_rank: int, data_size: int) -> range:

@@ -58,6 +58,11 @@ class PhaseTable:
         row = self.rows[self.at(step)]
         return row.first_position + (step - row.from_step) * row.global_batch
 
+    def step_of(self, position: int) -> int:
+        """The step that a position belongs to."""
+        row = self.rows[bisect_right(self.rows, position, key=lambda row: row.first_position) - 1]
+        return row.from_step + (position - row.first_position) // row.global_batch
+
     def _add(self, phase: Phase, quotas: tuple[int, ...]) -> None:
         before = self.rows[-1]
         row = Arithmetic(

@@ -1,5 +1,6 @@
-"""Spans -> token ids, from the token sidecars of prepare. Comes after order.py; batch.py puts them into arrays."""
+"""Spans -> token ids, from the token sidecars of prepare. Comes after order.py; packed.py feeds them."""
 
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
@@ -12,7 +13,8 @@ from orchestrator.core.words import Span
 from orchestrator.data.ledger import TOKEN_BYTES, as_summed, join_checksums, sum_bytes
 from orchestrator.data.unit import Ints
 
-SHARDS_KEPT = 1024  # open maps; each costs two small arrays, the tokens stay in the page cache
+SHARDS_KEPT = 1024  # open maps; each costs a number a sample, the tokens stay in the page cache
+NOT_KEPT = -1
 GAP_TOKENS = 4096  # to widen as many for nothing costs less than a stretch of its own
 BLOCK_TOKENS = 2**17  # widened, they stay in a core's cache
 Tokens = NDArray[np.unsignedinteger[Any]]
@@ -45,9 +47,11 @@ class TokenStore(Protocol):
 
 
 class OpenShard(NamedTuple):
+    """`begins` has by place where a sample's tokens begin, NOT_KEPT where it has none; the last one stands for all
+    places that the shard has not."""
+
     tokens: Tokens
-    places: Ints
-    offsets: Ints
+    begins: Ints
 
 
 class TokenReader:
@@ -58,47 +62,52 @@ class TokenReader:
         self._open = lru_cache(SHARDS_KEPT)(self._open_shard)
         self.end_id = store.tokenizer.end_id
 
-    def read(self, span: Span) -> Tokens:
-        """The span's token ids: a view into the map, not a copy."""
-        shard = self._open(span.ordinal)
-        kept = int(np.searchsorted(shard.places, span.place))
-        if kept == shard.places.size or shard.places[kept] != span.place:
-            raise self._not_kept(span.ordinal, span.place)
-        begin = int(shard.offsets[kept]) + span.first
-        found = shard.tokens[begin : begin + span.count]
-        if found.size != span.count:
-            raise self._cut_short(span, found.size)
-        return found
+    def fill(self, out: NDArray[np.int64], at: Ints, span: Sequence[Ints]) -> int:
+        """Put the tokens of many spans (columns as in Span) into `out`, each from `at` on; returns the bytes read."""
+        read_bytes = 0
+        for tokens, here, begins in self._locate(*span):
+            counts = span[3][here]
+            for begin, count, to in zip(begins.tolist(), counts.tolist(), at[here].tolist(), strict=True):
+                out[to : to + count] = tokens[begin : begin + count]
+            read_bytes += int(counts.sum()) * tokens.itemsize
+        return read_bytes
 
     def checksums(self, ordinal: Ints, place: Ints, first: Ints, count: Ints) -> NDArray[np.uint64]:
-        """What ledger.py's `checksum` says of many spans, a row of two numbers each. Read in file order."""
+        """What ledger.py's `checksum` says of many spans, a row of two numbers each."""
         sums = np.empty((ordinal.size, 2), np.uint64)
-        by_shard = np.argsort(ordinal << 32 | place)
-        cuts = np.flatnonzero(np.diff(ordinal[by_shard])) + 1
-        for here in np.split(by_shard, cuts) if ordinal.size else []:
-            shard = self._open(int(ordinal[here[0]]))
-            begins = self._find(shard, int(ordinal[here[0]]), place[here], first[here], count[here])
+        for tokens, here, begins in self._locate(ordinal, place, first, count):
             in_file = np.argsort(begins)
-            sums[here[in_file]] = _sum_stretches(shard.tokens, begins[in_file], count[here[in_file]])
+            sums[here[in_file]] = _sum_stretches(tokens, begins[in_file], count[here[in_file]])
         return sums
+
+    def _locate(self, ordinal: Ints, place: Ints, first: Ints, count: Ints) -> Iterator[tuple[Tokens, Ints, Ints]]:
+        """Shard after shard: its tokens, which of the spans are its, and where they begin in it."""
+        by_shard = np.argsort(ordinal << 32 | place)
+        cuts = [0, *(np.flatnonzero(np.diff(ordinal[by_shard])) + 1).tolist(), ordinal.size]
+        for i, j in pairwise(cuts if ordinal.size else []):
+            here = by_shard[i:j]
+            number = int(ordinal[here[0]])
+            shard = self._open(number)
+            yield shard.tokens, here, self._find(shard, number, place[here], first[here], count[here])
 
     def _find(self, shard: OpenShard, ordinal: int, places: Ints, firsts: Ints, counts: Ints) -> Ints:
         """Where the tokens of spans of one shard begin."""
-        kept = np.searchsorted(shard.places, places)
-        inside = kept < shard.places.size
-        inside[inside] = shard.places[kept[inside]] == places[inside]
-        if not inside.all():
-            raise self._not_kept(ordinal, int(places[np.argmin(inside)]))
-        begins = np.asarray(shard.offsets[kept] + firsts)
-        if (begins + counts > shard.tokens.size).any():
-            n = int(np.argmax(begins + counts > shard.tokens.size))
+        documents = shard.begins.take(places, mode="clip")
+        if documents.min() == NOT_KEPT:
+            raise self._not_kept(ordinal, int(places[documents.argmin()]))
+        begins = documents + firsts
+        ends = begins + counts
+        if ends.max() > shard.tokens.size:
+            n = int(ends.argmax())
             span = Span(ordinal, int(places[n]), int(firsts[n]), int(counts[n]))
             raise self._cut_short(span, max(0, shard.tokens.size - int(begins[n])))
         return begins
 
     def _open_shard(self, ordinal: int) -> OpenShard:
-        places, offsets = self._store.places(ordinal, self._split), self._store.offsets(ordinal, self._split)
-        return OpenShard(self._store.tokens(ordinal), places, offsets)
+        places = self._store.places(ordinal, self._split)
+        begins = np.full(int(places.max(initial=-1)) + 2, NOT_KEPT, np.int64)
+        begins[places] = self._store.offsets(ordinal, self._split)
+        return OpenShard(self._store.tokens(ordinal), begins)
 
     def _not_kept(self, ordinal: int, place: int) -> DataError:
         return self._unusable(ordinal, place, f"is not kept in split {self._split!r}")

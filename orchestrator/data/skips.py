@@ -1,7 +1,8 @@
 """Skips: what a run leaves out, as part of its definition. Voided batches (whole steps) and holes (single positions).
 
+The scribe appends them to the run's skips.jsonl before the step commits; they are read first when a run goes on.
 Nothing shifts: a skipped position keeps its place, with weight zero, and is left out of the ledger. Batches are filled
-(batch.py) and audited (audit.py) with the same list."""
+and audited (audit.py) with the same list."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from orchestrator.core.errors import DataError
 from orchestrator.data.unit import Ints
-from orchestrator.storage.publish import publish_json, read_json
+from orchestrator.storage.lines import read_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +29,37 @@ class Skips:
             return np.ones(positions.size, bool)
         return np.isin(positions, [position for at, position in self.holes if at == step])
 
-    def save(self, path: Path) -> None:
-        publish_json(path, {"format": 1, "voided": sorted(self.voided), "holes": sorted(self.holes)})
+    def before(self, step: int) -> "Skips":
+        """Those of the first `step` steps."""
+        return Skips(
+            frozenset(at for at in self.voided if at < step), frozenset(hole for hole in self.holes if hole[0] < step)
+        )
 
     @classmethod
     def load(cls, path: Path) -> "Skips":
-        found = read_json(path)
-        voided, holes = found.get("voided"), found.get("holes")
-        if not (_are_counts(voided) and isinstance(holes, list) and all(_are_counts(hole, 2) for hole in holes)):
-            raise DataError('expected {"voided": [step, ...], "holes": [[step, position], ...]}', where=str(path))
-        return cls(frozenset(voided), frozenset((step, position) for step, position in holes))
+        """Of skips.jsonl, which is there from the first skip on."""
+        try:
+            head, *rows = list(read_lines(path)) or [{"format": 1}]
+        except ValueError as error:
+            raise DataError(f"is not made of JSON lines: {error}", where=str(path)) from error
+        wrong = [row for row in rows if not (_is_hole(row) or _is_voided(row))]
+        if head.get("format") != 1 or wrong:
+            raise DataError(
+                "expected a head of format 1 and rows with step and position, or step and voided; "
+                f"found {wrong[0] if wrong else head}",
+                where=str(path),
+            )
+        voided = frozenset(row["step"] for row in rows if _is_voided(row))
+        return cls(voided, frozenset((row["step"], row["position"]) for row in rows if _is_hole(row)))
 
 
-def _are_counts(value: Any, length: int | None = None) -> bool:
-    """A list of whole numbers from 0 on."""
-    return (
-        isinstance(value, list)
-        and length in (None, len(value))
-        and all(type(item) is int and item >= 0 for item in value)
-    )
+def _is_voided(row: dict[str, Any]) -> bool:
+    return row.get("voided") is True and _is_count(row.get("step"))
+
+
+def _is_hole(row: dict[str, Any]) -> bool:
+    return "voided" not in row and _is_count(row.get("step")) and _is_count(row.get("position"))
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0

@@ -2,7 +2,7 @@
 
 Ordinals depend on the dataset only: a keyed permutation of each source's names, sources interleaved by weight. Shards
 that come later are permuted among themselves and appended. Consecutive ordinals are cut into segments by count and
-bytes."""
+bytes; the first is small, so that training can begin early, later ones leave room for many lanes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +15,8 @@ from orchestrator.core.keyed import key, permute, text_key
 from orchestrator.core.words import ShardRef
 from orchestrator.storage.local import Listed
 from orchestrator.storage.stores import StoreSettings, open_stores
+
+DOUBLINGS = 4  # each segment may have twice what the one before had, up to this many times
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,16 +117,19 @@ def order_append(labels: list[str], weights: list[float], names: list[str]) -> l
 
 
 def _cut(data: DataSection, shards: list[ShardRef], append: range, begin: int, number: int) -> list[Segment]:
-    """Segments from ordinal `begin` on: as many shards as count and bytes allow, at least one."""
+    """Segments from ordinal `begin` on: as many shards as count and bytes allow, at least one.
+
+    Limits depend on a segment's number alone, so that cutting can go on where it stopped."""
     segments: list[Segment] = []
     first, size = begin, 0
     for ordinal in range(begin, len(shards) + 1):
-        full = (
+        growth = 2 ** min(number + len(segments), DOUBLINGS)
+        fits = (
             ordinal < len(shards)
-            and ordinal - first < data.segment_shards
-            and size + shards[ordinal].size_bytes <= data.segment_bytes
+            and ordinal - first < data.segment_shards * growth
+            and size + shards[ordinal].size_bytes <= data.segment_bytes * growth
         )
-        if ordinal > first and not full:
+        if ordinal > first and not fits:
             segments.append(Segment(number=number + len(segments), ordinals=range(first, ordinal), append=append))
             first, size = ordinal, 0
         if ordinal < len(shards):

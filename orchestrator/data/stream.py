@@ -1,4 +1,4 @@
-"""A rank's batches made ahead of time by one thread, bounded in bytes. The last stop before the train step.
+"""A rank's batches made ahead of time by threads, bounded in bytes. The last stop before the train step.
 
 There is no state to save: a stream can begin at any step, and what it made ahead does not count until it is used."""
 
@@ -9,9 +9,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from orchestrator.core.words import World
-from orchestrator.data.batch import RankBatch, fill_batch
-from orchestrator.data.order import SlotOrder, rank_slice
-from orchestrator.data.read import TokenReader
+from orchestrator.data.batch import BatchMaker, RankBatch
 from orchestrator.data.skips import Skips
 
 
@@ -23,12 +21,12 @@ class Ahead(NamedTuple):
 
 
 class Stream:
-    """The batches of steps `first_step` to `stop_step` (exclusive). What fails in the thread is raised here."""
+    """The batches of steps `first_step` to `stop_step` (exclusive). What fails in a thread is raised when its batch is
+    asked for, and ends the stream."""
 
     def __init__(
         self,
-        order: SlotOrder,
-        reader: TokenReader,
+        batches: BatchMaker,
         world: World,
         *,
         first_step: int,
@@ -37,10 +35,10 @@ class Stream:
         prefetch_bytes: int,
     ) -> None:
         self.wait_s = 0.0  # how long the latest batch was waited for
-        self._order, self._reader, self._world, self._skips = order, reader, world, skips
+        self._batches, self._world, self._skips = batches, world, skips
         self._next_step, self._stop_step = first_step, stop_step
         self._limit_bytes, self._ahead_bytes = prefetch_bytes, 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="stream")
+        self._threads = ThreadPoolExecutor(batches.workers, thread_name_prefix="stream")
         self._ahead: deque[Ahead] = deque()
         self._run_ahead()
 
@@ -62,10 +60,11 @@ class Stream:
         return ready.future.result()
 
     def close(self) -> None:
-        """Stop making batches and wait for the thread. The stream is at its end then."""
+        """Stop making batches, wait for the threads, close the maker. The stream is at its end then."""
         self._stop_step = self._next_step
         self._ahead.clear()
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._batches.close()
 
     def __enter__(self) -> Self:
         return self
@@ -78,16 +77,10 @@ class Stream:
     def _run_ahead(self) -> None:
         """Ask for as many batches as fit into the limit, and always for one."""
         while self._next_step < self._stop_step:
-            size_bytes = self._size_of(self._next_step)
+            size_bytes = self._batches.size_bytes(self._next_step, self._world)
             if self._ahead and self._ahead_bytes + size_bytes > self._limit_bytes:
                 return
-            future = self._thread.submit(
-                fill_batch, self._order, self._reader, self._next_step, self._world, self._skips
-            )
+            future = self._threads.submit(self._batches.make, self._next_step, self._world, self._skips)
             self._ahead.append(Ahead(future, size_bytes))
             self._ahead_bytes += size_bytes
             self._next_step += 1
-
-    def _size_of(self, step: int) -> int:
-        rows = len(rank_slice(self._order.batch_size(step), self._world.data_rank, self._world.data_size))
-        return max(1, rows) * (self._order.seq_len(step) or 0) * 12  # 8 bytes a token and 4 a weight

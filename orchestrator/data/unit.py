@@ -2,10 +2,11 @@
 
 Shards in keyed order -> windows -> documents in keyed order -> one token stream -> sequences of L+1 tokens, stride L ->
 keyed order inside the window -> equal lanes, taken in turn. Without `seq_len` the kept samples themselves are what is
-ordered. Memory is O(shards); only the windows in use are laid out."""
+ordered, in runs of neighbours. Memory is O(shards); only the windows in use are laid out."""
 
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import pairwise
 from threading import Lock
 from typing import NamedTuple, Protocol
 
@@ -17,7 +18,7 @@ from orchestrator.core.keyed import Keys, key, permute
 from orchestrator.core.words import Span
 
 Ints = NDArray[np.int64]
-SHARD_ORDER, SEQUENCE_ORDER, DOCUMENT_ORDER = 1, 2, 3  # what a unit's key is used for
+SHARD_ORDER, SEQUENCE_ORDER, DOCUMENT_ORDER, REST_PLACE = 1, 2, 3, 4  # what a unit's key is used for
 
 
 class KeptSamples(Protocol):
@@ -29,6 +30,10 @@ class KeptSamples(Protocol):
 
     def kept(self, split: str) -> Ints:
         """Number of kept samples, by ordinal."""
+        ...
+
+    def sizes(self, split: str) -> Ints:
+        """Bytes that are read of the kept samples, by ordinal; asked for when they are fed as they are."""
         ...
 
     def lengths(self, ordinal: int, split: str) -> Ints:
@@ -91,7 +96,8 @@ class Unit:
     """One pass over `shards` (ordinals). `window` counts tokens when packing, else samples; a window is whole shards.
 
     `count` sequences (or samples) come out of it. A unit's last sequence alone may be short; a unit of less than two
-    tokens has none, since its first token is never a target."""
+    tokens has none, since its first token is never a target. `window_bytes` limits windows of samples; `run_len`
+    neighbours stay together when a window is permuted."""
 
     def __init__(
         self,
@@ -103,18 +109,23 @@ class Unit:
         *,
         seq_len: int | None,
         window: int,
+        window_bytes: int | None = None,
+        run_len: int = 1,
         lanes: int = 1,
         shuffle: bool = True,
     ) -> None:
-        self.seq_len, self.lanes = seq_len, lanes
+        self.seq_len, self.run_len, self.lanes = seq_len, run_len, lanes
         self._samples, self._split, self._key, self._shuffle, self._layouts = samples, split, unit_key, shuffle, layouts
         self.shards = self._order(shards, key(unit_key, SHARD_ORDER))
         sizes = samples.kept(split) if seq_len is None else samples.totals(split)
         self.ends = np.cumsum(sizes[self.shards])
         self.total = int(self.ends[-1]) if shards.size else 0
         self.count = count_sequences(self.total, seq_len)
-        # A window ends with the shard in which a multiple of `window` is reached, or with the unit.
-        last = np.flatnonzero(np.diff(self.ends // window, prepend=0))
+        # A window ends with the shard in which a multiple of `window` or `window_bytes` is reached, or with the unit.
+        full = _passes_multiple(self.ends, window)
+        if window_bytes is not None:
+            full |= _passes_multiple(np.cumsum(samples.sizes(split)[self.shards]), window_bytes)
+        last = np.flatnonzero(full)
         if self.total and not (last.size and self.ends[last[-1]] == self.total):
             last = np.append(last, shards.size - 1)
         self._window_shards = np.concatenate([np.zeros(1, np.int64), last + 1])  # window w is shards [w] to [w + 1]
@@ -134,7 +145,15 @@ class Unit:
         if not self._shuffle:
             return place, lane
         size = self._sequence_ends[window] - begin
-        return begin + permute(place - begin, size, key(self._key, SEQUENCE_ORDER, window)), lane
+        rest_place = key(self._key, REST_PLACE, window)
+        return begin + permute_runs(
+            place - begin, size, self.run_len, key(self._key, SEQUENCE_ORDER, window), rest_place
+        ), lane
+
+    def locate(self, indices: Ints) -> tuple[Ints, Ints]:
+        """Indices of samples -> ordinal of the shard, and which of the shard's kept samples."""
+        shard = np.searchsorted(self.ends, indices, side="right")
+        return self.shards[shard], indices - np.concatenate([np.zeros(1, np.int64), self.ends])[shard]
 
     def spans(self, index: int) -> list[Span]:
         """What sequence `index` is made of: the documents under its L+1 tokens (fewer at the unit's end)."""
@@ -172,12 +191,13 @@ class Unit:
         return values[permute(np.arange(values.size), values.size, order_key)] if self._shuffle else values
 
     def _pick_samples(self, indices: Ints) -> SpanTable:
-        shard = np.searchsorted(self.ends, indices, side="right")
-        ordinal, place, none = self.shards[shard], np.empty_like(indices), np.zeros_like(indices)
-        inside = indices - np.concatenate([np.zeros(1, np.int64), self.ends])[shard]
-        for one in np.unique(ordinal):
-            here = ordinal == one
-            place[here] = self._samples.places(int(one), self._split)[inside[here]]
+        ordinal, number = self.locate(indices)
+        place, none = np.empty_like(indices), np.zeros_like(indices)
+        by_shard = np.argsort(ordinal)
+        begins = np.flatnonzero(np.diff(ordinal[by_shard], prepend=-1))
+        for begin, end in pairwise([*begins, indices.size]):
+            here = by_shard[begin:end]
+            place[here] = self._samples.places(int(ordinal[here[0]]), self._split)[number[here]]
         return SpanTable(np.arange(indices.size), none, ordinal, place, none, none)
 
     def _lay_out(self, window: int) -> Layout:
@@ -202,6 +222,24 @@ class Unit:
 def count_sequences(total: int, seq_len: int | None) -> int:
     """Sequences in a stream of `total` tokens: every token but the first is a target once."""
     return total if seq_len is None else max(0, -(-(total - 1) // seq_len))
+
+
+def permute_runs(place: Ints, size: Ints, run_len: int, run_key: Keys, rest_key: Keys) -> Ints:
+    """The permutation of range(size) that moves runs of `run_len` neighbours; sizes and keys may differ by element.
+
+    What is left over and fills no run is a shorter run, at a keyed place of its own among the others: were it always
+    the last, a window would always end with its last shard."""
+    num_runs, rest = np.divmod(size, run_len)
+    rest_begin = (rest_key % (num_runs + 1).astype(np.uint64)).astype(np.int64) * run_len
+    in_rest = (rest_begin <= place) & (place < rest_begin + rest)
+    before = np.where(place < rest_begin, place, place - rest)  # places among whole runs
+    run, inside = np.divmod(np.where(in_rest, 0, before), run_len)
+    moved = permute(run, np.maximum(num_runs, 1), run_key) * run_len + inside
+    return np.where(in_rest, num_runs * run_len + place - rest_begin, moved)
+
+
+def _passes_multiple(ends: Ints, limit: int) -> NDArray[np.bool_]:
+    return np.diff(ends // limit, prepend=0) > 0
 
 
 def _cut_window(layout: Layout, rows: Ints, at: Ints, stop: Ints) -> SpanTable:

@@ -1,6 +1,6 @@
 """Finds shards and opens them. One listing names every shard of a source, its size and time; no shard is opened for it.
 
-Files of this machine or of what it has mounted; stores.py chooses between this and remote.py."""
+Files of this machine or of what it has mounted; stores.py chooses between this and remote.py, which lists alike."""
 
 import glob
 import mmap
@@ -14,7 +14,7 @@ from orchestrator.core.errors import DataError
 
 SUFFIX = ".tar"
 _COMPRESSED = re.compile(r"\.(tgz|tbz2?|txz|tzst|tar\.(gz|bz2|xz|zst|lz4|br|Z))$", re.IGNORECASE)
-_PROTOCOL = re.compile(r"^([a-z0-9+]+)://", re.IGNORECASE)
+_FILE = re.compile(r"^file://", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +30,8 @@ class Listed:
 def list_local(path: str, key: str = "path") -> list[Listed]:
     """The shards below a folder, matching a glob, or the one named, sorted by name. `key` is the config key to name."""
     where = f"{key}={path}"
-    path = _local_path(path, where)
+    named = _FILE.match(path)
+    path = path[named.end() :] if named else os.path.expanduser(path)  # noqa: PTH111  Path would drop a trailing slash
     try:
         if glob.has_magic(path) and not Path(path).exists():
             root, found = _find_by_glob(path)
@@ -38,7 +39,7 @@ def list_local(path: str, key: str = "path") -> list[Listed]:
             root, found = path, list(_walk(path, set()))
         else:
             root, found = str(Path(path).parent), [(path, Path(path).stat())]
-            if not _is_shard(path, where):
+            if not is_shard(path, where):
                 raise DataError(
                     "is no tar shard: its name does not end in .tar",
                     where=where,
@@ -54,10 +55,26 @@ def list_local(path: str, key: str = "path") -> list[Listed]:
             f"cannot be read: {error.strerror}", where=where, remedy=f"make {error.filename} readable"
         ) from error
     root = os.path.abspath(root)  # noqa: PTH100  resolve() would follow links, and names must not depend on where they lead
-    listed = [_describe(root, os.path.abspath(file), stat) for file, stat in found if _is_shard(file, where)]  # noqa: PTH100
+    listed = [_describe(root, os.path.abspath(file), stat) for file, stat in found if is_shard(file, where)]  # noqa: PTH100
+    return sort_listed(listed, where, key)
+
+
+def sort_listed(listed: list[Listed], where: str, key: str) -> list[Listed]:
+    """By name; a source without shards is refused."""
     if not listed:
         raise DataError("holds no tar shards", where=where, remedy=f"put *.tar files there or correct {key}")
     return sorted(listed, key=lambda one: one.name)
+
+
+def is_shard(name: str, where: str) -> bool:
+    """Whether a name is a shard's. Compressed ones are refused, unless `where` is empty."""
+    if where and _COMPRESSED.search(name):
+        raise DataError(
+            f"{name} is compressed, so its samples cannot be read by position",
+            where=where,
+            remedy="make plain .tar shards of it with longhaul import",
+        )
+    return name.endswith(SUFFIX)
 
 
 def stamp_local(url: str) -> str:
@@ -85,23 +102,6 @@ def _unreadable(url: str, error: OSError) -> DataError:
     )
 
 
-def _local_path(path: str, where: str) -> str:
-    if path.startswith("pipe:"):
-        raise DataError(
-            "pipe: runs commands and has no byte positions", where=where, remedy="copy the shards to a folder"
-        )
-    protocol = _PROTOCOL.match(path)
-    if protocol is None:
-        return os.path.expanduser(path)  # noqa: PTH111  Path would drop a trailing slash
-    if protocol.group(1).lower() == "file":
-        return path[protocol.end() :]
-    raise DataError(
-        f"stores come later: {protocol.group(0)} cannot be read yet",
-        where=where,
-        remedy="copy or mount the shards and name that folder",
-    )
-
-
 def _walk(folder: str, visited: set[tuple[int, int]]) -> Iterator[tuple[str, os.stat_result]]:
     here = Path(folder).stat()
     if (here.st_dev, here.st_ino) in visited:
@@ -113,7 +113,7 @@ def _walk(folder: str, visited: set[tuple[int, int]]) -> Iterator[tuple[str, os.
                 continue
             if entry.is_dir():
                 yield from _walk(entry.path, visited)
-            elif _is_shard(entry.name, "") or _COMPRESSED.search(entry.name):
+            elif is_shard(entry.name, "") or _COMPRESSED.search(entry.name):
                 yield entry.path, entry.stat()
 
 
@@ -125,16 +125,6 @@ def _find_by_glob(pattern: str) -> tuple[str, list[tuple[str, os.stat_result]]]:
         fixed.append(part)
     files = [file for file in glob.glob(pattern, recursive=True) if Path(file).is_file()]  # noqa: PTH207
     return (str(Path(*fixed)) if fixed else "."), [(file, Path(file).stat()) for file in files]
-
-
-def _is_shard(name: str, where: str) -> bool:
-    if where and _COMPRESSED.search(name):
-        raise DataError(
-            f"{name} is compressed, so its samples cannot be read by position",
-            where=where,
-            remedy="pack it again as a plain .tar",
-        )
-    return name.endswith(SUFFIX)
 
 
 def _describe(root: str, file: str, stat: os.stat_result) -> Listed:

@@ -14,6 +14,12 @@ _NAMES = {
     "world_size": "world/size",
     "step_s": "time/step",
     "data_wait_s": "time/data_wait",
+    "decode_s": "time/decode",
+    "read_bytes": "data/read_bytes",
+    "fetched_bytes": "data/fetched_bytes",
+    "cache_hits": "data/cache_hits",
+    "cache_misses": "data/cache_misses",
+    "holes": "data/holes",
     "epoch": "progress/epoch",
     "t": "_timestamp",  # W&B's own name: when it happened, not when it was sent
 }

@@ -68,7 +68,7 @@ class RunDir:
 
     @property
     def skips(self) -> Path:
-        return self.path / "skips.json"
+        return self.path / "skips.jsonl"
 
     @property
     def logs(self) -> Path:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from orchestrator.config.run import RunConfig
 from orchestrator.core.clock import Clock
-from orchestrator.core.news import KeysNews, News, StepNews
+from orchestrator.core.news import HolesNews, KeysNews, News, StepNews
 from orchestrator.core.words import RunState
 from orchestrator.storage.lines import LineFile
 from orchestrator.tracking.keys import KeyParts
@@ -19,12 +19,14 @@ from orchestrator.tracking.rows import (
     FORMAT,
     LEDGER_FILE,
     METRICS_FILE,
+    SKIPS_FILE,
     Row,
     lane_of,
     ledger_row,
     metrics_row,
     place_of,
     read_rows,
+    skip_rows,
 )
 
 
@@ -59,7 +61,7 @@ OpenMirror = Callable[[RunConfig, dict[str, Any], Path, Callable[[str], None]], 
 
 
 class Scribe:
-    """Writes metrics.jsonl, ledger.jsonl and ledger-keys/ of one run; there is one scribe at a time."""
+    """Writes metrics.jsonl, ledger.jsonl, ledger-keys/ and skips.jsonl of one run; there is one scribe at a time."""
 
     def __init__(
         self, run_dir: Path, config: RunConfig, about: dict[str, Any], clock: Clock, open_wandb: OpenMirror | None
@@ -68,6 +70,7 @@ class Scribe:
         self._lock = threading.Lock()  # the mirror annotates from its thread
         self._finished = False
         self._keys = KeyParts(run_dir)
+        self._skips = _SkipFile(run_dir / SKIPS_FILE)
         self._ledger = _RowFile(run_dir / LEDGER_FILE)
         self._metrics = _RowFile(run_dir / METRICS_FILE)
         self._mirror: Mirror | None = None
@@ -77,12 +80,18 @@ class Scribe:
     def write(self, news: Sequence[News]) -> None:
         """When this returns, all of `news` is on disk exactly once and need not be told again.
 
-        When it does not, all of it must be told again: what had already been written is recognised. Keys go first, then
-        the ledger, then metrics, so a step that has a metrics row has all the others."""
+        When it does not, all of it must be told again: what had already been written is recognised. Skips go first,
+        then keys, ledger and metrics, so a step that has a metrics row has all the others."""
         with self._lock:
+            holes = (item for item in news if isinstance(item, HolesNews))
+            skips = self._skips.append_new([row for item in holes for row in skip_rows(item)])
             self._keys.add(item for item in news if isinstance(item, KeysNews))
             self._ledger.append_new([ledger_row(item) for item in news if isinstance(item, StepNews)])
-            self._metrics.append_new([metrics_row(item) for item in news if not isinstance(item, KeysNews)])
+            rows = [metrics_row(item) for item in news if not isinstance(item, KeysNews | HolesNews)]
+            self._metrics.append_new(rows)
+            for skip in skips:
+                text = f"step {skip['step']}: {skip['sample']} does not decode and is left out: {skip['reason']}"
+                self._metrics.append_note(text, self._clock.now())
         self._wake_mirror()
 
     def annotate(self, text: str) -> None:
@@ -101,7 +110,7 @@ class Scribe:
             self._mirror.finish(end)
         with self._lock:
             self._finished = True
-            for file in (self._keys, self._ledger, self._metrics):
+            for file in (self._keys, self._skips, self._ledger, self._metrics):
                 file.close()
 
     def _wake_mirror(self) -> None:
@@ -137,3 +146,30 @@ class _RowFile:
         self._at = {"step": row["step"], "generation": row["generation"]}
         if row.get("kind") != "note":
             self._last[lane_of(row)] = place_of(row)
+
+
+class _SkipFile:
+    """skips.jsonl: made with the first skip, and each is written once, whoever tells it again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known = {_skip_of(row) for row in read_rows(path)}
+        self._file: LineFile | None = None
+
+    def append_new(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows that had not been written before."""
+        fresh = list({_skip_of(row): row for row in rows if _skip_of(row) not in self._known}.values())
+        if fresh:
+            self._file = self._file or LineFile(self._path, head={"format": FORMAT})
+            self._file.append(fresh, durable=True)
+            self._known.update(map(_skip_of, fresh))
+        return fresh
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _skip_of(row: Row) -> tuple[int, int | None]:
+    """What a row skips: a position of a step, or all of the step."""
+    return row["step"], row.get("position")

@@ -24,7 +24,9 @@ class TensorShape:
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """`tensors` names every parameter and persistent buffer once; `tied` leads from each further name to the first."""
+    """`tensors` names every parameter and persistent buffer once; `tied` leads from each further name to the first.
+
+    A model that reads no tokens has a `vocab_size` of 0; `layers` and `hidden_size` are 0 where it does not tell."""
 
     model_type: str
     tensors: tuple[TensorShape, ...]

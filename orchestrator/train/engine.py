@@ -25,7 +25,7 @@ from orchestrator.train import reshard
 from orchestrator.train.deepspeed_config import is_plain_torch, make_deepspeed_config
 from orchestrator.train.optim import make_optimizer
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _agreement: list[torch.distributed.ProcessGroup] = []  # the gloo group of this process's world; empty outside a world
 
 
@@ -104,7 +104,7 @@ def build_empty(build: Callable[[], nn.Module], config: RunConfig, device: str) 
     Under ZeRO-3 each parameter is cut up as soon as it exists, so no rank ever holds the model: join a world first."""
     with _parameters_on_meta():
         module = build()
-    dtype = _DTYPES[config.train.precision]
+    dtype = DTYPES[config.train.precision]
     partition = _partitioner(config) if config.zero_stage == 3 else None
     made: dict[nn.Parameter, nn.Parameter] = {}  # by the meta parameter: tied ones stay tied
     for owner in module.modules():

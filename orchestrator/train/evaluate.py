@@ -1,6 +1,7 @@
-"""Validation: the mean loss over a split, every token once, exact for any world. Called by loop.py between steps."""
+"""Validation: mean loss and more over a split, every token or sample once, exact for any world. Called by loop.py."""
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 
 import torch
@@ -8,9 +9,9 @@ import torch
 from orchestrator.config.run import RunConfig
 from orchestrator.core.news import Number
 from orchestrator.core.words import World
+from orchestrator.data.feed import open_batches
 from orchestrator.data.manifest import Manifest
 from orchestrator.data.order import ValidationOrder
-from orchestrator.data.read import TokenReader
 from orchestrator.data.skips import Skips
 from orchestrator.data.stream import Stream
 from orchestrator.train.engine import Engine, sum_over_ranks
@@ -21,41 +22,46 @@ SPLIT = "validation"
 
 
 class Validation:
-    """What stays the same between validations: the batches of the split."""
+    """What stays the same between validations: which batches of the split."""
 
     def __init__(self, config: RunConfig, manifest: Manifest, world: World, micro_batch: int) -> None:
+        self._config, self._manifest, self._world = config, manifest, world
         self._order = ValidationOrder.of(config, manifest, SPLIT)
-        self._reader = TokenReader(manifest, SPLIT)
-        self._world = world
-        self._prefetch_bytes = config.data.prefetch_bytes
-        self._wants_perplexity = "perplexity" in config.evaluate.metrics
         self._num_batches = min(self._order.num_batches, config.evaluate.max_batches or self._order.num_batches)
         self._micro_batches = micro_batches_needed(config.train.global_batch, world.data_size, micro_batch)
 
     def run(self, engine: Engine, task: Task, device: torch.device) -> Mapping[str, Number]:
-        """Loss in nats a token, and what follows from it. The same on every rank; the model is left as it was."""
-        total = torch.zeros((), dtype=torch.float64, device=device)
-        weight = 0.0
-        engine.module.eval()
-        with self._batches() as batches, torch.no_grad():
-            for batch in batches:
-                weight += batch.weight
-                for micro in cut_micro_batches(batch, self._micro_batches):
-                    total += task.loss(engine.forward, task.collate(micro.fields, device))
-        engine.module.train()
-        loss_sum, tokens = sum_over_ranks([total.item(), weight])
-        loss = loss_sum / tokens
-        return {"loss": loss, "tokens": round(tokens)} | ({"perplexity": exp(loss)} if self._wants_perplexity else {})
+        """Loss in nats a token or sample, and what follows from it. The same on every rank.
 
-    def _batches(self) -> Stream:
+        The model is left as it was. What does not decode has no weight; how many did not is told."""
+        sums: defaultdict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64, device=device))
+        weight, holes = 0.0, 0.0
+        engine.module.eval()
+        with self._open() as batches, torch.no_grad():
+            for batch in batches:
+                weight, holes = weight + batch.weight, holes + len(batch.holes)
+                for micro in cut_micro_batches(batch, self._micro_batches):
+                    for name, value in task.measure(engine.forward, task.collate(micro.fields, device)).items():
+                        sums[name] += value
+        engine.module.train()
+        weight, holes, *totals = sum_over_ranks([weight, holes, *(total.item() for total in sums.values())])
+        means = {name: total / weight if weight else math.nan for name, total in zip(sums, totals, strict=True)}
+        return means | self._describe(means["loss"], weight) | ({"holes": round(holes)} if holes else {})
+
+    def _describe(self, loss: float, weight: float) -> dict[str, Number]:
+        if self._config.packed_len is None:
+            return {"samples": round(weight)}
+        perplexity = {"perplexity": exp(loss)} if "perplexity" in self._config.evaluate.metrics else {}
+        return {"tokens": round(weight)} | perplexity
+
+    def _open(self) -> Stream:
         return Stream(
-            self._order,
-            self._reader,
+            open_batches(self._config, self._manifest, self._order, SPLIT, torch.get_num_threads()),
             self._world,
             first_step=0,
             stop_step=self._num_batches,
             skips=Skips(),
-            prefetch_bytes=self._prefetch_bytes,
+            prefetch_bytes=self._config.data.prefetch_bytes,
         )
 
 

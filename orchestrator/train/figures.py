@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import Self
 
+from orchestrator.core.news import Number
+from orchestrator.data.batch import ReadFigures
 from orchestrator.data.ledger import Sums
+from orchestrator.storage.stores import Fetched
 from orchestrator.train.engine import sum_over_ranks
 
 
@@ -14,18 +17,42 @@ class StepFigures:
     loss_sum: float  # of this step; NaN if it was so anywhere
     next_weight: float  # of the batch that comes next: every rank needs the whole weight before its backward pass
     count: int  # rows in the ledger's sums
+    holes: int  # samples of this step that do not decode
     stop_votes: int  # ranks that have heard the word to stop
+    stores_down: int  # ranks whose next batch lies in a store that stays away
     wait_s: float  # waited for data
+    reading: ReadFigures  # what making the batch took
     sums: Sums  # of the ledger
 
     def add_over_ranks(self) -> Self:
-        own = [self.loss_sum, self.next_weight, self.count, self.stop_votes, self.wait_s, *self.sums.to_limbs()]
-        loss_sum, next_weight, count, stop_votes, wait_s, *limbs = sum_over_ranks(own)
+        reading = self.reading
+        votes = [self.count, self.holes, self.stop_votes, self.stores_down, reading.read_bytes, *reading.fetched]
+        seconds = [self.wait_s, reading.decode_s]
+        own = [self.loss_sum, self.next_weight, *seconds, *votes, *self.sums.to_limbs()]
+        loss_sum, next_weight, wait_s, decode_s, *rest = sum_over_ranks(own)
+        count, holes, stop_votes, stores_down, read_bytes, hits, misses, size_bytes = map(int, rest[: len(votes)])
         return type(self)(
             loss_sum=loss_sum,
             next_weight=next_weight,
-            count=int(count),
-            stop_votes=int(stop_votes),
+            count=count,
+            holes=holes,
+            stop_votes=stop_votes,
+            stores_down=stores_down,
             wait_s=wait_s,
-            sums=Sums.from_limbs(limbs),
+            reading=ReadFigures(read_bytes, decode_s, Fetched(hits, misses, size_bytes)),
+            sums=Sums.from_limbs(rest[len(votes) :]),
         )
+
+    def describe_reading(self, world_size: int) -> dict[str, Number]:
+        """The columns of metrics.jsonl about reading: sums over the ranks, seconds as a mean.
+
+        What is not there (nothing to decode, no store, no hole) has no column."""
+        fetched = self.reading.fetched
+        values: dict[str, Number] = {
+            "decode_s": self.reading.decode_s / world_size,
+            "cache_hits": fetched.hits,
+            "cache_misses": fetched.misses,
+            "fetched_bytes": fetched.size_bytes,
+            "holes": self.holes,
+        }
+        return {"read_bytes": self.reading.read_bytes} | {name: value for name, value in values.items() if value}

@@ -1,6 +1,6 @@
 """What the trainer is given and what it gives back. Made by control/rank.py, used by loop.py."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.config.run import RunConfig
@@ -9,7 +9,6 @@ from orchestrator.core.errors import ConfigError
 from orchestrator.core.news import Helm, Sink
 from orchestrator.core.words import RunState, World
 from orchestrator.data.manifest import Manifest
-from orchestrator.data.skips import Skips
 from orchestrator.train.slices import micro_batches_needed
 
 
@@ -25,11 +24,11 @@ class TrainJob:
     micro_batch: int
     accumulation: int
     checkpoints: Path
+    skips_file: Path  # what the run leaves out; the scribe appends to it
     start: Path | None  # the checkpoint to go on from; None begins with the initial weights
     sink: Sink
     helm: Helm
     clock: Clock
-    skips: Skips = field(default_factory=Skips)
     wandb_run_id: str | None = None  # written into checkpoints
 
 
@@ -40,6 +39,7 @@ class Outcome:
     state: RunState
     step: int
     checkpoint: Path | None
+    reason: str = ""  # what this rank stopped for, unless it was asked to: a store that is down
 
 
 def check_slices(job: TrainJob) -> None:

@@ -4,34 +4,32 @@ Comes after control/rank.py has joined the world; feeds train/engine.py from dat
 number follows from config, manifest, step and the fragments; nothing else is remembered from step to step."""
 
 import math
-import os
 from functools import partial
 
-import numpy as np
 import torch
 
-from orchestrator.checkpoint.fragments import FragmentSource
-from orchestrator.checkpoint.reader import CheckpointReader, open_checkpoint
-from orchestrator.config.compare import run_hash
-from orchestrator.core.errors import ConfigError, TrainingFailed
+from orchestrator.checkpoint.reader import CheckpointReader
+from orchestrator.core.errors import StoreDown, TrainingFailed
 from orchestrator.core.keyed import key, text_key
-from orchestrator.core.news import EvaluationNews, KeysNews, Number, StepNews
+from orchestrator.core.news import EvaluationNews, HolesNews, KeysNews, Number, StepNews
 from orchestrator.core.words import RunState, Word
 from orchestrator.data.batch import RankBatch
+from orchestrator.data.feed import open_batches
 from orchestrator.data.order import Order
-from orchestrator.data.read import TokenReader
+from orchestrator.data.skips import Skips
 from orchestrator.data.stream import Stream
 from orchestrator.train.engine import Engine, StepResult, build_empty, sum_over_ranks
 from orchestrator.train.evaluate import SPLIT, Validation
 from orchestrator.train.figures import StepFigures
 from orchestrator.train.job import Outcome, TrainJob, check_slices
 from orchestrator.train.models import build_model
+from orchestrator.train.names import name_holes, name_samples
 from orchestrator.train.save import save
 from orchestrator.train.schedule import learning_rate
 from orchestrator.train.slices import cut_micro_batches
+from orchestrator.train.start import open_start, use_deterministic_kernels, vocab_size
 from orchestrator.train.stopwatch import Stopwatch
 from orchestrator.train.tasks import TASKS, Task
-from orchestrator.train.weights import initial_source
 
 __all__ = ["Outcome", "TrainJob", "train"]  # what a rank needs
 
@@ -56,9 +54,9 @@ class Trainer:
         # what is trained on what
         self.job, self.config, self.world, self.helm = job, config, job.world, job.helm
         self.device = torch.device(job.device)
-        self.task: Task = TASKS[config.task.name]()
+        self.task: Task = TASKS[config.task.name](config)
         self.order = Order.of(config, manifest)
-        self.epoch_steps = self.order.epoch_steps(largest_source(self.order))
+        self.epoch_steps = self.order.epoch_steps(self.order.main_source)
         self.validation = (
             Validation(config, manifest, job.world, job.micro_batch) if config.evaluate.every_steps else None
         )
@@ -67,11 +65,14 @@ class Trainer:
         self.step, source = open_start(job)
         self.checkpoint = job.start
         self.unapplied = 0  # updates in a row
+        self.skips = Skips.load(job.skips_file)  # as they were at the start
+        self.num_holes = len(self.skips.holes)  # of the whole run so far, on all ranks
+        self.reason = ""  # to stop, although nobody has asked: a store stays away
 
         # what it works with
         if config.train.deterministic:
             use_deterministic_kernels()
-        build = partial(build_model, config, manifest.tokenizer.vocab_size)
+        build = partial(build_model, config, vocab_size(config, manifest))
         self.engine = Engine(
             build_empty(build, config, job.device),
             config=config,
@@ -85,16 +86,15 @@ class Trainer:
         if isinstance(source, CheckpointReader):
             source.close()
         self.stream = Stream(
-            self.order,
-            TokenReader(manifest, "train"),
+            open_batches(config, manifest, self.order, "train", torch.get_num_threads()),
             job.world,
             first_step=self.step,
-            stop_step=config.train.steps,
-            skips=job.skips,
+            stop_step=config.train.num_steps,
+            skips=self.skips,
             prefetch_bytes=config.data.prefetch_bytes,
         )
-        self.batch = next(self.stream, None)
-        (self.batch_weight,) = sum_over_ranks([weight_of(self.batch)])
+        self.batch = self.next_batch()
+        self.batch_weight, self.stores_down = sum_over_ranks([weight_of(self.batch), bool(self.reason)])
 
     def close(self) -> None:
         self.stream.close()
@@ -103,43 +103,56 @@ class Trainer:
     # ---- the loop ----
 
     def train(self) -> Outcome:
-        steps, heard_stop = self.config.train.steps, False
-        while self.step < steps and not heard_stop:
-            heard_stop = self.train_step()
+        steps, must_stop = self.config.train.num_steps, self.stores_down > 0
+        while self.step < steps and not must_stop:
+            must_stop = self.train_step()
             validation_loss = self.validate() if self.is_due(self.config.evaluate.every_steps) else None
-            if heard_stop or self.is_due(self.config.checkpoint.every_steps):
+            if must_stop or self.is_due(self.config.checkpoint.every_steps):
                 self.helm.show(self.step, "checkpoint")
                 self.checkpoint = save(self.job, self.engine, self.step, validation_loss) or self.checkpoint
         state = RunState.DONE if self.step == steps else RunState.STOPPED
-        return Outcome(state=state, step=self.step, checkpoint=self.checkpoint)
+        return Outcome(state=state, step=self.step, checkpoint=self.checkpoint, reason=self.reason)
 
     def train_step(self) -> bool:
-        """One update, and what all ranks agree on after it: whether one of them has heard the word to stop."""
+        """One update, and what all ranks agree on after it: whether one of them has a reason to stop."""
         began = self.job.clock.monotonic()
         batch, weight = self.batch, self.batch_weight
         assert batch is not None
         self.helm.show(self.step, "step")
+        self.tell_holes(batch)
         loss_sum, result = self.update(batch, weight)
 
-        self.helm.show(self.step, "data")
-        self.batch = next(self.stream, None)
+        self.batch = self.next_batch()
         agreed = StepFigures(
             loss_sum=loss_sum,
             next_weight=weight_of(self.batch),
             count=batch.count,
+            holes=len(batch.holes),
             stop_votes=int(self.helm.word() is Word.STOP),
+            stores_down=int(bool(self.reason)),
             wait_s=self.stream.wait_s,
+            reading=batch.figures,
             sums=batch.sums,
         ).add_over_ranks()
-        self.batch_weight = agreed.next_weight
+        self.batch_weight, self.stores_down = agreed.next_weight, agreed.stores_down
         if weight:
             self.helm.show_busy(self.forward_time.seconds + self.stream.wait_s)
 
         self.tell_step(batch, weight, result, agreed, step_s=self.job.clock.monotonic() - began)
         if weight:
             self.check_finite(batch, result, loss_sum, agreed.loss_sum)
+        self.check_holes(batch, agreed.holes)
         self.step += 1
-        return agreed.stop_votes > 0
+        return agreed.stop_votes + agreed.stores_down > 0
+
+    def next_batch(self) -> RankBatch | None:
+        """None when there is no more, or none to be had: then this rank has a reason to stop."""
+        self.helm.show(self.step, "data")
+        try:
+            return next(self.stream, None)
+        except StoreDown as error:
+            self.reason = str(error)
+            return None
 
     def update(self, batch: RankBatch, weight: float) -> tuple[float, StepResult]:
         """Forward, backward, optimizer: this rank's sum of losses, and what became of the update on all ranks."""
@@ -150,7 +163,7 @@ class Trainer:
             torch.manual_seed(int(key(self.config.seed, FORWARD, self.step, micro.slot)))
             if number == 0:  # the first backward waits for other ranks; this forward, below ZeRO-3, does not
                 self.forward_time.start()
-            loss_sum = self.task.loss(self.engine.forward, self.task.collate(micro.fields, self.device))
+            loss_sum = self.task.measure(self.engine.forward, self.task.collate(micro.fields, self.device))["loss"]
             if number == 0:
                 self.forward_time.stop()
             # the engine averages over ranks; with this factor the outcome is the mean over the global batch
@@ -159,14 +172,14 @@ class Trainer:
         return total.item(), self.engine.step(self.learning_rate())
 
     def learning_rate(self) -> float:
-        return learning_rate(self.config.schedule, self.config.optim.lr, self.step, self.config.train.steps)
+        return learning_rate(self.config.schedule, self.config.optim.lr, self.step, self.config.train.num_steps)
 
     def is_due(self, every_steps: int | None) -> bool:
         """Whether something done every so many updates, and after the last, is to be done now."""
-        return self.step == self.config.train.steps or (every_steps is not None and self.step % every_steps == 0)
+        return self.step == self.config.train.num_steps or (every_steps is not None and self.step % every_steps == 0)
 
     def validate(self) -> float | None:
-        if self.validation is None:
+        if self.validation is None or self.stores_down:
             return None
         self.helm.show(self.step, "evaluate")
         metrics = self.validation.run(self.engine, self.task, self.device)
@@ -184,7 +197,8 @@ class Trainer:
         self.unapplied = 0 if result.applied or scale_search else self.unapplied + 1
         if self.unapplied < UNAPPLIED_LIMIT:
             return
-        fed = "" if math.isfinite(own_loss) else f"; rank {self.world.rank} fed {self.name_samples(batch)}"
+        names = "" if math.isfinite(own_loss) else name_samples(self.job.manifest, batch)
+        fed = f"; rank {self.world.rank} fed {names}" if names else ""
         raise TrainingFailed(
             f"{UNAPPLIED_LIMIT} updates in a row are not finite, the last with loss {loss} and gradient norm "
             f"{result.grad_norm}{fed}",
@@ -192,14 +206,29 @@ class Trainer:
             remedy="lower optim.lr, set train.clip_norm, or lengthen schedule.warmup_steps",
         )
 
-    def name_samples(self, batch: RankBatch, most: int = 8) -> str:
-        """The samples of a batch as people know them: shard/key."""
-        ids = sorted({(span.ordinal, span.place) for spans in batch.spans for span in spans})
-        manifest = self.job.manifest
-        names = [f"{manifest.shard_name(o)}/{manifest.keys(o, np.array([place]))[0]}" for o, place in ids[:most]]
-        return ", ".join(names) + (f" and {len(ids) - most} more" if len(ids) > most else "")
+    def check_holes(self, batch: RankBatch, holes: int) -> None:
+        """More than data.max_holes in the whole run are the end, on all ranks in the same step."""
+        self.num_holes += holes
+        if self.num_holes <= self.config.data.max_holes:
+            return
+        named = name_holes(self.job.manifest, batch.holes[:3])
+        found = "; ".join(f"{left_out.sample}: {left_out.reason}" for left_out in named)
+        raise TrainingFailed(
+            f"{self.num_holes} samples do not decode, more than data.max_holes={self.config.data.max_holes}"
+            + (f", in this step {found}" if found else ""),
+            where=f"step {self.step}",
+            remedy=f"look at {self.job.skips_file}, which names them all; then go on with a higher data.max_holes, or "
+            "start a new run on repaired data",
+        )
 
     # ---- news ----
+
+    def tell_holes(self, batch: RankBatch) -> None:
+        """Known on disk before the step commits: whoever repeats the step leaves out the same."""
+        if batch.holes:
+            holes = name_holes(self.job.manifest, batch.holes)
+            self.job.sink.tell(HolesNews(step=self.step, generation=self.job.generation, holes=holes))
+            self.job.sink.flush()
 
     def tell_step(
         self, batch: RankBatch, weight: float, result: StepResult, agreed: StepFigures, step_s: float
@@ -215,13 +244,15 @@ class Trainer:
             "lr": self.learning_rate(),
             "grad_norm": result.grad_norm,
             "world_size": self.world.size,
-            "tokens": round(weight),
             "samples": agreed.count,
             "step_s": step_s,
             "data_wait_s": agreed.wait_s / self.world.size,
+            **agreed.describe_reading(self.world.size),
             "applied": result.applied,
             "epoch": (step + 1) / self.epoch_steps,
         }
+        if self.config.packed_len is not None:
+            metrics["tokens"] = round(weight)
         ledger: dict[str, str | int] = {
             "order_digest": agreed.sums.order_hex,
             "set_digest": agreed.sums.set_hex,
@@ -231,36 +262,6 @@ class Trainer:
 
     def now(self) -> float:
         return round(self.job.clock.now(), 3)
-
-
-# ---- the start ----
-
-
-def open_start(job: TrainJob) -> tuple[int, FragmentSource]:
-    """The updates already done, and where the state comes from."""
-    if job.start is None:
-        return 0, initial_source(job.config, job.manifest.tokenizer.vocab_size)
-    reader = open_checkpoint(job.start)
-    job.manifest.check_prefix(list(reader.facts.chain))
-    if reader.facts.config_hash != run_hash(job.config):
-        raise ConfigError(
-            f"{job.start} belongs to a run with other identity keys",
-            where="checkpoint",
-            remedy="resume it with the config it was made with, or start a new run",
-        )
-    return reader.step, reader
-
-
-def use_deterministic_kernels() -> None:
-    """train.deterministic. On the CPU all kernels are so anyway."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS when it first needs a workspace
-    torch.use_deterministic_algorithms(True)
-
-
-def largest_source(order: Order) -> int:
-    """The source with the largest share, which epochs are counted by."""
-    quotas = order.phases.rows[0].quotas
-    return max(order.rows, key=lambda source: quotas[source])
 
 
 def weight_of(batch: RankBatch | None) -> float:

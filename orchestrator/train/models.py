@@ -1,4 +1,4 @@
-"""From the config's model section to a causal language model of transformers: check the keys, build, describe.
+"""From the config's model section to a model of transformers for the task: check the keys, build, describe.
 
 Building allocates on whatever device context it is called under (meta, zero.Init) and initialises nothing: values
 always come from a FragmentSource (weights.py, or a checkpoint)."""
@@ -7,14 +7,17 @@ from collections.abc import Iterable
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageClassification
 from transformers.initialization import no_init_weights
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+)
 
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
@@ -37,14 +40,39 @@ _BUILD_ERRORS = (
 _OLDER_KEYS = {"rope_theta", "rope_scaling"}
 # Longhaul decides these itself: another key of the config says so.
 _OWNED_KEYS = {"dtype": "by train.precision", "torch_dtype": "by train.precision", "use_cache": "off in training"}
+# Causal models that keep documents apart by positions alone: measured, since others take them and let documents mix.
+APART = (
+    "gemma", "gemma2", "gpt2", "gpt_neox", "granite", "llama", "mistral", "mixtral", "olmo2", "olmo3", "phi3", "qwen2",
+    "qwen3", "qwen3_moe", "smollm3", "stablelm", "starcoder2",
+)  # fmt: skip
 
 
-def build_model(config: RunConfig, vocab_size: int) -> nn.Module:
-    """The model with values not yet set, float32, tied where its config says so."""
+class Kind(NamedTuple):
+    """Models for one task: how people call them, what builds them, the model types there are."""
+
+    name: str
+    build: Any
+    known: Iterable[str]
+    keys: frozenset[str] = frozenset()  # that are no field of their configs' classes
+
+
+KINDS = {
+    "causal_lm": Kind("causal language model", AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+    "image_classification": Kind(
+        "image classifier",
+        AutoModelForImageClassification,
+        MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+        frozenset({"num_labels"}),
+    ),
+}
+
+
+def build_model(config: RunConfig, vocab_size: int | None) -> nn.Module:
+    """The model with values not yet set, float32, tied where its config says so. Without tokens no `vocab_size`."""
     model_config = read_model_config(config, vocab_size)
     try:
         with no_init_weights():
-            model: Any = AutoModelForCausalLM.from_config(model_config, dtype=torch.float32)
+            model: Any = KINDS[config.task.name].build.from_config(model_config, dtype=torch.float32)
         model.tie_weights()
     except _BUILD_ERRORS as error:
         raise _not_buildable(config, error) from error
@@ -52,7 +80,7 @@ def build_model(config: RunConfig, vocab_size: int) -> nn.Module:
     return module
 
 
-def describe_model(config: RunConfig, vocab_size: int) -> ModelDescription:
+def describe_model(config: RunConfig, vocab_size: int | None) -> ModelDescription:
     """Build on the meta device, which takes no memory, and write down what is there."""
     with torch.device("meta"):
         model = build_model(config, vocab_size)
@@ -62,9 +90,9 @@ def describe_model(config: RunConfig, vocab_size: int) -> ModelDescription:
         model_type=model_config.model_type,
         tensors=tuple(TensorShape(name, tuple(tensor.shape), _kind(tensor)) for name, tensor in own_tensors(model)),
         tied=tied_names(model),
-        layers=text.num_hidden_layers,
-        hidden_size=text.hidden_size,
-        vocab_size=text.vocab_size,
+        layers=getattr(text, "num_hidden_layers", 0),  # models of pictures need not tell
+        hidden_size=getattr(text, "hidden_size", 0),
+        vocab_size=0 if vocab_size is None else text.vocab_size,
     )
 
 
@@ -81,28 +109,48 @@ def tied_names(model: nn.Module) -> dict[str, str]:
     return {name: first[parameter] for name, parameter in every if first[parameter] != name}
 
 
-def read_model_config(config: RunConfig, vocab_size: int) -> Any:
-    """The transformers config of this run, checked against tokenizer and sequence length."""
-    section = config.model
+def read_model_config(config: RunConfig, vocab_size: int | None) -> Any:
+    """The transformers config of this run, checked against task, tokenizer and sequence length."""
+    section, kind = config.model, KINDS[config.task.name]
     try:
         if section.pretrained is not None:
             model_config = AutoConfig.from_pretrained(_pretrained_folder(section.pretrained), local_files_only=True)
-            _check_model_type(model_config.model_type, "model.pretrained")
+            _check_model_type(model_config.model_type, kind, "model.pretrained")
         else:
             keys = dict(section.transformers or {})
             model_type = keys.pop("model_type")
-            _check_model_type(model_type, "model.transformers.model_type")
-            _check_keys(model_type, keys)
+            _check_model_type(model_type, kind, "model.transformers.model_type")
+            _check_keys(model_type, keys, kind)
             model_config = AutoConfig.for_model(model_type, **keys)
         text = model_config.get_text_config()
     except _BUILD_ERRORS as error:
         raise _not_buildable(config, error) from error
+    where = "model.transformers" if section.transformers else "model.pretrained"
+    if vocab_size is None:
+        _check_labels(section.transformers)
+        return model_config
     if section.transformers is not None and "vocab_size" not in section.transformers:
         text.vocab_size = vocab_size
     model_config.use_cache = text.use_cache = False
-    where = "model.transformers" if section.transformers else "model.pretrained"
     _check_sizes(text, vocab_size, config.task.seq_len, where)
+    if config.task.documents_apart:
+        _check_documents_apart(model_config.model_type, where)
     return model_config
+
+
+def _check_labels(keys: dict[str, Any] | None) -> None:
+    """transformers would take two classes for granted."""
+    if keys is not None and not (type(keys.get("num_labels")) is int and keys["num_labels"] > 0):
+        raise ConfigError("needs num_labels: how many classes there are", where="model.transformers")
+
+
+def _check_documents_apart(model_type: str, where: str) -> None:
+    if model_type not in APART:
+        raise ConfigError(
+            f"it is not known of {model_type} models that they keep documents apart",
+            where=f"{where}.model_type",
+            remedy=f"task.documents_apart=false, or one of {', '.join(APART)}",
+        )
 
 
 def _check_sizes(text: Any, vocab_size: int, seq_len: int, where: str) -> None:
@@ -129,15 +177,15 @@ def _check_sizes(text: Any, vocab_size: int, seq_len: int, where: str) -> None:
         raise ConfigError(f"num_attention_heads {heads} is no multiple of num_key_value_heads {key_heads}", where=where)
 
 
-def _check_model_type(model_type: Any, where: str) -> None:
-    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        near = _nearest(str(model_type), MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-        raise ConfigError(f"{model_type!r} is no causal language model of transformers{near}", where=where)
+def _check_model_type(model_type: Any, kind: Kind, where: str) -> None:
+    if model_type not in kind.known:
+        near = _nearest(str(model_type), kind.known)
+        raise ConfigError(f"{model_type!r} is no {kind.name} of transformers{near}", where=where)
 
 
-def _check_keys(model_type: str, keys: dict[str, Any]) -> None:
+def _check_keys(model_type: str, keys: dict[str, Any], kind: Kind) -> None:
     config_class = type(AutoConfig.for_model(model_type))
-    known = {field.name for field in fields(config_class)} | set(config_class.attribute_map)
+    known = {field.name for field in fields(config_class)} | set(config_class.attribute_map) | kind.keys
     if "rope_parameters" in known:
         known |= _OLDER_KEYS
     problems = [f"{key} is decided elsewhere ({owner})" for key, owner in _OWNED_KEYS.items() if key in keys]

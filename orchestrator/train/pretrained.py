@@ -21,7 +21,7 @@ INDEX_FILE, SINGLE_FILE = "model.safetensors.index.json", "model.safetensors"
 class PretrainedWeights:
     """A source of fragments. Every tensor must be there: by its name, a tied one, or without the base prefix."""
 
-    def __init__(self, config: RunConfig, vocab_size: int) -> None:
+    def __init__(self, config: RunConfig, vocab_size: int | None) -> None:
         self.folder = Path(str(config.model.pretrained))
         with torch.device("meta"):
             model: Any = build_model(config, vocab_size)

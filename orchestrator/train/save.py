@@ -8,6 +8,7 @@ from orchestrator.checkpoint.writer import SavedCheckpoint, SaveProblem, save_ch
 from orchestrator.config.compare import run_hash
 from orchestrator.core.errors import TrainingFailed
 from orchestrator.core.news import CheckpointNews
+from orchestrator.data.skips import Skips
 from orchestrator.train.engine import Engine, sum_over_ranks
 from orchestrator.train.job import TrainJob
 
@@ -25,7 +26,7 @@ def save(job: TrainJob, engine: Engine, step: int, validation_loss: float | None
         rank=job.world.rank,
         world_size=job.world.size,
         state=engine.extract(),
-        facts=collect_facts(job, validation_loss),
+        facts=collect_facts(job, step, validation_loss),
         barrier=lambda ok: sum_over_ranks([float(not ok)]) == [0.0],
     )
     if job.world.rank == 0:
@@ -33,7 +34,7 @@ def save(job: TrainJob, engine: Engine, step: int, validation_loss: float | None
         tell(job, saved, step, problem, validation_loss, seconds=job.clock.monotonic() - began)
     if isinstance(saved, SavedCheckpoint):
         return saved.path
-    if step == job.config.train.steps:
+    if step == job.config.train.num_steps:
         raise TrainingFailed(
             f"all steps are done, but the last checkpoint could not be written: {saved.message}",
             where=str(job.checkpoints),
@@ -42,9 +43,11 @@ def save(job: TrainJob, engine: Engine, step: int, validation_loss: float | None
     return None
 
 
-def collect_facts(job: TrainJob, validation_loss: float | None) -> CheckpointFacts:
-    voided = [{"step": step} for step in sorted(job.skips.voided)]
-    holes = [{"step": step, "position": position} for step, position in sorted(job.skips.holes)]
+def collect_facts(job: TrainJob, step: int, validation_loss: float | None) -> CheckpointFacts:
+    """Skips as they are on disk: those of all ranks, told before the steps that they are of."""
+    skips = Skips.load(job.skips_file).before(step)
+    voided = [{"step": at} for at in sorted(skips.voided)]
+    holes = [{"step": at, "position": position} for at, position in sorted(skips.holes)]
     return CheckpointFacts(
         zero_stage=job.config.zero_stage,
         config_hash=run_hash(job.config),

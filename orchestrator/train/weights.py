@@ -18,7 +18,7 @@ from orchestrator.train.models import build_model, own_tensors, tied_names
 from orchestrator.train.pretrained import PretrainedWeights
 
 
-def initial_source(config: RunConfig, vocab_size: int) -> FragmentSource:
+def initial_source(config: RunConfig, vocab_size: int | None) -> FragmentSource:
     """Where a run that has no checkpoint yet starts from."""
     if config.model.pretrained is not None:
         return PretrainedWeights(config, vocab_size)
@@ -28,7 +28,7 @@ def initial_source(config: RunConfig, vocab_size: int) -> FragmentSource:
 class InitialWeights:
     """The model's own random initialisation, as a source of fragments. Keeps the tensor it made last."""
 
-    def __init__(self, config: RunConfig, vocab_size: int) -> None:
+    def __init__(self, config: RunConfig, vocab_size: int | None) -> None:
         with torch.device("meta"):
             self._model = build_model(config, vocab_size)
         self._seed = config.seed

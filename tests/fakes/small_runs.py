@@ -1,5 +1,6 @@
 """Small runs for the trainer's tests: configs, a corpus, a helm and a sink that write down what they see."""
 
+import fcntl
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,11 @@ from torch.distributed import Store
 
 from orchestrator.config.run import RunConfig
 from orchestrator.core.clock import SystemClock
-from orchestrator.core.news import News, StepNews
+from orchestrator.core.errors import StoreDown
+from orchestrator.core.news import HolesNews, News, StepNews
 from orchestrator.core.words import Word
+from orchestrator.storage.lines import LineFile
+from orchestrator.tracking.rows import skip_rows
 from orchestrator.train.job import Outcome, TrainJob
 from orchestrator.train.loop import train
 from orchestrator.train.slices import micro_batches_needed
@@ -25,7 +29,26 @@ LLAMA = {
     "max_position_embeddings": 64,
 }
 GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+RESNET = {
+    "model_type": "resnet",
+    "num_labels": 3,
+    "embedding_size": 8,
+    "hidden_sizes": [8, 16],
+    "depths": [1, 1],
+    "layer_type": "basic",
+}
+VIT = {
+    "model_type": "vit",
+    "num_labels": 3,
+    "image_size": 16,
+    "patch_size": 8,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
 VOCAB = 300
+FIELDS = {"image": {"members": ["png", "jpg"]}, "label": {"members": ["cls"]}}
 
 
 def small_config(model: dict[str, Any] | None = None, *, stage: int = 0, **sections: Any) -> RunConfig:
@@ -33,7 +56,13 @@ def small_config(model: dict[str, Any] | None = None, *, stage: int = 0, **secti
     value: dict[str, Any] = {
         "name": "small",
         "seed": 5,
-        "data": {"train": [{"path": "data/source0"}], "split": {"validation": 0.1}, "window_samples": 64, "lanes": 2},
+        "data": {
+            "train": [{"path": "data/source0"}],
+            "split": {"validation": 0.1},
+            "window_samples": 64,
+            "run_samples": 1,
+            "lanes": 2,
+        },
         "prepare": {"tokens": {"train_bpe": VOCAB}},
         "task": {"seq_len": 16},
         "model": {"transformers": LLAMA if model is None else model},
@@ -45,6 +74,17 @@ def small_config(model: dict[str, Any] | None = None, *, stage: int = 0, **secti
     for name, section in sections.items():
         value[name] = value[name] | section if isinstance(section, dict) and name in value else section
     return RunConfig.model_validate(value)
+
+
+def picture_config(model: dict[str, Any] | None = None, *, stage: int = 0, **sections: Any) -> RunConfig:
+    """A config of everything small that tells pictures apart."""
+    small = small_config(stage=stage).model_dump(mode="json", exclude_unset=True)
+    small |= {"task": {"name": "image_classification"}, "model": {"transformers": VIT if model is None else model}}
+    del small["prepare"]
+    small["data"] |= {"fields": FIELDS}
+    for name, section in sections.items():
+        small[name] = small[name] | section if isinstance(section, dict) and name in small else section
+    return RunConfig.model_validate(small)
 
 
 class SmallManifest(FakeManifest):
@@ -65,21 +105,45 @@ class SmallManifest(FakeManifest):
         assert self.ids[: len(ids)] == ids
 
 
+class StoreIsDown(SmallManifest):
+    """The store of one shard stays away."""
+
+    away: int = -1
+
+    def tokens(self, ordinal: int) -> Any:
+        if ordinal == self.away:
+            raise StoreDown("HTTP 503 for 900 s", where="s3://bucket", remedy="resume when it is back")
+        return super().tokens(ordinal)
+
+
 class RecordingSink:
-    def __init__(self) -> None:
+    """Remembers all news; when flushed it writes down skips, as the scribe would, beside the sinks of other ranks."""
+
+    def __init__(self, skips_file: Path) -> None:
         self.news: list[News] = []
+        self._skips_file = skips_file
+        self._untold: list[HolesNews] = []
 
     def tell(self, news: News) -> None:
         self.news.append(news)
+        if isinstance(news, HolesNews):
+            self._untold.append(news)
 
-    def flush(self) -> None: ...
+    def flush(self) -> None:
+        if not self._untold:
+            return
+        with self._skips_file.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with LineFile(self._skips_file, head={"format": 1}) as file:
+                file.append([row for news in self._untold for row in skip_rows(news)])
+        self._untold.clear()
 
     def of(self, kind: type[News]) -> list[Any]:
         return [news for news in self.news if isinstance(news, kind)]
 
     def rows(self) -> list[dict[str, Any]]:
         """What does not depend on the machine's speed of each step."""
-        timed = {"step_s", "data_wait_s"}
+        timed = {"step_s", "data_wait_s", "decode_s"}
         steps = (news for news in self.news if isinstance(news, StepNews))
         return [{"step": s.step, **{k: v for k, v in s.metrics.items() if k not in timed}, **s.ledger} for s in steps]
 
@@ -113,19 +177,22 @@ def train_small(
     start: Path | None = None,
     micro_batch: int = 3,
     helm: ScriptedHelm | None = None,
+    manifest: Any = None,
 ) -> tuple[Outcome, RecordingSink]:
     """One rank's whole part in a run: join, train, leave. `folder` names the run on the store, too."""
-    sink = RecordingSink()
+    skips_file = folder.parent / f"{folder.name}-skips.jsonl"
+    sink = RecordingSink(skips_file)
     with in_world(rank, size, store, f"{folder.name}-{size}-{generation}") as world:
         job = TrainJob(
             config=config,
-            manifest=SmallManifest.make(),  # type: ignore[arg-type]  (all that the trainer needs of one)
+            manifest=manifest or SmallManifest.make(),  # all that the trainer needs of one
             world=world,
             generation=generation,
             device="cpu",
             micro_batch=micro_batch,
             accumulation=micro_batches_needed(config.train.global_batch, size, micro_batch),
             checkpoints=folder,
+            skips_file=skips_file,
             start=start,
             sink=sink,
             helm=helm or ScriptedHelm(),

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from orchestrator.config.check import replace_values
 from orchestrator.config.resolve import (
+    SAMPLES_AT_ONCE,
     TOKENS_AT_ONCE,
+    Decision,
     Facts,
     keep_decided,
     resolve_run,
@@ -16,7 +18,7 @@ from orchestrator.config.resolve import (
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
 
-FACTS = Facts(device="cpu", cpus_per_node=8, unit_shards=64, wandb_key=False)
+FACTS = Facts(device="cpu", cpus_per_node=8, remote=False, sample_bytes=0, wandb_key=False)
 CONFIG = RunConfig.model_validate(
     {
         "name": "base",
@@ -29,6 +31,15 @@ CONFIG = RunConfig.model_validate(
     }
 )
 
+IMAGES = RunConfig.model_validate(
+    {
+        **CONFIG.model_dump(),
+        "data": {"train": [{"path": "a"}], "fields": {"image": {"members": ["jpg"]}}},
+        "prepare": {},
+        "task": {"name": "image_classification"},
+    }
+)
+
 
 def facts(**changes) -> Facts:
     return Facts(**{name: changes.get(name, getattr(FACTS, name)) for name in Facts.__dataclass_fields__})
@@ -37,7 +48,7 @@ def facts(**changes) -> Facts:
 def test_what_is_auto_is_decided_with_reasons_and_nothing_else_changes():
     config, decisions = resolve_run(CONFIG, FACTS)
     assert {d.key: d.value for d in decisions} == {
-        "data.lanes": 8,
+        "data.run_samples": 1,
         "cluster.device": "cpu",
         "tracking.wandb.mode": "offline",
     }
@@ -46,7 +57,7 @@ def test_what_is_auto_is_decided_with_reasons_and_nothing_else_changes():
 
 
 def test_stated_values_are_not_decided_again():
-    stated = {"data.lanes": 2, "cluster.device": "cuda", "tracking.wandb.mode": "off"}
+    stated = {"data.run_samples": 2, "cluster.device": "cuda", "tracking.wandb.mode": "off"}
     config = replace_values(CONFIG, stated)
     assert resolve_run(config, FACTS) == (config, [])
 
@@ -60,13 +71,20 @@ def test_a_precision_that_the_device_lacks_is_refused():
         resolve_run(replace_values(CONFIG, {"train.precision": "fp16"}), FACTS)
 
 
-@settings(deadline=None)
-@given(st.integers(0, 10_000_000))
-def test_lanes_are_a_power_of_two_with_enough_shards_each(shards):
-    lanes = resolve_run(CONFIG, facts(unit_shards=shards))[0].data.lanes
-    assert lanes in {2**i for i in range(8)}
-    assert lanes == 1 or lanes * 8 <= shards
-    assert lanes == 128 or lanes * 2 * 8 > shards
+@pytest.mark.parametrize(
+    ("config", "remote", "sample_bytes", "run_samples"),
+    [
+        (IMAGES, False, 100_000, 1),
+        (IMAGES, True, 100_000, 20),
+        (IMAGES, True, 3 * 2**20, 1),
+        (IMAGES, True, 10, 262_144 // 64),  # a window of few runs would hardly be shuffled
+        (IMAGES, True, 0, 262_144 // 64),
+        (CONFIG, True, 0, 1),
+    ],
+)
+def test_samples_of_a_store_stay_together_in_runs_that_are_worth_a_request(config, remote, sample_bytes, run_samples):
+    decided, _ = resolve_run(config, facts(remote=remote, sample_bytes=sample_bytes))
+    assert decided.data.run_samples == run_samples
 
 
 @settings(deadline=None)
@@ -91,6 +109,29 @@ def test_batches_are_cut_to_hold_every_sample_within_the_token_limit(batch, worl
     assert plan.micro_batch * plan.accumulation - largest_slice < plan.accumulation
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_samples_that_have_no_length_are_limited_in_number(device):
+    config = replace_values(IMAGES, {"train.global_batch": 1000})
+    plan = resolve_world(config, facts(device=device), 3)
+    assert plan.micro_batch <= SAMPLES_AT_ONCE[device] < 2 * plan.micro_batch
+    assert plan.micro_batch * plan.accumulation >= 334
+
+
+def test_in_the_last_step_ranks_may_be_without_a_sample():
+    def with_phases(*phases):
+        return replace_values(CONFIG, {"data.phases": list(phases)})
+
+    assert resolve_world(with_phases({"from_step": 9, "global_batch": 1}), FACTS, 24).accumulation == 1
+    for phases in ([{"from_step": 8, "global_batch": 1}], [{"from_step": 3, "global_batch": 23}, {"from_step": 9}]):
+        with pytest.raises(ConfigError, match="too small for 24 ranks"):
+            resolve_world(with_phases(*phases), FACTS, 24)
+
+
+def test_a_last_step_that_is_larger_decides_the_micro_batches_too():
+    config = replace_values(CONFIG, {"data.phases": [{"from_step": 9, "global_batch": 48}]})
+    assert resolve_world(config, FACTS, 2).micro_batch * resolve_world(config, FACTS, 2).accumulation >= 24
+
+
 def test_a_stated_micro_batch_is_kept_and_accumulated():
     plan = resolve_world(replace_values(CONFIG, {"train.micro_batch": 5}), FACTS, 2)
     assert (plan.micro_batch, plan.accumulation) == (5, 3)
@@ -113,14 +154,22 @@ def test_only_what_depends_on_the_world_is_undecided():
     config, decisions = resolve_run(CONFIG, FACTS)
     again = undecide(config, decisions)
     assert again.cluster.device == "auto"
-    assert again.data.lanes == 8
+    assert again.data.run_samples == 1
     assert again.tracking.wandb.mode == "offline"
+
+
+def test_what_was_asked_for_instead_of_auto_is_put_back_too():
+    asked = replace_values(CONFIG, {"train.steps": None, "train.epochs": 2.5})
+    decided = [Decision("train.steps", 7, "", was=None), Decision("train.epochs", None, "", was=2.5)]
+    config = replace_values(asked, {decision.key: decision.value for decision in decided})
+    assert (config.train.steps, config.train.epochs) == (7, None)
+    assert undecide(config, decided) == asked
 
 
 def test_a_config_that_is_written_once_more_keeps_what_its_run_has_decided():
     began_with, _ = resolve_run(CONFIG, FACTS)
     again = keep_decided(CONFIG, began_with)
-    assert again.data.lanes == 8
+    assert again.data.run_samples == 1
     assert again.cluster.device == "auto"  # another cluster may have another
-    stated = keep_decided(replace_values(CONFIG, {"data.lanes": 4}), began_with)
-    assert stated.data.lanes == 4  # a change, which the resume will refuse
+    stated = keep_decided(replace_values(CONFIG, {"data.run_samples": 4}), began_with)
+    assert stated.data.run_samples == 4  # a change, which the resume will refuse

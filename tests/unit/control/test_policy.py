@@ -170,6 +170,23 @@ def test_a_preempted_run_stops_like_another_but_says_that_it_can_go_on_elsewhere
         assert finish.exit_code is ExitCode.PREEMPTED
 
 
+def test_ranks_that_lost_their_store_leave_a_run_that_can_go_on() -> None:
+    """They have all stopped at one step; those that know why say it, each reason once."""
+    reason = "s3://pictures: HTTP 503 for 900 s"
+    ends = [RankEnd(state=RunState.STOPPED, step=9, reason=words) for words in ("", reason, reason)]
+    _, [finish] = decide(RUNNING, seen(*(rank(RankState.ENDED, end=end) for end in ends)), 1.0, LIMITS)
+    assert finish == Finish(state=RunState.STOPPED, exit_code=ExitCode.PREEMPTED, reason=reason, step=9)
+
+
+def test_a_store_that_is_lost_between_steps_does_not_fail_the_run() -> None:
+    told = problem(kind="StoreDown", message="s3://pictures: HTTP 503", exit_code=int(ExitCode.PREEMPTED))
+    raised = [rank(RankState.RAISED, problem=told), rank(RankState.RAISED, problem=problem(collateral=True, t=6.0))]
+    _, [finish] = decide(RUNNING, seen(*raised), 1.0, LIMITS)
+    assert isinstance(finish, Finish)
+    assert (finish.state, finish.exit_code) == (RunState.STOPPED, ExitCode.PREEMPTED)
+    assert "HTTP 503" in finish.reason
+
+
 def test_who_is_to_blame_is_told_with_the_first_one_first() -> None:
     raised = [
         rank(RankState.RAISED, problem=problem(rank=0, t=4.0, collateral=True)),

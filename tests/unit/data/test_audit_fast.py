@@ -9,16 +9,37 @@ from orchestrator.config.data import Phase
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import Span
 from orchestrator.data import audit
-from orchestrator.data.audit import FedUnits, compare_ledger, prove_epochs, recompute
+from orchestrator.data.audit import FedUnits, Prepared, prove_epochs, recompute, unit_set
+from orchestrator.data.difference import compare_ledger
 from orchestrator.data.ledger import Sums, checksum, digest, join_checksums
 from orchestrator.data.read import TokenReader
 from orchestrator.data.row import Shuffling
 from orchestrator.data.skips import Skips
-from tests.fakes.corpus import make_corpus, make_order
+from tests.fakes.corpus import FakeManifest, make_corpus, make_order
 from tests.fakes.slow_order import slow_batches
 
 
-def recompute_slowly(order, reader, skips, steps):
+class Samples(FakeManifest):
+    """Documents that are fed as they are: their checksums are in the manifest."""
+
+    def checksums_at(self, ordinals, places, split):
+        for ordinal, place in zip(ordinals.tolist(), places.tolist(), strict=True):
+            assert place in self.places(ordinal, split)
+        spans = zip(ordinals.tolist(), places.tolist(), strict=True)
+        return join_checksums([checksum(self.shards[ordinal].documents[place]) for ordinal, place in spans])
+
+
+def make_samples(*arguments, **options):
+    return Samples(**vars(make_corpus(*arguments, **options)))
+
+
+def sum_span(manifest, span):
+    """The checksum of a span's tokens, or of the whole document."""
+    document = manifest.shards[span.ordinal].documents[span.place]
+    return checksum(document[span.first : span.first + span.count] if span.count else document)
+
+
+def recompute_slowly(manifest, order, skips, steps):
     for step in steps:
         slots = order.slots(step)
         positions, starts, spans = [], [], []
@@ -31,7 +52,7 @@ def recompute_slowly(order, reader, skips, steps):
                 spans.append(span)
                 at += span.count
             count += not skip
-        yield step, digest(positions, starts, spans, [checksum(reader.read(span)) for span in spans]), count
+        yield step, digest(positions, starts, spans, [sum_span(manifest, span) for span in spans]), count
 
 
 phases = st.lists(
@@ -52,7 +73,7 @@ phases = st.lists(
     corpus_seed=st.integers(0, 10_000),
     phases=phases,
     global_batch=st.integers(1, 12),
-    seq_len=st.integers(1, 40),
+    seq_len=st.none() | st.integers(1, 40),
     window_samples=st.integers(1, 30),
     lanes=st.integers(1, 6),
     enabled=st.booleans(),
@@ -64,7 +85,9 @@ phases = st.lists(
 def test_many_steps_at_once_give_what_single_steps_give(
     corpus_seed, phases, global_batch, seq_len, window_samples, lanes, enabled, voided, holes, missing, at_once
 ):
-    manifest = make_corpus(corpus_seed, shards_by_segment=((3, 2), (2, 0), (0, 2)), most_documents=5)
+    manifest = make_samples(corpus_seed, shards_by_segment=((3, 2), (2, 0), (0, 2)), most_documents=5)
+    if seq_len is None:
+        phases = [phase.model_copy(update={"seq_len": None}) for phase in phases]
     try:
         order = make_order(
             manifest, phases=phases, global_batch=global_batch, seq_len=seq_len,
@@ -72,11 +95,12 @@ def test_many_steps_at_once_give_what_single_steps_give(
         )  # fmt: skip
     except DataError:
         return  # a source happened to be empty
-    reader, skips, steps = TokenReader(manifest, "train"), Skips(voided, holes), set(range(45)) - missing
+    prepared = Prepared(manifest, "train", packed=seq_len is not None)
+    skips, steps = Skips(voided, holes), set(range(45)) - missing
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(audit, "POSITIONS_AT_ONCE", at_once)
-        fast = list(recompute(order, reader, skips, sorted(steps), fed := FedUnits()))
-    assert fast == list(recompute_slowly(order, reader, skips, sorted(steps)))
+        fast = list(recompute(order, prepared, skips, sorted(steps), fed := FedUnits()))
+    assert fast == list(recompute_slowly(manifest, order, skips, sorted(steps)))
     assert sum(fed.rows.values()) == sum(order.batch_size(step) for step in steps)
 
 
@@ -88,9 +112,13 @@ def test_the_sums_are_those_of_explicit_lists_of_tokens():
     slow = slow_batches(
         manifest, seed=5, quotas=(65_536,), global_batch=5, seq_len=7, window_samples=12, lanes=3,
     )  # fmt: skip
-    for step, sums, _ in recompute(order, TokenReader(manifest, "train"), Skips(), range(num_steps)):
+    for step, sums, _ in recompute(order, packed(manifest), Skips(), range(num_steps)):
         fed = [piece for slot in next(slow) for piece in cut_by_document(manifest, slot)]
         assert sums == digest(*map(list, zip(*fed, strict=True))), step
+
+
+def packed(manifest):
+    return Prepared(manifest, "train", packed=True)
 
 
 def cut_by_document(manifest, slot):
@@ -117,7 +145,10 @@ def test_checksums_of_many_spans_are_those_of_each(monkeypatch, gap_tokens, bloc
                 spans.append(Span(ordinal, int(place), first, int(rng.integers(0, length - first + 1))))
     rng.shuffle(spans)
     found = reader.checksums(*np.array(spans, np.int64).T)
-    each = join_checksums([checksum(reader.read(Span(*map(int, span)))) for span in spans])
+    read = [(manifest.shards[span.ordinal].documents, span) for span in (Span(*map(int, span)) for span in spans)]
+    each = join_checksums(
+        [checksum(documents[span.place][span.first : span.first + span.count]) for documents, span in read]
+    )
     assert np.array_equal(found, each)
 
 
@@ -132,27 +163,29 @@ def test_among_many_spans_the_unusable_one_is_named():
 
 def test_the_first_difference_is_named_inside_a_block_of_steps():
     manifest = make_corpus(1)
-    order, reader = make_order(manifest), TokenReader(manifest, "train")
+    order, prepared = make_order(manifest), packed(manifest)
     rows = [
         {"step": step, "order_digest": sums.order_hex, "set_digest": sums.set_hex, "count": count}
-        for step, sums, count in recompute(order, reader, Skips(), range(30))
+        for step, sums, count in recompute(order, prepared, Skips(), range(30))
     ]
     rows[17]["set_digest"] = rows[23]["set_digest"] = f"{1:032x}"
-    found = compare_ledger(rows, recompute(order, reader, Skips(), range(30)))
+    found = compare_ledger(rows, recompute(order, prepared, Skips(), range(30)))
     assert (found.step, found.what, found.found) == (17, "set_digest", f"{1:032x}")
 
 
 def prove(manifest, skips=Skips(), **options):  # noqa: B008 - frozen
-    """The proofs of a run of 60 steps, as (source, epoch, rows, holds), and its order."""
-    order, reader, fed = make_order(manifest, **options), TokenReader(manifest, "train"), FedUnits()
-    list(recompute(order, reader, skips, range(60), fed))
-    proofs = [(one.source, one.epoch, one.rows, one.holds) for one in prove_epochs(order, reader, fed)]
-    return proofs, order, fed, reader
+    """The proofs of a run of 60 steps, as (source, epoch, rows, holds), and what they were made of."""
+    order, fed = make_order(manifest, **options), FedUnits()
+    prepared = Prepared(manifest, "train", packed=options.get("seq_len", 7) is not None)
+    list(recompute(order, prepared, skips, range(60), fed))
+    proofs = [(one.source, one.epoch, one.rows, one.holds) for one in prove_epochs(order, prepared, fed)]
+    return proofs, order, fed, prepared
 
 
-def test_every_epoch_that_was_whole_is_proven_skipped_ones_included():
-    manifest = make_corpus(2, shards_by_segment=((3,), (2,)))
-    found, order, _, _ = prove(manifest, Skips(frozenset({3}), frozenset({(5, 31)})))
+@pytest.mark.parametrize("seq_len", [7, None])
+def test_every_epoch_that_was_whole_is_proven_skipped_ones_included(seq_len):
+    manifest = make_samples(2, shards_by_segment=((3,), (2,)))
+    found, order, _, _ = prove(manifest, Skips(frozenset({3}), frozenset({(5, 31)})), seq_len=seq_len)
     epochs = [(0, 0, order.rows[0].epoch_count, True)]
     later = order.unit(0, 2).count
     epochs += [(0, n, later, True) for n in range(1, (360 - order.rows[0].epoch_count) // later + 1)]
@@ -171,17 +204,42 @@ def test_an_epoch_cut_off_by_another_sequence_length_is_not_told():
     assert fed.rows[0, 0] > 0
 
 
-def test_a_sequence_taken_twice_instead_of_another_breaks_its_epoch():
-    manifest = make_corpus(2, shards_by_segment=((3,), (2,)))
-    _, order, fed, reader = prove(manifest)
-    fed.sets[0, 0] += Sums(0, 1)
-    assert [one.holds for one in prove_epochs(order, reader, fed)][:2] == [False, True]
+@pytest.mark.parametrize("seq_len", [7, None])
+def test_a_slot_taken_twice_instead_of_another_breaks_its_epoch(seq_len):
+    manifest = make_samples(2, shards_by_segment=((3,), (2,)))
+    _, order, fed, prepared = prove(manifest, seq_len=seq_len)
+    twice, instead = recompute_slots(order, prepared, 0), recompute_slots(order, prepared, 1)
+    fed.sets[0, 0] += Sums(0, twice.set - instead.set)
+    assert [one.holds for one in prove_epochs(order, prepared, fed)][:2] == [False, True]
+
+
+def recompute_slots(order, prepared, slot):
+    """The sums of one slot of step 0."""
+    others = frozenset((0, int(position)) for n, position in enumerate(order.slots(0).position) if n != slot)
+    ((_, sums, _),) = recompute(order, prepared, Skips(holes=others), [0])
+    return sums
+
+
+@pytest.mark.parametrize("seq_len", [3, None])
+def test_an_epochs_set_follows_from_what_is_kept_alone(seq_len):
+    """Without lanes, windows or shuffling the same documents make the same set, cut where the stream is."""
+    manifest = make_samples(5, shards_by_segment=((6,), (4,)))
+    order, prepared = (
+        make_order(manifest, global_batch=1, seq_len=seq_len),
+        Prepared(manifest, "train", packed=seq_len is not None),
+    )
+    fed = sum((sums for _, sums, _ in recompute(order, prepared, Skips(), range(order.rows[0].epoch_count))), Sums())
+    assert fed.set == (unit_set(order.unit(0, 0), prepared) + unit_set(order.unit(0, 1), prepared)).set
+    if seq_len is None:
+        kept = [(o, int(p)) for o in range(len(manifest.shards)) for p in manifest.places(o, "train")]
+        spans = [Span(*one, 0, 0) for one in kept]
+        none = [0] * len(spans)
+        assert fed.set == digest(none, none, spans, [sum_span(manifest, span) for span in spans]).set
 
 
 def test_steps_of_different_phases_are_not_taken_together():
     manifest = make_corpus(3, shards_by_segment=((4,), (3,)))
     phases = [Phase(from_step=4, global_batch=7), Phase(from_step=9, seq_len=3)]
-    order, reader = make_order(manifest, phases=phases, global_batch=5), TokenReader(manifest, "train")
-    assert list(recompute(order, reader, Skips(), range(14))) == list(
-        recompute_slowly(order, reader, Skips(), range(14))
-    )
+    order = make_order(manifest, phases=phases, global_batch=5)
+    found = list(recompute(order, packed(manifest), Skips(), range(14)))
+    assert found == list(recompute_slowly(manifest, order, Skips(), range(14)))

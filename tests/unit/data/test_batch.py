@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.core.words import World
-from orchestrator.data.batch import digest_rows, fill_batch
 from orchestrator.data.ledger import Sums
 from orchestrator.data.order import ValidationOrder
+from orchestrator.data.packed import PackedBatches, digest_rows
 from orchestrator.data.read import TokenReader
 from orchestrator.data.skips import Skips
 from tests.fakes.corpus import END_ID, make_corpus, make_order
@@ -15,8 +15,15 @@ ALONE = World.flat(0, 1)
 
 
 def fill_world(manifest, order, step, size, skips=None):
-    reader = TokenReader(manifest, "train")
-    return [fill_batch(order, reader, step, World.flat(rank, size), skips or Skips()) for rank in range(size)]
+    batches = PackedBatches(order, TokenReader(manifest, "train"))
+    return [batches.make(step, World.flat(rank, size), skips or Skips()) for rank in range(size)]
+
+
+def pick_rows(fed, rows):
+    """The spans of some rows, numbered anew unless a row keeps its place."""
+    found = [np.flatnonzero(fed.row == row) for row in rows]
+    number = np.repeat(np.arange(len(rows)) if len(rows) > 1 else rows, [part.size for part in found])
+    return type(fed)(number, *(column[np.concatenate(found)] for column in fed[1:]))
 
 
 @settings(max_examples=25, deadline=None)
@@ -35,7 +42,7 @@ def test_any_world_feeds_the_same_rows_and_sums(corpus_seed, step, global_batch,
     assert sum((part.sums for part in parts), Sums()) == whole.sums
     assert sum(part.count for part in parts) == whole.count == global_batch
     assert sum(part.weight for part in parts) == whole.weight
-    assert sum(part.read_bytes for part in parts) == whole.read_bytes
+    assert sum(part.figures.read_bytes for part in parts) == whole.figures.read_bytes
 
 
 def test_rows_are_the_documents_tokens_and_padding_has_weight_zero():
@@ -53,7 +60,7 @@ def test_rows_are_the_documents_tokens_and_padding_has_weight_zero():
             assert weights.tolist() == [1] * (size - 1) + [0] * (8 - size)
             short += size < 8
         assert batch.weight == batch.fields["weights"].sum()
-        assert batch.read_bytes == 2 * sum(span.count for spans in batch.spans for span in spans)
+        assert batch.figures.read_bytes == 2 * sum(span.count for spans in batch.spans for span in spans)
     assert short
 
 
@@ -69,7 +76,7 @@ def test_a_voided_step_has_no_weight_and_no_part_in_the_ledger_and_shifts_nothin
     manifest = make_corpus(2)
     order, skips = make_order(manifest), Skips(voided=frozenset({3}))
     (void,), (plain,) = fill_world(manifest, order, 3, 1, skips), fill_world(manifest, order, 3, 1)
-    assert (void.weight, void.count, void.sums, void.read_bytes) == (0, 0, Sums(), 0)
+    assert (void.weight, void.count, void.sums, void.figures.read_bytes) == (0, 0, Sums(), 0)
     assert void.slots == plain.slots
     assert void.fields["tokens"].shape == plain.fields["tokens"].shape
     assert fill_world(manifest, order, 4, 1, skips)[0].sums == fill_world(manifest, order, 4, 1)[0].sums
@@ -88,7 +95,7 @@ def test_a_hole_has_weight_zero_and_is_left_out_of_the_ledger():
     assert not weights[4].any()
     assert np.array_equal(weights[others], plain.fields["weights"][others])
     assert np.array_equal(tokens[others], plain.fields["tokens"][others])
-    hole = digest_rows(plain.fields["tokens"][4:5], slots.position[4:5], plain.spans[4:5])
+    hole = digest_rows(plain.fields["tokens"], slots.position, pick_rows(plain.fed, [4]))
     assert sum((part.sums for part in parts), hole) == plain.sums
     assert sum(part.count for part in parts) == 5
 
@@ -102,7 +109,7 @@ def test_one_wrong_token_in_the_array_changes_both_sums():
         for column in range(sum(span.count for span in spans)):
             tokens = batch.fields["tokens"].copy()
             tokens[row, column] += 1
-            wrong = digest_rows(tokens, positions, batch.spans)
+            wrong = digest_rows(tokens, positions, batch.fed)
             assert wrong.order != batch.sums.order
             assert wrong.set != batch.sums.set
 
@@ -113,8 +120,8 @@ def test_swapped_rows_change_the_sums():
     (batch,) = fill_world(manifest, order, 0, 1)
     swapped = [1, 0, *range(2, 6)]
     positions = order.slots(0).position
-    rows_only = digest_rows(batch.fields["tokens"][swapped], positions, batch.spans)
-    whole = digest_rows(batch.fields["tokens"][swapped], positions, [batch.spans[row] for row in swapped])
+    rows_only = digest_rows(batch.fields["tokens"][swapped], positions, batch.fed)
+    whole = digest_rows(batch.fields["tokens"][swapped], positions, pick_rows(batch.fed, swapped))
     assert rows_only.set != batch.sums.set
     assert whole.order != batch.sums.order
     assert whole.set == batch.sums.set
@@ -123,8 +130,8 @@ def test_swapped_rows_change_the_sums():
 def test_validation_batches_fill_from_their_split_and_the_last_is_smaller():
     manifest = make_corpus(3, train_share=0.4)
     order = ValidationOrder(manifest, "validation", global_batch=5, seq_len=7)
-    reader = TokenReader(manifest, "validation")
-    batches = [fill_batch(order, reader, step, ALONE, Skips()) for step in range(order.num_batches)]
+    maker = PackedBatches(order, TokenReader(manifest, "validation"))
+    batches = [maker.make(step, ALONE, Skips()) for step in range(order.num_batches)]
     assert sum(batch.weight for batch in batches) == manifest.totals("validation").sum() - 2
     assert len(batches[-1].spans) == order.batch_size(order.num_batches - 1) < 5
 

@@ -57,6 +57,8 @@ def test_each_source_is_walked_in_its_own_order(quotas, start, count):
     for n in range(len(quotas)):
         assert np.array_equal(index[source == n], 10 + n + np.arange((source == n).sum()))
         assert mixture.row_places(start + count)[n] == 10 + n + (source == n).sum()
+        for position in start + np.flatnonzero(source == n)[:: max(1, count // 3)]:
+            assert mixture.position_of(n, index[position - start]) == position
 
 
 def test_positions_may_come_in_any_order():

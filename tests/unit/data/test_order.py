@@ -15,6 +15,7 @@ from orchestrator.config.data import (
     TaskSection,
     TokensSection,
 )
+from orchestrator.config.reading import FieldSection
 from orchestrator.config.run import RunConfig
 from orchestrator.config.training import TrainSection
 from orchestrator.core.errors import ConfigError, DataError
@@ -51,10 +52,14 @@ def targets_of(spans):
 
 
 def as_slow(order, step):
-    return [SlowSlot(*map(int, columns), tokens_of(spans)) for *columns, spans in batch_of(order, step)]
+    """A batch as the slow order gives it; a sample that is fed whole has no tokens."""
+    return [
+        SlowSlot(*map(int, columns), tokens_of(spans) or tuple(span[:3] for span in spans))
+        for *columns, spans in batch_of(order, step)
+    ]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     corpus_seed=st.integers(0, 10_000),
     seed=st.integers(0, 2**63 - 1),
@@ -84,6 +89,36 @@ def test_order_is_that_of_the_slow_and_obvious_one(
         assert as_slow(order, step) == expected
 
 
+@settings(max_examples=15, deadline=None)
+@given(
+    corpus_seed=st.integers(0, 10_000),
+    seed=st.integers(0, 2**63 - 1),
+    share=st.floats(0.01, 0.99),
+    global_batch=st.integers(1, 20),
+    window_samples=st.integers(1, 40),
+    window_bytes=st.integers(1, 5000),
+    run_samples=st.integers(1, 9),
+    lanes=st.integers(1, 8) | st.just("auto"),
+)
+def test_the_order_of_samples_is_that_of_the_slow_and_obvious_one(
+    corpus_seed, seed, share, global_batch, window_samples, window_bytes, run_samples, lanes
+):
+    manifest = make_corpus(corpus_seed, shards_by_segment=((9, 2), (20, 0), (0, 2)), most_documents=6)
+    if not all(manifest.kept("train")[np.concatenate(manifest.segments_of(source))].sum() for source in (0, 1)):
+        return  # a source happened to be empty
+    layout = {"window_samples": window_samples, "window_bytes": window_bytes, "run_samples": run_samples}
+    weights = [share, 1 - share]
+    order = make_order(
+        manifest, seed=seed, weights=weights, global_batch=global_batch, seq_len=None,
+        shuffling=Shuffling(lanes=lanes, **layout),
+    )  # fmt: skip
+    slow = slow_batches(
+        manifest, seed=seed, quotas=quotas_of(weights), global_batch=global_batch, seq_len=None, lanes=lanes, **layout
+    )
+    for step, expected in enumerate(islice(slow, 200 // global_batch + 2)):
+        assert as_slow(order, step) == expected
+
+
 @pytest.mark.parametrize("corpus_seed", range(5))
 def test_an_epoch_has_every_target_once(corpus_seed):
     manifest = make_corpus(corpus_seed, shards_by_segment=ONE_SOURCE)
@@ -94,7 +129,7 @@ def test_an_epoch_has_every_target_once(corpus_seed):
         targets = Counter(target for spans in fed for target in targets_of(spans))
         units = 3 if epoch == 0 else 1
         assert targets.total() == len(targets) == manifest.totals("train").sum() - units
-        assert {order.epoch_of(order.slots(step), 0) for step in positions} == {epoch}
+        assert {int(order.epochs(order.slots(step))[0]) for step in positions} == {epoch}
 
 
 def test_plain_samples_come_once_an_epoch():
@@ -122,6 +157,61 @@ def test_a_run_that_follows_preparation_equals_one_that_waits_for_it():
     ready = min(row.epoch_count for row in early.rows.values()) // 6
     assert ready > 5
     assert [batch_of(whole, step) for step in range(ready)] == [batch_of(early, step) for step in range(ready)]
+
+
+SAMPLES = {"seq_len": None, "shuffling": Shuffling(window_samples=12, window_bytes=900, run_samples=3)}
+PACKED = {"shuffling": Shuffling(window_samples=12)}
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    corpus_seed=st.integers(0, 100),
+    feeding=st.sampled_from([PACKED, SAMPLES]),
+    worlds=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 15)), min_size=1, max_size=6),
+)
+def test_every_sequence_of_worlds_feeds_one_global_order(corpus_seed, feeding, worlds):
+    """Ranks come and go, each time with a manifest that has grown meanwhile; a run keeps to the part it began with."""
+    manifest = make_corpus(corpus_seed, shards_by_segment=((20, 5), (9, 4), (4, 4), (7, 7)), most_documents=12)
+    straight = make_order(manifest.prefix(2), global_batch=16, **feeding)
+    step = 0
+    for world, num_steps in worlds:
+        order = make_order(manifest.prefix(4).prefix(2), global_batch=16, **feeding)
+        for now in range(step, step + num_steps):
+            slots = order.slots(now)
+            ranks = [rank_slice(slots.position.size, rank, world) for rank in range(world)]
+            assert sorted(i for own in ranks for i in own) == list(range(16))
+            fed = [(*rows_of(slots)[i], order.spans(slots, i)) for own in ranks for i in own]
+            assert fed == batch_of(straight, now)
+        step += num_steps
+
+
+def test_data_that_comes_later_changes_no_unit_of_what_was_there():
+    manifest = make_corpus(4, shards_by_segment=((20, 14), (40, 14), (6, 4)))
+    whole, early = make_order(manifest, **SAMPLES), make_order(manifest.prefix(2), **SAMPLES)
+    ready = min(row.epoch_count for row in early.rows.values()) // 6
+    assert ready > 5
+    assert [batch_of(whole, step) for step in range(ready)] == [batch_of(early, step) for step in range(ready)]
+
+
+@pytest.mark.parametrize("feeding", [PACKED, SAMPLES], ids=["packed", "samples"])
+def test_lanes_follow_the_shards_of_each_unit(feeding):
+    order = make_order(make_corpus(1, shards_by_segment=((15,), (16,), (1100,)), most_documents=3), **feeding)
+    assert [order.unit(0, number).lanes for number in range(5)] == [1, 2, 128, 128, 128]
+    unit = order.unit(0, 2)
+    assert np.bincount(unit.index(np.arange(unit.count))[1]).size == 128
+
+
+@given(st.integers(0, 10_000_000))
+def test_lanes_are_a_power_of_two_with_enough_shards_each(shards):
+    lanes = Shuffling(window_samples=1).lanes_of(shards)
+    assert lanes in {2**i for i in range(8)}
+    assert lanes == 1 or lanes * 8 <= shards
+    assert lanes == 128 or lanes * 2 * 8 > shards
+
+
+def test_stated_lanes_hold_for_every_unit_and_shard_order_has_one():
+    assert {Shuffling(window_samples=1, lanes=5).lanes_of(shards) for shards in (0, 9, 10**6)} == {5}
+    assert Shuffling(window_samples=1, enabled=False).lanes_of(10**6) == 1
 
 
 def test_batches_are_sorted_by_lane_so_that_neighbours_share_shards():
@@ -278,6 +368,33 @@ def test_empty_segments_are_passed_over():
     assert list(dict.fromkeys(units)) == [1, 3, 5]
 
 
+def test_the_pass_of_every_slot_is_told():
+    manifest = make_corpus(3, shards_by_segment=((4, 1), (0, 2), (3, 1)), most_documents=12)
+    order = make_order(manifest, global_batch=100)
+    seen = {0: set(), 1: set()}
+    for step in range(4):
+        slots = order.slots(step)
+        for source, unit, epoch in zip(slots.source, slots.unit, order.epochs(slots), strict=True):
+            assert epoch == (0 if unit < 3 else unit - 2)
+            seen[int(source)].add(int(epoch))
+    assert all(len(epochs) > 1 for epochs in seen.values())
+    validation = ValidationOrder(make_corpus(3, train_share=0.4), "validation", global_batch=4, seq_len=7)
+    assert validation.epochs(validation.slots(0)).tolist() == [0] * 4
+
+
+def test_positions_and_steps_are_found_again():
+    phases = [Phase(from_step=3, global_batch=8, weights={"source0": 1, "source1": 0}), Phase(from_step=5, seq_len=9)]
+    order = make_order(make_corpus(6), weights=[1.0, 2.0], phases=phases)
+    for step in range(9):
+        slots = order.slots(step)
+        assert {order.phases.step_of(int(position)) for position in slots.position} == {step}
+        before, after = order.row_places(step), order.row_places(step + 1)
+        for source in (0, 1):
+            taken = np.sort(slots.position[slots.source == source]).tolist()
+            assert [order.position_of(source, i) for i in range(before[source], after[source])] == taken
+    assert order.position_of(1, order.row_places(9)[1]) is None
+
+
 def test_steps_of_an_epoch_follow_from_the_share_of_a_source():
     order = make_order(make_corpus(3), weights=[3.0, 1.0], global_batch=8)
     assert order.epoch_steps(0) == pytest.approx(order.rows[0].epoch_count / 6, rel=1e-4)
@@ -325,6 +442,20 @@ def test_the_config_defines_the_order():
     assert ValidationOrder.of(config, manifest).batch_size(0) == 6
 
 
+def test_the_config_defines_the_order_of_samples():
+    manifest = make_corpus(1)
+    fields = {"image": FieldSection(members=["jpg"])}
+    text = make_config(manifest, window_samples=12, window_bytes=900, run_samples=3)
+    data = text.data.model_copy(update={"fields": fields})
+    config = text.model_copy(update={"data": data, "task": TaskSection(name="image_classification")})
+    order, expected = Order.of(config, manifest), make_order(manifest, weights=[1.0, 2.0], **SAMPLES)
+    assert [batch_of(order, step) for step in range(9)] == [batch_of(expected, step) for step in range(9)]
+    assert ValidationOrder.of(config, manifest).seq_len(0) is None
+    undecided = config.model_copy(update={"data": data.model_copy(update={"run_samples": "auto"})})
+    with pytest.raises(ValueError, match=r"data\.run_samples is decided"):
+        Order.of(undecided, manifest)
+
+
 def test_a_manifest_of_other_sources_is_refused():
     manifest = make_corpus(1)
     config = make_config(manifest)
@@ -355,3 +486,20 @@ def test_order_is_that_of_format_1():
         (603, 1, 3, 64, 2),
     ]
     assert order.spans(slots, 1) == [(13, 2, 7, 4), (13, 1, 0, 4)]
+
+
+def test_order_of_samples_is_that_of_format_1():
+    """As above, for samples that are fed as they are: windows by bytes, runs, lanes by unit."""
+    documents = [np.arange(1, 4 + 5 * n % 17) for n in range(9)]
+    shards = [FakeShard(ordinal % 2, documents[ordinal % 5 :], ["train"] * (9 - ordinal % 5)) for ordinal in range(40)]
+    order = make_order(FakeManifest(shards, [range(16), range(16, 40)], ["a", "b"]), weights=[2.0, 1.0], **SAMPLES)
+    slots = order.slots(100)
+    assert [tuple(map(int, row)) for row in rows_of(slots)] == [
+        (601, 0, 3, 59, 0),
+        (600, 1, 2, 30, 0),
+        (604, 1, 2, 31, 0),
+        (602, 0, 3, 133, 1),
+        (603, 1, 2, 103, 1),
+        (605, 1, 2, 104, 1),
+    ]
+    assert order.spans(slots, 1) == [(33, 3, 0, 0)]

@@ -7,6 +7,14 @@ from orchestrator.data.read import TokenReader
 from tests.fakes.corpus import make_corpus
 
 
+def read(reader, *spans):
+    """The tokens of spans, one after another."""
+    columns = np.array(spans).T
+    out = np.full(columns[3].sum(), -1)
+    reader.fill(out, np.cumsum(columns[3]) - columns[3], columns)
+    return out
+
+
 def test_every_span_of_every_kept_document_is_its_tokens():
     manifest = make_corpus(3)
     for split in ("train", "validation"):
@@ -15,7 +23,7 @@ def test_every_span_of_every_kept_document_is_its_tokens():
             for place in manifest.places(ordinal, split).tolist():
                 document = shard.documents[place]
                 for first in range(document.size):
-                    found = reader.read(Span(ordinal, place, first, document.size - first))
+                    found = read(reader, Span(ordinal, place, first, document.size - first))
                     assert np.array_equal(found, document[first:])
 
 
@@ -24,7 +32,7 @@ def test_a_sample_of_another_split_is_refused():
     ordinal = int(manifest.kept("validation").argmax())
     place = int(manifest.places(ordinal, "validation")[0])
     with pytest.raises(DataError, match=rf"{ordinal:05d}.tar: sample {place} is not kept in split 'train'"):
-        TokenReader(manifest, "train").read(Span(ordinal, place, 0, 1))
+        read(TokenReader(manifest, "train"), Span(ordinal, place, 0, 1))
 
 
 def test_tokens_that_are_missing_are_named_and_not_made_up():
@@ -32,4 +40,4 @@ def test_tokens_that_are_missing_are_named_and_not_made_up():
     ordinal = int(manifest.kept("train").argmax())
     place = int(manifest.places(ordinal, "train")[-1])
     with pytest.raises(DataError, match=r"of the 10000 tokens from token 0 on"):
-        TokenReader(manifest, "train").read(Span(ordinal, place, 0, 10_000))
+        read(TokenReader(manifest, "train"), Span(ordinal, place, 0, 10_000))

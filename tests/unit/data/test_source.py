@@ -48,7 +48,8 @@ def test_appending_never_changes_an_ordinal(growth, segment_shards):
         assert [ordinal for segment in dataset.segments for ordinal in segment.ordinals] == list(
             range(len(dataset.shards))
         )
-        assert all(0 < len(segment.ordinals) <= segment_shards for segment in dataset.segments)
+        for segment in dataset.segments:
+            assert 0 < len(segment.ordinals) <= segment_shards * 2 ** min(segment.number, 4)
         assert [segment.number for segment in dataset.segments] == list(range(len(dataset.segments)))
         before = dataset
 
@@ -78,11 +79,17 @@ def test_sources_are_interleaved_by_weight():
     assert sources.count(0) == sources.count(1) == 100
 
 
-def test_segments_are_cut_by_bytes_too():
-    dataset = Dataset.extend(section(1.0, segment_bytes=25), History(), [listing(range(5))])
-    assert [len(segment.ordinals) for segment in dataset.segments] == [2, 2, 1]
-    dataset = Dataset.extend(section(1.0, segment_bytes=5), History(), [listing(range(3))])
-    assert [len(segment.ordinals) for segment in dataset.segments] == [1, 1, 1]
+def lengths_of(data, count):
+    return [len(segment.ordinals) for segment in Dataset.extend(data, History(), [listing(range(count))]).segments]
+
+
+def test_segments_double_until_they_have_sixteen_times_as_many_shards():
+    assert lengths_of(section(1.0, segment_shards=3), 200) == [3, 6, 12, 24, 48, 48, 48, 11]
+
+
+def test_segments_are_cut_by_bytes_too_and_double_in_them():
+    assert lengths_of(section(1.0, segment_bytes=25), 100) == [2, 5, 10, 20, 40, 23]
+    assert lengths_of(section(1.0, segment_bytes=1), 20) == [1] * 20
 
 
 def test_a_prepared_shard_that_is_gone_is_named():

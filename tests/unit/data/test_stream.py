@@ -5,7 +5,7 @@ import pytest
 
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import World
-from orchestrator.data.batch import fill_batch
+from orchestrator.data.packed import PackedBatches
 from orchestrator.data.read import TokenReader
 from orchestrator.data.skips import Skips
 from orchestrator.data.stream import Stream
@@ -15,7 +15,7 @@ A_BATCH = 6 * 7 * 12  # bytes that a batch of the fake order counts for
 
 
 class GatedReader(TokenReader):
-    """Counts spans read; waits before each while the gate is closed."""
+    """Counts spans read; waits before each batch while the gate is closed."""
 
     def __init__(self, manifest):
         super().__init__(manifest, "train")
@@ -23,15 +23,16 @@ class GatedReader(TokenReader):
         self.gate.set()
         self.count = 0
 
-    def read(self, span):
+    def fill(self, out, at, span):
         assert self.gate.wait(10)
-        self.count += 1
-        return super().read(span)
+        self.count += at.size
+        return super().fill(out, at, span)
 
 
 def open_stream(manifest, reader, first=0, stop=20, **options):
     arguments = {"skips": Skips(), "prefetch_bytes": 10 * A_BATCH, **options}
-    return Stream(make_order(manifest), reader, World.flat(0, 1), first_step=first, stop_step=stop, **arguments)
+    batches = PackedBatches(make_order(manifest), reader)
+    return Stream(batches, World.flat(0, 1), first_step=first, stop_step=stop, **arguments)
 
 
 @pytest.mark.parametrize("prefetch_bytes", [1, 3 * A_BATCH, 2**20])
@@ -42,7 +43,7 @@ def test_a_stream_is_the_batches_of_its_steps_in_order(prefetch_bytes):
         batches = list(stream)
     assert [batch.step for batch in batches] == list(range(2, 12))
     for batch in batches:
-        expected = fill_batch(make_order(manifest), reader, batch.step, World.flat(0, 1), skips)
+        expected = PackedBatches(make_order(manifest), reader).make(batch.step, World.flat(0, 1), skips)
         assert (batch.sums, batch.spans, batch.weight) == (expected.sums, expected.spans, expected.weight)
         assert np.array_equal(batch.fields["tokens"], expected.fields["tokens"])
 
@@ -62,7 +63,7 @@ def test_reading_ahead_is_bounded_in_bytes():
     sizes = [sum(map(len, batch.spans)) for batch in open_stream(manifest, TokenReader(manifest, "train"))]
     stream = open_stream(manifest, reader, prefetch_bytes=3 * A_BATCH)
     next(stream)
-    stream._thread.submit(int).result(10)  # what was asked for has been made
+    stream._threads.submit(int).result(10)  # what was asked for has been made
     assert reader.count == sum(sizes[:4])
     stream.close()
 
@@ -73,10 +74,10 @@ def test_what_fails_in_the_thread_is_raised_in_order_and_ends_the_stream():
     broken = order.spans(order.slots(3), 0)[0]
 
     class FailingReader(TokenReader):
-        def read(self, span):
-            if span == broken:
+        def fill(self, out, at, span):
+            if broken in zip(*(column.tolist() for column in span), strict=True):
                 raise DataError("bit rot", where="a.tar")
-            return super().read(span)
+            return super().fill(out, at, span)
 
     stream = open_stream(manifest, FailingReader(manifest, "train"))
     assert [next(stream).step for _ in range(3)] == [0, 1, 2]
@@ -105,7 +106,7 @@ def test_waiting_is_measured():
     next(stream)
     waited = stream.wait_s
     assert waited > 0.05
-    stream._thread.submit(int).result(10)
+    stream._threads.submit(int).result(10)
     next(stream)
     assert stream.wait_s < waited
     stream.close()

@@ -14,10 +14,10 @@ from tests.fakes.corpus import make_corpus
 SHARDS = st.integers(0, 12)
 
 
-def make_unit(manifest, shards=None, *, seed=1, seq_len=7, window=60, lanes=3, shuffle=True, layouts=None):
+def make_unit(manifest, shards=None, *, seed=1, layouts=None, **changes):
     shards = np.arange(len(manifest.shards)) if shards is None else np.asarray(shards, np.int64)
     layouts = layouts or LayoutCache()
-    options = {"seq_len": seq_len, "window": window, "lanes": lanes, "shuffle": shuffle}
+    options = {"seq_len": 7, "window": 60, "lanes": 3, **changes}
     return Unit(manifest, "train", shards, key(seed), layouts, **options)
 
 
@@ -81,6 +81,52 @@ def test_plain_samples_come_once_each(corpus_seed, shards, window, lanes, shuffl
     kept = [(ordinal, int(place)) for ordinal in range(shards) for place in manifest.places(ordinal, "train")]
     assert all(len(own) == 1 and own[0][2:] == (0, 0) for own in spans)
     assert sorted(own[0][:2] for own in spans) == kept
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 1000), SHARDS, st.integers(1, 30), st.integers(1, 2000), st.integers(1, 9), st.integers(1, 5))
+def test_runs_stay_together_inside_their_window(corpus_seed, shards, window, window_bytes, run_len, lanes):
+    manifest = make_corpus(corpus_seed, shards_by_segment=((shards,),))
+    options = {"seq_len": None, "window": window, "window_bytes": window_bytes, "run_len": run_len}
+    unit = make_unit(manifest, **options, lanes=1)
+    order, _ = walk(unit)
+    assert sorted(order) == list(range(unit.count))
+    assert sorted(walk(make_unit(manifest, **options, lanes=lanes))[0]) == sorted(order)
+    for begin, end in pairwise([0, *unit.window_ends.tolist()]):
+        inside = order[begin:end]
+        assert sorted(inside) == list(range(begin, end))
+        for first in range(begin, end, run_len):  # each run, also the shorter one of what is left
+            run = list(range(first, min(first + run_len, end)))
+            at = inside.index(first)
+            assert inside[at : at + len(run)] == run
+
+
+def test_what_fills_no_run_is_not_always_last():
+    manifest = make_corpus(3, shards_by_segment=((200,),))
+    unit = make_unit(manifest, seq_len=None, window=25, run_len=7, lanes=1)
+    order, _ = walk(unit)
+    windows = [(begin, end) for begin, end in pairwise([0, *unit.window_ends.tolist()]) if (end - begin) % 7]
+    assert len(windows) > 10
+    last = [order.index(end - 1) == end - 1 for _, end in windows]
+    assert 0 < sum(last) < len(last)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 1000), SHARDS, st.integers(1, 30), st.integers(1, 2000))
+def test_a_window_ends_with_the_shard_that_fills_it_in_samples_or_bytes(corpus_seed, shards, window, window_bytes):
+    manifest = make_corpus(corpus_seed, shards_by_segment=((shards,),))
+    unit = make_unit(manifest, seq_len=None, window=window, window_bytes=window_bytes)
+    samples = bytes_ = 0
+    ends = []
+    for ordinal in unit.shards:
+        before = samples // window, bytes_ // window_bytes
+        samples += manifest.kept("train")[ordinal]
+        bytes_ += manifest.sizes("train")[ordinal]
+        if before != (samples // window, bytes_ // window_bytes):
+            ends.append(samples)
+    if samples not in (0, *ends):
+        ends.append(samples)
+    assert unit.window_ends.tolist() == ends
 
 
 @settings(max_examples=50, deadline=None)

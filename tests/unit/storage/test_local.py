@@ -51,8 +51,6 @@ def test_stamp_changes_with_time_and_size(folder):
         ("shard-{000..009}.tar", "a glob"),
         ("*.zip", "holds no tar shards"),
         ("notes.md", "does not end in .tar"),
-        ("pipe:cat x.tar", "pipe:"),
-        ("s3://bucket/x.tar", "stores come later"),
     ],
 )
 def test_unusable_path_names_key_path_and_remedy(folder, monkeypatch, path, says):
@@ -71,7 +69,7 @@ def test_empty_folder_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["x.tar.gz", "x.tgz", "x.tar.zst", "x.TAR.XZ"])
 def test_compressed_shard_among_others_is_refused(folder, name):
     (folder / name).write_bytes(b"x")
-    with pytest.raises(DataError, match=r"compressed.*\n.*plain \.tar"):
+    with pytest.raises(DataError, match=r"compressed.*\n.*longhaul import"):
         list_local(str(folder))
 
 

@@ -90,7 +90,8 @@ def test_nodes_are_told_apart_and_the_last_sample_of_a_step_stays() -> None:
 def test_names_that_people_know() -> None:
     row = {
         "loss": 1, "lr": 0.1, "grad_norm": 3, "step_s": 0.5, "data_wait_s": 0.1, "tokens": 1000, "samples": 4,
-        "world_size": 2, "epoch": 0.5,
+        "world_size": 2, "epoch": 0.5, "read_bytes": 7, "decode_s": 0.2, "cache_hits": 8, "cache_misses": 1,
+        "fetched_bytes": 9, "holes": 1,
     }  # fmt: skip
     assert copied({"step": 0} | row)[0][1] == {
         "train/loss": 1,
@@ -100,6 +101,12 @@ def test_names_that_people_know() -> None:
         "train/samples": 4,
         "time/step": 0.5,
         "time/data_wait": 0.1,
+        "time/decode": 0.2,
+        "data/read_bytes": 7,
+        "data/cache_hits": 8,
+        "data/cache_misses": 1,
+        "data/fetched_bytes": 9,
+        "data/holes": 1,
         "world/size": 2,
         "throughput/tokens_per_sec": 2000,
         "throughput/samples_per_sec": 8,

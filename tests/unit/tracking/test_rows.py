@@ -10,7 +10,7 @@ from orchestrator.core.news import KeysNews
 from orchestrator.core.words import Span
 from orchestrator.storage.lines import LineFile
 from orchestrator.tracking.keys import KeyParts, read_keys
-from orchestrator.tracking.rows import read_evaluations, read_ledger, read_metrics, read_true_rows
+from orchestrator.tracking.rows import read_evaluations, read_ledger, read_losses, read_metrics, read_true_rows
 from tests.fakes.dying import do_and_die
 
 
@@ -40,9 +40,45 @@ def test_the_row_of_the_highest_generation_then_the_last_one_is_the_truth(tmp_pa
         {"step": 1, "generation": 1, "loss": 4.0},
     ]
     write_rows(tmp_path / "metrics.jsonl", *rows)
-    write_rows(tmp_path / "ledger.jsonl", *rows)
+    write_rows(tmp_path / "ledger.jsonl", *(ledger_row(row["step"], row["generation"], row["loss"]) for row in rows))
     assert [row["loss"] for row in read_metrics(tmp_path)] == [2.0, 5.0]
-    assert {step: row["loss"] for step, row in read_ledger(tmp_path).items()} == {0: 2.0, 1: 5.0}
+    steps, losses = read_losses(tmp_path)
+    assert (steps.tolist(), losses.tolist()) == ([0, 1], [2.0, 5.0])
+    assert {step: row["count"] for step, row in read_ledger(tmp_path).items()} == {0: 2, 1: 5}
+
+
+def ledger_row(step: int, generation: int, count: float) -> dict[str, object]:
+    digests = {"order_digest": f"{step:032x}", "set_digest": f"{step + 2**127:032x}"}
+    return {"step": step, "generation": generation, **digests, "count": int(count)}
+
+
+def test_the_ledger_gives_back_the_rows_that_were_written(tmp_path: Path) -> None:
+    rows = [ledger_row(step, 1, 10 + step) for step in (0, 1, 3)]
+    write_rows(tmp_path / "ledger.jsonl", *rows, {**rows[1], "count": 9}, rows[1])
+    ledger = read_ledger(tmp_path)
+    told = [{name: value for name, value in row.items() if name != "generation"} for row in rows]
+    assert list(ledger.rows()) == list(ledger.values()) == told
+    assert list(ledger) == ledger.steps.tolist() == [0, 1, 3]
+    assert 2 not in ledger
+    with pytest.raises(KeyError):
+        ledger[4]
+
+
+@pytest.mark.parametrize(
+    "damage", [{"count": 5.5}, {"count": None}, {"step": "0"}, {"order_digest": "00"}, {"set_digest": "x" * 32}]
+)
+def test_a_damaged_ledger_row_is_named(tmp_path: Path, damage: dict[str, object]) -> None:
+    write_rows(tmp_path / "ledger.jsonl", ledger_row(0, 1, 4), ledger_row(1, 1, 4) | damage, ledger_row(2, 1, 4))
+    with pytest.raises(DataError, match="is damaged at row 2"):
+        read_ledger(tmp_path)
+
+
+def test_a_ledger_row_that_is_no_json_is_named(tmp_path: Path) -> None:
+    write_rows(tmp_path / "ledger.jsonl", ledger_row(0, 1, 4), ledger_row(1, 1, 4))
+    path = tmp_path / "ledger.jsonl"
+    path.write_text(path.read_text().replace('{"step": 1,', '{"step": 1;'))
+    with pytest.raises(DataError, match=r"ledger.jsonl: is damaged at row 1, or the next"):
+        read_ledger(tmp_path)
 
 
 def test_the_run_descends_from_what_was_not_done_again(tmp_path: Path) -> None:

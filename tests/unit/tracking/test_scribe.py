@@ -13,7 +13,16 @@ import pytest
 
 from orchestrator.config.run import RunConfig
 from orchestrator.core.clock import SystemClock
-from orchestrator.core.news import CheckpointNews, EvaluationNews, KeysNews, News, StepNews, SystemNews
+from orchestrator.core.news import (
+    CheckpointNews,
+    EvaluationNews,
+    HolesNews,
+    KeysNews,
+    LeftOut,
+    News,
+    StepNews,
+    SystemNews,
+)
 from orchestrator.core.words import RunState, Span
 from orchestrator.storage.lines import read_lines
 from orchestrator.tracking.keys import read_keys
@@ -132,6 +141,44 @@ def test_a_write_cut_off_anywhere_is_completed_when_told_again(tmp_path: Path, f
     for name in ("metrics.jsonl", "ledger.jsonl"):
         assert [row["step"] for row in read_rows(tmp_path / name)] == [0, 1, 2]
     second.finish(RunState.STOPPED, 130)
+
+
+HOLES = HolesNews(
+    step=3,
+    generation=1,
+    holes=(LeftOut(40, "pictures/0.tar/a", "cut short"), LeftOut(42, "pictures/1.tar/b", "no PNG")),
+)
+
+
+def test_samples_left_out_are_written_down_and_noted_once_whoever_tells_them_again(tmp_path: Path) -> None:
+    def tell_and_die() -> None:
+        scribe = make_scribe(tmp_path)
+        scribe.write([step_news(2), HOLES])
+
+    do_and_die(tell_and_die)
+    again = make_scribe(tmp_path)
+    later = HolesNews(step=4, generation=2, holes=(LeftOut(50, "pictures/0.tar/c", "cut short"),))
+    again.write([HOLES, later])
+    again.finish(RunState.DONE, 0)
+    assert list(read_lines(tmp_path / "skips.jsonl")) == [
+        {"format": 1},
+        {"step": 3, "position": 40, "sample": "pictures/0.tar/a", "reason": "cut short"},
+        {"step": 3, "position": 42, "sample": "pictures/1.tar/b", "reason": "no PNG"},
+        {"step": 4, "position": 50, "sample": "pictures/0.tar/c", "reason": "cut short"},
+    ]
+    notes = [row["text"] for row in read_rows(tmp_path / "metrics.jsonl") if row.get("kind") == "note"]
+    assert notes[0] == "step 3: pictures/0.tar/a does not decode and is left out: cut short"
+    assert [note.partition(" does")[0] for note in notes[:-1]] == [
+        "step 3: pictures/0.tar/a", "step 3: pictures/1.tar/b", "step 4: pictures/0.tar/c"
+    ]  # fmt: skip
+    assert [row["step"] for row in read_rows(tmp_path / "ledger.jsonl")] == [2]
+
+
+def test_a_run_that_leaves_nothing_out_has_no_file_of_skips(tmp_path: Path) -> None:
+    scribe = make_scribe(tmp_path)
+    scribe.write([step_news(0)])
+    scribe.finish(RunState.DONE, 0)
+    assert not (tmp_path / "skips.jsonl").exists()
 
 
 def test_mirror_is_woken_finished_and_may_annotate_until_the_end(tmp_path: Path) -> None:

@@ -12,10 +12,18 @@ from orchestrator.checkpoint.reader import open_checkpoint
 from orchestrator.core.errors import TrainingFailed
 from orchestrator.core.news import CheckpointNews, EvaluationNews, KeysNews
 from orchestrator.core.words import RunState
-from orchestrator.data.order import ValidationOrder
+from orchestrator.data.order import Order, ValidationOrder, rank_slice
 from orchestrator.train.engine import warm
 from tests.fakes.gang import run_gang
-from tests.fakes.small_runs import GPT2, LLAMA, ScriptedHelm, SmallManifest, small_config, train_small
+from tests.fakes.small_runs import (
+    GPT2,
+    LLAMA,
+    ScriptedHelm,
+    SmallManifest,
+    StoreIsDown,
+    small_config,
+    train_small,
+)
 
 DROPOUT = GPT2 | {"attn_pdrop": 0.2, "resid_pdrop": 0.2, "embd_pdrop": 0.2}
 WORLDS = {1: 0, 2: 2, 3: 3}  # size -> ZeRO stage
@@ -30,7 +38,7 @@ def run_all(rank: int, size: int, store: Any, folder: Path) -> dict[str, Any]:
         if rank < world:
             config = small_config(stage=stage, evaluate=EVALUATE, data={"ledger": "keys"})
             results[f"world{world}"] = digest(*train_small(rank, world, store, config, folder / f"world{world}"))
-    for case in (stop_one, resume_with_dropout, move_to_another_world, fail_on_nan, lose_the_disk):
+    for case in (stop_one, resume_with_dropout, move_to_another_world, fail_on_nan, lose_the_disk, lose_the_store):
         results[case.__name__] = case(rank, store, folder / case.__name__)
     return results
 
@@ -92,6 +100,31 @@ def lose_the_disk(rank: int, store: Any, folder: Path) -> Any:
             train_small(rank, 2, store, small_config(checkpoint={"every_steps": 2}), folder)
         return str(caught.value)
     return None
+
+
+def lose_the_store(rank: int, store: Any, folder: Path) -> Any:
+    """What one rank needs at its first step, and then at a later one, stays away; the others have all they need."""
+    if rank > 1:
+        return None
+    results = {}
+    for name, step in (("at once", 0), ("later", 3)):
+        config, manifest = small_config(evaluate={"every_steps": step or 2}), StoreIsDown.make()
+        manifest.away = first_needed_at(step, config, manifest) if rank == 1 else -1
+        outcome, sink = train_small(rank, 2, store, config, folder / name.replace(" ", "-"), manifest=manifest)
+        results[name] = digest(outcome, sink)
+    start = results["later"]["outcome"].checkpoint
+    resumed = train_small(rank, 2, store, small_config(), folder / "later", generation=2, start=start)
+    return results | {"resumed": digest(*resumed)}
+
+
+def first_needed_at(step: int, config: Any, manifest: Any) -> int:
+    """A shard that the second of two ranks reads in this step for the first time."""
+    order, seen = Order.of(config, manifest), set[int]()
+    for at in range(step + 1):
+        slots = order.slots(at)
+        read = {span.ordinal for slot in rank_slice(10, 1, 2) for span in order.spans(slots, slot)}
+        new, seen = read - seen, seen | read
+    return min(new)
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +235,27 @@ def test_run_that_cannot_write_goes_on_but_is_not_done(ranks):
     results, _ = ranks
     for seen in results[:2]:
         assert "last checkpoint could not be written" in seen["lose_the_disk"]
+
+
+def test_a_store_that_stays_away_stops_all_ranks_at_one_step_with_a_checkpoint(ranks):
+    results, _ = ranks
+    outcomes = [seen["lose_the_store"]["later"]["outcome"] for seen in results[:2]]
+    assert [(outcome.state, outcome.step) for outcome in outcomes] == [(RunState.STOPPED, 3)] * 2
+    assert all(outcome.checkpoint.name == "step-00000003-g0001" for outcome in outcomes)
+    assert [outcome.reason for outcome in outcomes] == [
+        "",
+        "s3://bucket: HTTP 503 for 900 s\n  -> resume when it is back",
+    ]
+    assert not results[0]["lose_the_store"]["later"]["evaluations"], "it would only wait for the store again"
+    resumed = results[0]["lose_the_store"]["resumed"]
+    assert [row["step"] for row in resumed["rows"]] == [3, 4, 5]
+    for one, other in zip(results[0]["world1"]["rows"][3:], resumed["rows"], strict=True):
+        assert other["order_digest"] == one["order_digest"]
+
+
+def test_a_store_that_is_away_from_the_start_costs_no_step(ranks):
+    results, _ = ranks
+    outcomes = [seen["lose_the_store"]["at once"]["outcome"] for seen in results[:2]]
+    assert [(outcome.state, outcome.step) for outcome in outcomes] == [(RunState.STOPPED, 0)] * 2
+    assert [bool(outcome.reason) for outcome in outcomes] == [False, True]
+    assert not results[0]["lose_the_store"]["at once"]["rows"]

@@ -6,7 +6,7 @@ import torch
 from orchestrator.core.errors import ConfigError
 from orchestrator.train.description import ModelDescription
 from orchestrator.train.models import build_model, describe_model, own_tensors
-from tests.fakes.small_runs import GPT2, LLAMA, VOCAB, small_config
+from tests.fakes.small_runs import GPT2, LLAMA, RESNET, VIT, VOCAB, picture_config, small_config
 
 
 def test_description_counts_what_the_built_model_has():
@@ -68,6 +68,37 @@ def test_model_that_cannot_be_built_is_named_with_its_key(model, said):
     with pytest.raises(ConfigError) as caught:
         describe_model(small_config(model), VOCAB)
     assert all(words in str(caught.value) for words in ["model.transformers", *said])
+
+
+@pytest.mark.parametrize("model", [RESNET, VIT])
+def test_image_classifiers_are_built_with_the_classes_of_the_config(model):
+    config = picture_config(model)
+    description, built = describe_model(config, None), build_model(config, None)
+    assert description.num_parameters == sum(parameter.numel() for parameter in built.parameters())
+    assert built.config.num_labels == 3
+    assert description.vocab_size == 0
+    assert description.largest_block > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (LLAMA, ["'llama' is no image classifier"]),
+        ({"model_type": "resnt", "num_labels": 3}, ["'resnt'", "did you mean resnet"]),
+        (RESNET | {"depth": [1]}, ["depth", "did you mean depths"]),
+        ({key: value for key, value in RESNET.items() if key != "num_labels"}, ["needs num_labels"]),
+        (RESNET | {"num_labels": "3"}, ["num_labels"]),
+    ],
+)
+def test_image_classifier_that_cannot_be_built_is_named_with_its_key(model, said):
+    with pytest.raises(ConfigError) as caught:
+        describe_model(picture_config(model), None)
+    assert all(words in str(caught.value) for words in ["model.transformers", *said])
+
+
+def test_labels_are_no_key_of_a_language_model():
+    with pytest.raises(ConfigError, match="num_labels is no key of a llama config"):
+        describe_model(small_config(LLAMA | {"num_labels": 3}), VOCAB)
 
 
 def test_pretrained_must_be_a_local_directory(tmp_path):

@@ -2,9 +2,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.data.batch import RankBatch
+from orchestrator.data.batch import RankBatch, ReadFigures
 from orchestrator.data.ledger import Sums
 from orchestrator.data.order import rank_slice
+from orchestrator.data.unit import SpanTable
 from orchestrator.train.slices import cut_micro_batches, micro_batches_needed
 
 SEQ_LEN = 3
@@ -14,8 +15,10 @@ def make_batch(slots: range) -> RankBatch:
     tokens = np.arange(slots.start, slots.stop)[:, None].repeat(SEQ_LEN + 1, axis=1)
     weights = np.ones((len(slots), SEQ_LEN), np.float32)
     fields = {"tokens": tokens, "weights": weights}
-    spans = [[] for _ in slots]
-    return RankBatch(step=0, fields=fields, weight=0.0, slots=slots, spans=spans, sums=Sums(), count=0, read_bytes=0)
+    fed = SpanTable(*np.empty((len(SpanTable._fields), 0), np.int64))
+    return RankBatch(
+        step=0, fields=fields, weight=0.0, slots=slots, fed=fed, sums=Sums(), count=0, figures=ReadFigures()
+    )
 
 
 @given(global_batch=st.integers(1, 40), data_size=st.integers(1, 9), micro_batch=st.integers(1, 8))

@@ -1,0 +1,30 @@
+"""From config and manifest to a maker of batches: the one place that knows what a task is fed with.
+
+Between order.py and stream.py. Training, validation and benchmarks all take their batches from here."""
+
+from orchestrator.config.run import RunConfig
+from orchestrator.data.batch import BatchMaker
+from orchestrator.data.decoders import Decoders, OwnProcess, WorkerProcesses
+from orchestrator.data.decoding import Decoding
+from orchestrator.data.manifest import Manifest
+from orchestrator.data.order import SlotOrder
+from orchestrator.data.packed import PackedBatches
+from orchestrator.data.read import TokenReader
+from orchestrator.data.sampled import SampledBatches
+from orchestrator.data.samples import SampleReader
+from orchestrator.storage.stores import StoreSettings, open_stores
+
+
+def open_batches(config: RunConfig, manifest: Manifest, order: SlotOrder, split: str, threads: int = 1) -> BatchMaker:
+    """The maker of a split's batches; `threads` is what "auto" means for data.workers.threads."""
+    if config.packed_len is not None:
+        return PackedBatches(order, TokenReader(manifest, split), documents_apart=config.task.documents_apart)
+    workers, fields = config.data.workers, config.data.fields or {}
+    suffixes = {name: field.members for name, field in fields.items()}
+    reader = SampleReader(manifest, split, suffixes, open_stores(StoreSettings.of(config.data)))
+    decoding = Decoding.of(config.data)
+    if workers.processes:
+        decoders: Decoders = WorkerProcesses(decoding, workers.processes)
+        return SampledBatches(order, reader, decoders, seed=config.seed, threads=workers.processes)
+    threads = threads if workers.threads == "auto" else workers.threads
+    return SampledBatches(order, reader, OwnProcess(decoding), seed=config.seed, threads=threads)

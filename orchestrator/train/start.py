@@ -1,0 +1,40 @@
+"""Where training starts from: the updates already done, and the fragments to fill the engine with. Before loop.py."""
+
+import os
+
+import torch
+
+from orchestrator.checkpoint.fragments import FragmentSource
+from orchestrator.checkpoint.reader import open_checkpoint
+from orchestrator.config.compare import run_hash
+from orchestrator.config.run import RunConfig
+from orchestrator.core.errors import ConfigError
+from orchestrator.data.manifest import Manifest
+from orchestrator.train.job import TrainJob
+from orchestrator.train.weights import initial_source
+
+
+def open_start(job: TrainJob) -> tuple[int, FragmentSource]:
+    """The updates already done, and where the state comes from."""
+    if job.start is None:
+        return 0, initial_source(job.config, vocab_size(job.config, job.manifest))
+    reader = open_checkpoint(job.start)
+    job.manifest.check_prefix(list(reader.facts.chain))
+    if reader.facts.config_hash != run_hash(job.config):
+        raise ConfigError(
+            f"{job.start} belongs to a run with other identity keys",
+            where="checkpoint",
+            remedy="resume it with the config it was made with, or start a new run",
+        )
+    return reader.step, reader
+
+
+def vocab_size(config: RunConfig, manifest: Manifest) -> int | None:
+    """What the model must know; None where it is fed no tokens."""
+    return None if config.packed_len is None else manifest.tokenizer.vocab_size
+
+
+def use_deterministic_kernels() -> None:
+    """train.deterministic. On the CPU all kernels are so anyway."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS when it first needs a workspace
+    torch.use_deterministic_algorithms(True)

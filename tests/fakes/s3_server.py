@@ -1,0 +1,224 @@
+"""A store of this machine: enough of S3 and http to list and read. It counts what it is asked, and fails as planned."""
+
+import hashlib
+import re
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from functools import lru_cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Literal, NamedTuple, Self
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import escape
+
+Kind = Literal["LIST", "HEAD", "GET", "INDEX"]
+# A number is answered as that status; reset and cut end the connection before and amid the answer.
+Fault = Literal["500", "503", "403", "reset", "cut", "slow", "stall", "wrong"]
+BUCKET = "bucket"
+_CODES = {403: "AccessDenied", 404: "NoSuchKey", 412: "PreconditionFailed", 500: "InternalError", 503: "SlowDown"}
+
+
+class Asked(NamedTuple):
+    """One request as it came. `begin` and `end` are of the range, of a GET."""
+
+    kind: Kind
+    key: str
+    status: int
+    begin: int = 0
+    end: int = 0
+
+
+class S3Server:
+    """`objects` by key in one bucket. `faults` meet the next requests of a kind, in order; `down` meets all of them."""
+
+    def __init__(self, page_size: int = 1000) -> None:
+        self.page_size = page_size
+        self.objects: dict[str, bytes] = {}
+        self.asked: list[Asked] = []
+        self.faults: deque[tuple[Kind, Fault]] = deque()
+        self.down: Fault | None = None
+        self.etags = True
+        self.closing = threading.Event()
+        self.lock = threading.Lock()
+        self._server = _Server(self)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    @property
+    def options(self) -> dict[str, dict[str, object]]:
+        """For data.store.options."""
+        return {"s3": {"endpoint_url": self.endpoint, "anon": True}}
+
+    def url(self, key: str) -> str:
+        return f"s3://{BUCKET}/{key}"
+
+    def plan(self, *faults: Fault, kind: Kind = "GET") -> None:
+        self.faults.extend((kind, fault) for fault in faults)
+
+    def count(self, kind: Kind) -> int:
+        return sum(one.kind == kind for one in self.asked)
+
+    def fetched(self, key: str) -> list[tuple[int, int]]:
+        """The ranges of an object that were given out whole, in the order of their bytes."""
+        return sorted((one.begin, one.end) for one in self.asked if one.kind == "GET" and one[1:3] == (key, 206))
+
+    def take_fault(self, kind: Kind) -> Fault | None:
+        with self.lock:
+            if self.faults and self.faults[0][0] == kind:
+                return self.faults.popleft()[1]
+            return self.down
+
+    def note(self, asked: Asked) -> None:
+        with self.lock:
+            self.asked.append(asked)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, owner: S3Server) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.owner = owner
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that hang up are part of the tests."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_GET(self) -> None:
+        path, query = self._take_apart()
+        if "list-type" in query:
+            self._list(query)
+        elif path.endswith("/"):
+            self._show_index(path)
+        else:
+            self._give("GET", path)
+
+    def do_HEAD(self) -> None:
+        self._give("HEAD", self._take_apart()[0])
+
+    def log_message(self, format: str, *args: object) -> None:
+        """The test run's output is for the tests."""
+
+    def _take_apart(self) -> tuple[str, dict[str, list[str]]]:
+        url = urlsplit(self.path)
+        return unquote(url.path).removeprefix(f"/{BUCKET}/"), parse_qs(url.query)
+
+    def _list(self, query: dict[str, list[str]]) -> None:
+        owner = self.server.owner
+        prefix, after = query.get("prefix", [""])[0], query.get("continuation-token", [""])[0]
+        if self._fails("LIST", prefix):
+            return
+        keys = [key for key in sorted(owner.objects) if key.startswith(prefix) and key > after]
+        page = keys[: owner.page_size]
+        shown = "".join(
+            f"<Contents><Key>{escape(key)}</Key><Size>{len(owner.objects[key])}</Size>"
+            f"<ETag>&quot;{etag_of(owner.objects[key])}&quot;</ETag>"
+            "<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
+            for key in page
+        )
+        more = len(keys) > len(page)
+        token = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if more else ""
+        body = f"<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>{token}{shown}</ListBucketResult>"
+        owner.note(Asked("LIST", prefix, 200))
+        self._answer(200, body.encode(), {"Content-Type": "application/xml"})
+
+    def _show_index(self, path: str) -> None:
+        if self._fails("INDEX", path):
+            return
+        names = [key.removeprefix(path) for key in self.server.owner.objects if key.startswith(path)]
+        body = "".join(f'<a href="{name}">{name}</a>\n' for name in names).encode()
+        self.server.owner.note(Asked("INDEX", path, 200))
+        self._answer(200, body, {"Content-Type": "text/html"})
+
+    def _give(self, kind: Kind, key: str) -> None:
+        owner = self.server.owner
+        fault = owner.take_fault(kind)
+        if self._fail(kind, key, fault):
+            return
+        data = owner.objects.get(key)
+        if data is None:
+            self._refuse(kind, key, 404)
+            return
+        headers = {"Accept-Ranges": "bytes"}
+        if owner.etags:
+            headers["ETag"] = f'"{etag_of(data)}"'
+            if self.headers.get("If-Match", headers["ETag"]) != headers["ETag"]:
+                self._refuse(kind, key, 412)
+                return
+        found = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        begin, end = (int(found[1]), min(int(found[2]) + 1, len(data))) if found else (0, len(data))
+        if found:
+            headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(data)}"
+        body = data[begin:end]
+        if fault == "wrong":
+            body = bytes([body[0] ^ 1]) + body[1:]
+        status = 206 if found else 200
+        whole = fault not in ("cut", "wrong")
+        owner.note(Asked(kind, key, status if whole else 0, begin, end))
+        self._answer(status, body, headers, fault)
+
+    def _fails(self, kind: Kind, key: str) -> bool:
+        return self._fail(kind, key, self.server.owner.take_fault(kind))
+
+    def _fail(self, kind: Kind, key: str, fault: Fault | None) -> bool:
+        """Whether a fault has taken the answer's place."""
+        if fault is None or fault in ("cut", "slow", "wrong"):
+            return False
+        if fault.isdigit():
+            self._refuse(kind, key, int(fault))
+            return True
+        self.server.owner.note(Asked(kind, key, 0))
+        if fault == "stall":
+            self.server.owner.closing.wait(30)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # ends with a reset
+        self.close_connection = True
+        return True
+
+    def _refuse(self, kind: Kind, key: str, status: int) -> None:
+        self.server.owner.note(Asked(kind, key, status))
+        code = _CODES[status]
+        body = f"<Error><Code>{code}</Code><Message>planned {code}</Message></Error>".encode()
+        self._answer(status, body, {"Content-Type": "application/xml"})
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str], fault: Fault | None = None) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if fault == "cut":
+            self.wfile.write(body[: len(body) // 2])
+            self.close_connection = True
+        elif fault == "slow":
+            for at in range(0, len(body), -(-len(body) // 10)):
+                self.wfile.write(body[at : at + -(-len(body) // 10)])
+                time.sleep(0.01)
+        else:
+            self.wfile.write(body)
+
+
+@lru_cache(64)
+def etag_of(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
