@@ -2,7 +2,7 @@
 
 A chain is written by the writers of prepare: every segment's head and table of shards, and the samples of those
 segments that the first batches touch. It is then opened in a process of its own, as a rank does. Memory is what that
-process has more than before, apart from the imports: its own, and mapped pages of tables, which the system may take back.
+process has more than before, apart from the imports: its own, and mapped pages of tables, which the system may drop.
 A look-up is from a position to shard and sample; a batch also finds the place of each sample in its shard. Run:
 
     python benchmarks/manifest.py

@@ -1,4 +1,4 @@
-"""The ledger made again by `longhaul verify`, without the model: positions (sequences, or samples) per second on one core.
+"""The ledger made again by `longhaul verify`, without the model: positions (sequences, samples) per second on one core.
 
 Documents lie in memory in 16-bit shards, as the token files of prepare do when they are in the page cache; of samples
 that are fed as they are the checksums do, as prepare's tables do. A first part of the order is made again as verify

@@ -61,5 +61,5 @@ class StoreSection(Section):
 class CacheSection(Section):
     """Bytes of remote shards kept on a node's own disk; local shards are read where they are."""
 
-    folder: str | None = free("folder on each node's own disk; none: longhaul-cache-<user id> in its temporary one", None)
+    folder: str | None = free("folder on each node's own disk; none: longhaul-cache-<uid> in its temporary one", None)
     limit_bytes: int = free("most bytes kept there; what is in use stays", 64 * 2**30, ge=1)

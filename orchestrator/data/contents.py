@@ -56,7 +56,7 @@ def read_contents(shard: ShardRef, index: ShardIndex, work: Path, stores: Stores
     opened.need_all()
     contents = _hash_shard(opened.data, index)
     blocks = _hash_blocks(opened) if stores.is_remote(shard.url) else []
-    if stores.stamp(shard.url) != index.stamp:
+    if stores.has_changed(shard.url, index.stamp):
         raise DataError(
             "changed while it was read", where=shard.url, remedy="wait until the shard is written, then run again"
         )

@@ -138,7 +138,7 @@ def index_shard(shard: ShardRef, work: Path, on_bad: OnBad, stores: Stores) -> S
     found = _find(path, stamp)
     if found is None:
         found = _scan(shard, stores.open(shard.url, stamp))
-        if stores.stamp(shard.url) != stamp:
+        if stores.has_changed(shard.url, stamp):
             raise DataError(
                 "changed while it was read", where=shard.url, remedy="wait until the shard is written, then run again"
             )

@@ -1,5 +1,5 @@
-"""Batches of samples as they are: read, decoded, transformed, stacked. After samples.py and decoders.py; stream.py makes
-them ahead of time.
+"""Batches of samples as they are: read, decoded, transformed, stacked. After samples.py and decoders.py; stream.py
+makes them ahead of time.
 
 A batch is cut into parts that several threads read and decode, so that the first batch after a start is as fast as any.
 The ledger's sums are taken from the checksums of the very bytes that were decoded."""

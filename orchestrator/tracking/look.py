@@ -181,7 +181,7 @@ def _pace(look: _Look, summary: RunStatus) -> dict[str, Any]:
     if not busy or look.state is SeenState.PENDING:
         return {}
     step_s = statistics.median(row["step_s"] for row in recent)
-    left = look.config.train.steps - summary.step
+    left = (look.config.train.steps or 0) - summary.step
     return {
         "step_s": step_s,
         "tokens_per_s": _sum(recent, "tokens") / busy,

@@ -166,7 +166,7 @@ def _ledger_columns(path: Path) -> Iterator[tuple[int, int, int, bytes]]:
         for number, row in enumerate(read_rows(path), start=1):  # noqa: B007 - told when a row cannot be used
             order_digest, set_digest = bytes.fromhex(row["order_digest"]), bytes.fromhex(row["set_digest"])
             if len(order_digest) != 16 or len(set_digest) != 16:
-                raise ValueError("a digest has 32 hex digits")
+                raise ValueError("a digest has 32 hex digits")  # noqa: TRY301 - told below, with its row
             yield index(row["step"]), index(row["generation"]), index(row["count"]), order_digest + set_digest
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
@@ -180,7 +180,8 @@ def _true_rows(steps: Ints, generations: Ints) -> NDArray[np.intp]:
     """Where the last row of each step's highest generation stands, by step."""
     order = np.lexsort((generations, steps))  # stable: what came later stays later
     is_last = np.append(np.diff(steps[order]) > 0, True)[: order.size]
-    return order[is_last]
+    last: NDArray[np.intp] = order[is_last]
+    return last
 
 
 def _truth(rows: Iterable[Row], *names: str) -> dict[tuple[Any, ...], Row]:

@@ -1,35 +1,61 @@
-"""Tar shards of small pictures whose class can be seen, for runs that are fed samples."""
+"""Shards of small pictures with labels, for tests of samples that are fed as they are."""
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from orchestrator.config.run import RunConfig
 from tests.fakes.shards import write_tar
 
+FIELDS = {"image": {"members": ["png", "jpg"]}, "label": {"members": ["cls"]}}
 CLASSES = 3
-BROKEN = "cannot be a picture"
 
 
-def write_pictures(
-    folder: Path, *, shards: int = 4, pictures: int = 12, size: int = 16, broken: tuple[tuple[int, int], ...] = ()
-) -> Path:
-    """`shards` of PNGs, mostly of one colour, and their class. `broken` are (shard, place) of what does not decode."""
-    rng = np.random.default_rng(4)
-    for shard in range(shards):
-        members = []
-        for place in range(pictures):
-            label = int(rng.integers(CLASSES))
-            data = make_png(rng, label, size) if (shard, place) not in broken else BROKEN.encode()
-            members += [(f"p{place:03d}.png", data), (f"p{place:03d}.cls", str(label).encode())]
-        write_tar(folder / f"{shard:03d}.tar", members)
+def draw_picture(number: int, size: int = 8) -> bytes:
+    """A PNG whose class can be learned: one colour channel is bright."""
+    rng = np.random.default_rng(number)
+    pixels = rng.integers(0, 60, (size, size, 3), dtype=np.uint8)
+    pixels[:, :, number % CLASSES] += 180
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_pictures(folder: Path, num_shards: int, pictures: int = 6, first: int = 0) -> Path:
+    """Shards of different pictures; the same arguments give the same bytes."""
+    for shard in range(first, first + num_shards):
+        numbers = range(shard * pictures, (shard + 1) * pictures)
+        members = [
+            member
+            for number in numbers
+            for member in (
+                (f"p{number:04d}.cls", str(number % CLASSES).encode()),
+                (f"p{number:04d}.png", draw_picture(number)),
+            )
+        ]
+        write_tar(folder / f"{shard:04d}.tar", members)
     return folder
 
 
-def make_png(rng: np.random.Generator, label: int, size: int) -> bytes:
-    pixels = rng.integers(0, 80, (size, size, 3), dtype=np.uint8)
-    pixels[..., label] += 150
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "png")
-    return file.getvalue()
+def picture_config(root: Path, data: dict[str, Any] | None = None, **sections: dict[str, Any]) -> RunConfig:
+    """A config that feeds the pictures in root/data; its work place is root/work."""
+    section = {
+        "train": [{"path": str(root / "data")}],
+        "work": str(root / "work"),
+        "segment_shards": 3,
+        "fields": FIELDS,
+        **(data or {}),
+    }
+    return RunConfig.model_validate(
+        {
+            "name": "test",
+            "data": section,
+            "task": {"name": "image_classification"},
+            "model": {"transformers": {"model_type": "resnet"}},
+            "train": {"steps": 1, "global_batch": 1},
+            **sections,
+        }
+    )

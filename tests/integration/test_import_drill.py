@@ -92,7 +92,7 @@ def test_a_killed_import_goes_on_to_the_same_bytes(tmp_path: Path, make: object,
     for _ in range(MOST_KILLS):
         process = start(tmp_path, arguments, "out")
         try:
-            process.wait(rng.uniform(0.2, took_s * 0.9))
+            process.communicate(timeout=rng.uniform(0.2, took_s * 0.9))
             break  # it was complete before the kill
         except subprocess.TimeoutExpired:
             family = psutil.Process(process.pid).children(recursive=True)

@@ -13,7 +13,7 @@ from orchestrator.config.show import json_schema
 CONFIGS = Path(__file__).parents[3] / "configs"
 RUNS = sorted(CONFIGS.glob("*.yaml"))
 OVERLAYS = sorted(CONFIGS.glob("*/*.yaml"))
-FACTS = Facts(device="cuda", cpus_per_node=64, unit_shards=64, wandb_key=False)
+FACTS = Facts(device="cuda", cpus_per_node=64, remote=False, sample_bytes=0, wandb_key=False)
 
 
 def test_there_are_runs_and_overlays_to_look_at():

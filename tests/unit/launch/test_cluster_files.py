@@ -25,7 +25,7 @@ OVERLAYS = ROOT / "configs" / "cluster"
 MANIFESTS = sorted((CLUSTER / "kuberay").glob("*.yaml"))
 SCRIPT = CLUSTER / "slurm" / "longhaul.sbatch"
 DOCUMENTS = [ROOT / "docs" / f"{name}.md" for name in ("scaling", "slurm", "kubernetes")]
-FACTS = Facts(device="cuda", cpus_per_node=96, unit_shards=64, wandb_key=False)
+FACTS = Facts(device="cuda", cpus_per_node=96, remote=False, sample_bytes=0, wandb_key=False)
 
 
 def read_all(path: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from orchestrator.config.resolve import Facts
 from orchestrator.core.errors import DoesNotFit
 
 CONFIGS = Path(__file__).parents[3] / "configs"
-FACTS = Facts(device="cuda", cpus_per_node=64, unit_shards=64, wandb_key=False)
+FACTS = Facts(device="cuda", cpus_per_node=64, remote=False, sample_bytes=0, wandb_key=False)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

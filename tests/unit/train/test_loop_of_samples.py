@@ -16,8 +16,8 @@ from orchestrator.data.order import Order
 from orchestrator.data.skips import Skips
 from orchestrator.prepare.run import prepare
 from orchestrator.train.engine import warm
+from tests.fakes.coloured_pictures import CLASSES, write_pictures
 from tests.fakes.gang import run_gang
-from tests.fakes.pictures import CLASSES, write_pictures
 from tests.fakes.small_runs import RESNET, RecordingSink, picture_config, train_small
 
 BROKEN = ((0, 3), (2, 7))  # shard and place; they come in steps 0 and 2
