@@ -40,7 +40,7 @@ class BadShard(DataError):
 
 
 class NotATar(BadShard):
-    advice = "pack it as a plain .tar, not compressed"
+    advice = "make plain shards of it with longhaul import"
 
 
 class Truncated(BadShard): ...

@@ -4,14 +4,15 @@ Who maps functions over jobs is handed in: in this process, or over Ray tasks (c
 any order and any job may run twice; what is published is the same."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import DataError
+from orchestrator.core.mapping import Progress, RunAll, run_serially, tell_nobody
 from orchestrator.core.words import ShardRef
 from orchestrator.data.chain import TokenizerInfo, read_heads
 from orchestrator.data.contents import ContentJob, check_content
@@ -25,28 +26,7 @@ from orchestrator.prepare.tokenizer import TrainJob, train_tokenizer
 from orchestrator.storage.stores import open_stores
 from orchestrator.storage.workplace import store_json
 
-J = TypeVar("J")
 R = TypeVar("R")
-
-
-class RunAll(Protocol):
-    """Maps a function over jobs; results in any order."""
-
-    def __call__(self, function: Callable[[J], R], jobs: Iterable[J], /) -> Iterator[R]: ...
-
-
-class Progress(Protocol):
-    """Hears what is done now: the stage, and how many of its jobs are through."""
-
-    def __call__(self, stage: str, done: int, total: int, /) -> None: ...
-
-
-def run_serially(function: Callable[[J], R], jobs: Iterable[J], /) -> Iterator[R]:
-    """One job after another in this process."""
-    return map(function, jobs)
-
-
-def tell_nobody(stage: str, done: int, total: int, /) -> None: ...
 
 
 def prepare(config: RunConfig, run_all: RunAll = run_serially, progress: Progress = tell_nobody) -> Manifest:

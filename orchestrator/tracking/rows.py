@@ -176,7 +176,14 @@ def _ledger_columns(path: Path) -> Iterator[tuple[int, int, int, bytes]]:
         ) from error
 
 
-def _true_rows(steps: Ints, generations: Ints) -> NDArray[np.intp]:
+def _read_digest(text: str) -> bytes:
+    digest = bytes.fromhex(text)
+    if len(digest) != 16:
+        raise ValueError(f"{text!r} has not 32 hex digits")
+    return digest
+
+
+def _true_rows(steps: Ints, generations: Ints) -> Ints:
     """Where the last row of each step's highest generation stands, by step."""
     order = np.lexsort((generations, steps))  # stable: what came later stays later
     is_last = np.append(np.diff(steps[order]) > 0, True)[: order.size]

@@ -222,7 +222,6 @@ def recompute_slots(order, prepared, slot):
 
 @pytest.mark.parametrize("seq_len", [3, None])
 def test_an_epochs_set_follows_from_what_is_kept_alone(seq_len):
-    """Without lanes, windows or shuffling the same documents make the same set, cut where the stream is."""
     manifest = make_samples(5, shards_by_segment=((6,), (4,)))
     order, prepared = (
         make_order(manifest, global_batch=1, seq_len=seq_len),
