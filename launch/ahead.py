@@ -5,15 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from launch.cluster import reached_cluster
-from launch.paths import with_absolute_paths
+from launch.loading import load_checked
 from launch.screen import Screen
-from orchestrator.config.load import load_config
 from orchestrator.config.run import RunConfig
 from orchestrator.data.split import SPLITS
 
 
 def index_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], screen: Screen) -> None:
-    config = with_absolute_paths(load_config(path, overlays, sets).config)
+    config = load_checked(path, overlays, sets)
     with _on_ray(config), screen.preparing() as progress:
         from orchestrator.control.fleet import run_all
         from orchestrator.prepare.run import index_all
@@ -28,7 +27,7 @@ def index_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], scree
 
 
 def prepare_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], screen: Screen) -> None:
-    config = with_absolute_paths(load_config(path, overlays, sets).config)
+    config = load_checked(path, overlays, sets)
     with _on_ray(config), screen.preparing() as progress:
         from orchestrator.control.fleet import run_all
         from orchestrator.prepare.run import prepare

@@ -13,10 +13,9 @@ from pathlib import Path
 from rich.table import Table
 
 from launch.loader_stages import BATCHING, CHECKSUMS, DECODING, ORDER, READING, TRANSFORMS, time_stages
-from launch.paths import with_absolute_paths
+from launch.loading import load_checked
 from launch.screen import Screen
 from orchestrator.config.check import replace_values
-from orchestrator.config.load import load_config
 from orchestrator.config.resolve import Facts, resolve_run
 from orchestrator.config.run import RunConfig
 from orchestrator.core.words import World
@@ -81,7 +80,7 @@ def bench_data(
     machine: bool,
 ) -> None:
     """A third of `seconds` goes to the stages, the rest to the loader; preparing is not counted."""
-    bench = open_bench(with_absolute_paths(load_config(path, overlays, sets).config), ranks, screen)
+    bench = open_bench(load_checked(path, overlays, sets), ranks, screen)
     stages, step = time_stages(bench.config, bench.manifest, bench.order, bench.ranks, seconds / 3)
     speeds = [measure_loader(bench, threads, step, seconds / 3) for threads in sorted({1, bench.threads})]
     limit = max(stages, key=lambda stage: stages[stage])

@@ -95,7 +95,7 @@ class Follower:
             if row.get("generation", 0) <= self._after:
                 continue
             if row.get("kind") == "evaluation":
-                text = ", ".join(f"{key} {row[key]:.4g}" for key in ("loss", "perplexity") if key in row)
+                text = ", ".join(f"{key} {row[key]:.4g}" for key in ("loss", "perplexity", "accuracy") if key in row)
                 self._console.print(f"step {row['step']:>6}  {row['split']}: {text}", highlight=False)
             elif "kind" not in row and "step" in row:
                 self._show_step(progress, bar, row)
@@ -128,5 +128,6 @@ class Follower:
             self._console.print("[red]failed[/red]: " + escape(view.reason), highlight=False)
         elif view.state is RunState.STOPPED:
             at = f" at step {view.step}" if view.step is not None else ""
-            self._console.print(f"stopped{at}; {resume}", highlight=False)
+            why = f": {escape(view.reason)}" if view.reason else ""
+            self._console.print(f"stopped{at}{why}; {resume}", highlight=False)
         return view.exit_code

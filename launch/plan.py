@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.table import Table
 
 from launch.environment import has_wandb_key
-from launch.paths import with_absolute_paths
+from launch.loading import load_checked
 from launch.planning import (
     STAGES,
     LanePlan,
@@ -25,7 +25,6 @@ from launch.planning import (
     planned_vocab,
 )
 from launch.screen import Screen
-from orchestrator.config.load import load_config
 from orchestrator.config.resolve import Facts
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import BadInput
@@ -36,7 +35,7 @@ def show_plan(
     path: Path, overlays: Sequence[Path], sets: Sequence[str], nodes: str | None, machine: bool, screen: Screen
 ) -> None:
     """Raises DoesNotFit, after showing the plan, when the first world does not hold the state."""
-    config = with_absolute_paths(load_config(path, overlays, sets).config)
+    config = load_checked(path, overlays, sets)
     counts = _parse_nodes(nodes) if nodes else sorted({config.cluster.nodes.min, config.cluster.nodes.max})
     device = expected_device(config)
     facts = Facts(

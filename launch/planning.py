@@ -66,7 +66,7 @@ def main_source(config: RunConfig) -> int:
     return weights.index(max(weights))
 
 
-def describe_cached(config: RunConfig, vocab_size: int) -> ModelDescription:
+def describe_cached(config: RunConfig, vocab_size: int | None) -> ModelDescription:
     """The model's description; building it costs seconds of imports, so it is kept in a work folder that exists."""
     path = Path(config.data.work) / "models" / f"{_description_key(config, vocab_size)}.json"
     if path.exists():
@@ -79,7 +79,7 @@ def describe_cached(config: RunConfig, vocab_size: int) -> ModelDescription:
     return description
 
 
-def _description_key(config: RunConfig, vocab_size: int) -> str:
+def _description_key(config: RunConfig, vocab_size: int | None) -> str:
     versions = {name: importlib.metadata.version(name) for name in ("longhaul", "torch", "transformers")}
     pretrained = config.model.pretrained
     stamp = (Path(pretrained) / "config.json").stat().st_mtime_ns if pretrained and Path(pretrained).is_dir() else 0
@@ -165,8 +165,12 @@ def gib(size_bytes: int) -> str:
     return f"{size_bytes / 2**30:.2f} GiB"
 
 
-def planned_vocab(config: RunConfig) -> int:
-    """The vocabulary before anything is prepared: what will be trained, or what the given tokenizer has."""
+def planned_vocab(config: RunConfig) -> int | None:
+    """The vocabulary before anything is prepared: what will be trained, or what the given tokenizer has.
+
+    None for a task that is not fed with tokens."""
+    if config.packed_len is None:
+        return None
     tokens = config.prepare.tokens
     if tokens is None:
         raise ConfigError("there is no tokenizer to plan with", where="prepare.tokens")

@@ -14,6 +14,7 @@ from launch.cluster import reached_cluster
 from launch.environment import has_wandb_key
 from launch.follow import Follower
 from launch.here import find_run
+from launch.loading import load_checked
 from launch.paths import with_absolute_paths
 from launch.planning import (
     as_json,
@@ -49,7 +50,7 @@ def run(
     config_path: Path, overlays: Sequence[Path], sets: Sequence[str], screen: Screen, *, or_resume: bool = False
 ) -> ExitCode:
     """Begin a run; with `or_resume` go on with it when it is there already, so that the command can be repeated."""
-    config = with_absolute_paths(load_config(config_path, overlays, sets).config)
+    config = load_checked(config_path, overlays, sets)
     run_dir = RunDir(Path(config.root) / config.name)
     if or_resume and run_dir.path.exists():
         return _go_on(find_run(str(run_dir.path), Path(config.root)), lambda base: keep_decided(config, base), screen)
@@ -160,7 +161,7 @@ def decide(config: RunConfig, facts: Facts, manifest: Manifest) -> tuple[RunConf
 def make_plan(config: RunConfig, facts: Facts, decisions: Sequence[Decision], manifest: Manifest) -> dict[str, Any]:
     """plan.json: every decision with its reason, and what the chosen worlds need. Raises DoesNotFit."""
     check_world_sizes(config, facts)
-    description = describe_cached(config, manifest.tokenizer.vocab_size)
+    description = describe_cached(config, manifest.tokenizer.vocab_size if manifest.has_tokens else None)
     nodes = sorted({config.cluster.nodes.min, config.cluster.nodes.max})
     rows = plan_worlds(config, facts, description, nodes)
     check_it_fits(config, rows[0], memory_of_a_rank(config, config.cluster.device))

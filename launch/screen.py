@@ -51,9 +51,12 @@ def show_summary(console: Console, run_dir: RunDir, config: RunConfig, seconds: 
     table.add_row("training loss", f"{rows[0]['loss']:.4f} -> {rows[-1]['loss']:.4f}")
     if evaluations:
         first, last = evaluations[0], evaluations[-1]
-        table.add_row("validation perplexity", f"{first['perplexity']:.1f} -> {last['perplexity']:.1f}")
-    tokens, busy = sum(row.get("tokens", 0) for row in rows), sum(row["step_s"] for row in rows)
-    table.add_row("tokens", f"{tokens:,} ({tokens / busy:,.0f} per second)")
+        for metric, digits in (("perplexity", 1), ("accuracy", 4)):
+            if metric in first:
+                table.add_row(f"validation {metric}", f"{first[metric]:.{digits}f} -> {last[metric]:.{digits}f}")
+    fed, busy = "tokens" if "tokens" in rows[0] else "samples", sum(row["step_s"] for row in rows)
+    count = sum(row[fed] for row in rows)
+    table.add_row(fed, f"{count:,} ({count / busy:,.0f} per second)")
     waited = sum(row["data_wait_s"] for row in rows)
     table.add_row("data wait", f"{100 * waited / busy:.2f} % of step time")
     table.add_row("checkpoints", ", ".join(sorted(path.name for path in run_dir.checkpoints.iterdir())))

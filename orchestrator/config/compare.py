@@ -46,7 +46,9 @@ def identity_of(section: Section) -> dict[str, Any]:
         elif _holds_sections(value):
             found[name] = [identity_of(entry) for entry in value]
         elif mark_of(field) is Mark.IDENTITY and value != field.get_default(call_default_factory=True):
-            found[name] = list(value) if isinstance(value, tuple) else value
+            named = isinstance(value, dict) and all(isinstance(entry, Section) for entry in value.values())
+            plain = {key: identity_of(entry) for key, entry in value.items()} if named else value
+            found[name] = list(plain) if isinstance(plain, tuple) else plain
     return found
 
 
@@ -96,4 +98,6 @@ def _holds_sections(value: Any) -> bool:
 def _plain(value: Any) -> Any:
     if isinstance(value, Section):
         return value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
     return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value

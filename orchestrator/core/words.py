@@ -32,6 +32,7 @@ class ShardRef:
     name: str
     url: str
     size_bytes: int
+    stamp: str = ""  # as its listing showed it: changes when the bytes may have
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -69,7 +69,7 @@ def decode_npy(data: Bytes) -> NDArray[Any]:
         raise Undecodable("it holds Python objects, and reading those runs code")
     # The header is believed only if the bytes are there: it may promise more than fits into memory.
     begin, count = stream.tell(), math.prod(shape)
-    if min(shape, default=0) < 0 or count * dtype.itemsize != len(data) - begin:
+    if count * dtype.itemsize != len(data) - begin:
         raise Undecodable(f"its header says {dtype} of shape {shape}, and {len(data) - begin} bytes follow")
     values = np.frombuffer(data, dtype, count, begin) if count else np.empty(0, dtype)
     return values.copy().reshape(shape, order="F" if in_columns else "C")

@@ -134,7 +134,7 @@ class MemberPlaces(NamedTuple):
 def index_shard(shard: ShardRef, work: Path, on_bad: OnBad, stores: Stores) -> ShardIndex:
     """The index of a shard: found in the work place, or made and left there."""
     path = WorkPlace.at(work).index(shard.url)
-    stamp = stores.stamp(shard.url)
+    stamp = shard.stamp if shard.stamp and stores.is_remote(shard.url) else stores.stamp(shard.url)
     found = _find(path, stamp)
     if found is None:
         found = _scan(shard, stores.open(shard.url, stamp))

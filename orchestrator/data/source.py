@@ -77,6 +77,7 @@ class Dataset:
                 name=name,
                 url=listed[name][1].url,
                 size_bytes=listed[name][1].size_bytes,
+                stamp=listed[name][1].stamp,
             )
             for i, name in enumerate(names)
         ]

@@ -195,7 +195,7 @@ def check_arguments(step: TransformSection, function: Callable[..., Any], key: s
     for name, value in step.args.items():
         if name not in own and not takes_any:
             yield Problem(f"{key}.args.{name}", f"{step.name} has no such argument{nearest(name, own)}", shown(value))
-        elif name in own and step.name in TRANSFORMS:
+        elif step.name in TRANSFORMS:
             yield from _check_value(parameters[name].annotation, value, f"{key}.args.{name}")
     for name in own:
         needed = parameters[name].default is inspect.Parameter.empty and parameters[name].kind.name != "VAR_POSITIONAL"

@@ -142,7 +142,7 @@ def _step(look: _Look) -> int:
 
 def _fed(steps: Sequence[Row]) -> list[Row]:
     """Without void steps, which have no loss."""
-    return [row for row in steps if row["tokens"]]
+    return [row for row in steps if row["samples"]]
 
 
 # what takes a longer look
@@ -184,7 +184,7 @@ def _pace(look: _Look, summary: RunStatus) -> dict[str, Any]:
     left = (look.config.train.steps or 0) - summary.step
     return {
         "step_s": step_s,
-        "tokens_per_s": _sum(recent, "tokens") / busy,
+        "tokens_per_s": _sum(recent, "tokens") / busy if all("tokens" in row for row in recent) else None,
         "samples_per_s": _sum(recent, "samples") / busy,
         "data_wait": _sum(recent, "data_wait_s") / busy,
         "eta_s": left * step_s if look.state is SeenState.RUNNING else None,

@@ -140,3 +140,35 @@ def test_plain_samples_are_no_token_batches():
     manifest = make_corpus(2)
     with pytest.raises(ValueError, match="seq_len"):
         fill_world(manifest, make_order(manifest, seq_len=None), 0, 1)
+
+
+def test_documents_are_told_apart_in_every_row():
+    manifest = make_corpus(2)
+    order = make_order(manifest)
+    batches = PackedBatches(order, TokenReader(manifest, "train"), documents_apart=True)
+    several = padded = 0
+    for step in range(60):
+        batch = batches.make(step, ALONE, Skips(voided=frozenset({7})))
+        for documents, positions, spans in zip(
+            batch.fields["documents"], batch.fields["positions"], batch.spans, strict=True
+        ):
+            told = [(n, at) for n, span in enumerate(spans) for at in range(span.count)]
+            told += [(-1, 0)] * (8 - len(told))
+            assert list(zip(documents.tolist(), positions.tolist(), strict=True)) == told[:7]
+            several += len(spans) > 1
+            padded += told[6] == (-1, 0)
+    assert documents.dtype == positions.dtype == np.int32
+    assert several
+    assert padded
+
+
+def test_telling_documents_apart_changes_nothing_else():
+    manifest = make_corpus(2)
+    order = make_order(manifest)
+    apart = PackedBatches(order, TokenReader(manifest, "train"), documents_apart=True)
+    together = PackedBatches(order, TokenReader(manifest, "train"))
+    one, other = apart.make(0, ALONE, Skips()), together.make(0, ALONE, Skips())
+    assert one.sums == other.sums
+    assert set(one.fields) - set(other.fields) == {"documents", "positions"}
+    assert all(np.array_equal(one.fields[name], values) for name, values in other.fields.items())
+    assert apart.size_bytes(0, ALONE) == sum(values.nbytes for values in one.fields.values()) - 6 * 8

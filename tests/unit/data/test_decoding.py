@@ -153,5 +153,7 @@ def test_a_decoding_travels_and_functions_are_found_where_it_is_used():
 
 def test_a_decoding_that_was_used_travels_too():
     spec = decoding(TEXT, {"name": "strip", "field": "text"})
+    unused = pickle.dumps(spec)
     first = spec.decode_columns(texts(b" a"), KEYS[:1])
+    assert pickle.dumps(spec) == unused  # the words only, not what was found here
     assert pickle.loads(pickle.dumps(spec)).decode_columns(texts(b" a"), KEYS[:1]) == first

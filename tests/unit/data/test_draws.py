@@ -65,7 +65,8 @@ def test_whole_numbers_reach_both_ends_alike():
 def test_chance_is_the_share_that_was_asked_for():
     assert abs(Draws(MANY).chance("x", 0.25).mean() - 0.25) < 0.015
     assert Draws(MANY).chance("x", 1.0).all()
-    assert not Draws(MANY).chance("x", 0.0).any()
+    assert not Draws(MANY).chance("x", Draws(MANY).uniform("x")).any()  # a share of p: what lies below it
+    assert not Draw(7).chance("x", Draw(7).uniform("x"))
 
 
 def test_numbers_of_two_names_and_of_neighbours_have_nothing_in_common():

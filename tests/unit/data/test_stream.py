@@ -3,7 +3,7 @@ import threading
 import numpy as np
 import pytest
 
-from orchestrator.core.errors import DataError
+from orchestrator.core.errors import DataError, StoreDown
 from orchestrator.core.words import World
 from orchestrator.data.packed import PackedBatches
 from orchestrator.data.read import TokenReader
@@ -117,3 +117,53 @@ def test_a_stream_of_no_steps_is_empty():
     manifest = make_corpus(1)
     with open_stream(manifest, TokenReader(manifest, "train"), 5, 5) as stream:
         assert list(stream) == []
+
+
+class GatedBatches:
+    """Steps are made when their gate is opened, by two threads at once."""
+
+    workers = 2
+
+    def __init__(self, problems=None):
+        self.gates = [threading.Event() for _ in range(6)]
+        self.begun, self.problems, self.closed = [], problems or {}, 0
+
+    def make(self, step, world, skips):
+        self.begun.append(step)
+        assert self.gates[step].wait(10)
+        if step in self.problems:
+            raise self.problems[step]
+        return step
+
+    def size_bytes(self, step, world):
+        return 1
+
+    def close(self):
+        self.closed += 1
+
+
+def stream_of(batches, **options):
+    arguments = {"first_step": 0, "stop_step": 6, "skips": Skips(), "prefetch_bytes": 4, **options}
+    return Stream(batches, World.flat(0, 1), **arguments)
+
+
+def test_batches_made_at_once_come_in_the_order_of_their_steps():
+    batches = GatedBatches()
+    stream = stream_of(batches)
+    for gate in reversed(batches.gates):
+        gate.set()
+    assert list(stream) == list(range(6))
+    stream.close()
+    assert batches.closed
+
+
+def test_a_store_that_is_down_ends_the_stream_when_its_batch_is_asked_for():
+    batches = GatedBatches({1: StoreDown("does not answer", where="s3://bucket")})
+    for gate in batches.gates:
+        gate.set()
+    stream = stream_of(batches)
+    assert next(stream) == 0
+    with pytest.raises(StoreDown, match="does not answer"):
+        next(stream)
+    assert list(stream) == []
+    assert batches.closed

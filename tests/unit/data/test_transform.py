@@ -77,6 +77,22 @@ def test_random_resized_crop_keeps_to_its_shares_of_the_area():
     assert 0.48 < max(areas) < 0.51
 
 
+def test_random_resized_crop_is_the_stretch_that_the_guides_draws_tell():
+    for key in range(50):
+        draw, name = Draw(key), "random_resized_crop"
+        area, ratio = 40 * 60 * draw.uniform(f"{name}.area", 0.08, 1), draw.uniform(f"{name}.ratio", 0.75, 4 / 3)
+        height, width = min(40, round((area / ratio) ** 0.5)), min(60, round((area * ratio) ** 0.5))
+        top = draw.integers(f"{name}.top", 0, 40 - height + 1)
+        left = draw.integers(f"{name}.left", 0, 60 - width + 1)
+        cut = transform.random_resized_crop(numbered(40, 60), draw, [height, width])
+        assert np.array_equal(cut, numbered(40, 60)[top : top + height, left : left + width])
+
+
+def test_padding_lets_a_crop_reach_over_the_edge():
+    crops = [transform.random_crop(numbered(8, 8), Draw(key), 8, padding=2) for key in range(100)]
+    assert {int((crop[..., 2] == 7).sum()) for crop in crops} >= {36, 48, 64}
+
+
 def test_random_flip_exchanges_left_and_right_for_its_share():
     flipped = [
         np.array_equal(transform.random_flip(COUNTING, Draw(key), 0.25), COUNTING[:, ::-1]) for key in range(400)
