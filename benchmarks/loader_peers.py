@@ -40,7 +40,7 @@ def webdataset_pictures(folder: Path, count: int, workers: int) -> None:
     import webdataset
 
     shards = _shards(folder)
-    pictures = webdataset.WebDataset(shards, shardshuffle=len(shards), seed=1, workersplitter=_split(webdataset))
+    pictures = webdataset.WebDataset(shards, shardshuffle=len(shards), seed=1)
     batches = pictures.repeat().shuffle(1000).decode("rgb8").to_tuple("jpg", "cls").batched(BATCH)
     measure(webdataset.WebLoader(batches, batch_size=None, num_workers=workers), count, 20 * BATCH, BATCH)
 
@@ -75,10 +75,6 @@ def streaming_texts(folder: Path, count: int) -> None:
     dataset = StreamingDataset(local=str(written), shuffle=True, batch_size=1024)
     measure((sample for _ in iter(int, 1) for sample in dataset), count)
     clean_stale_shared_memory()
-
-
-def _split(webdataset: Any) -> Any:
-    return webdataset.split_by_worker
 
 
 def _shards(folder: Path) -> list[str]:

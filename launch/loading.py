@@ -1,18 +1,27 @@
 """A config from its files, checked as far as it can be without data and machines, its paths written out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from launch.paths import with_absolute_paths
 from orchestrator.config.load import load_config
-from orchestrator.config.problems import config_error, locate
+from orchestrator.config.problems import Problem, config_error, locate
 from orchestrator.config.run import RunConfig
 from orchestrator.data.check_reading import check_reading
+
+NEEDED = {"image_classification": ("image", "label")}
 
 
 def load_checked(path: Path, overlays: Sequence[Path], sets: Sequence[str]) -> RunConfig:
     loaded = load_config(path, overlays, sets)
-    problems = check_reading(loaded.config.data)
+    problems = [*check_reading(loaded.config.data), *_check_fields(loaded.config)]
     if problems:
         raise config_error(locate(problems, loaded.provenance))
     return with_absolute_paths(loaded.config)
+
+
+def _check_fields(config: RunConfig) -> Iterator[Problem]:
+    """A task that reads samples learns from certain fields."""
+    missing = [name for name in NEEDED.get(config.task.name, ()) if name not in (config.data.fields or ())]
+    if missing:
+        yield Problem("data.fields", f"{config.task.name} needs {' and '.join(missing)} too")

@@ -67,8 +67,6 @@ class RunConfig(RunFields):
             return
         if fields is None:
             yield Problem("data.fields", f"{self.task.name} needs it: what to read of every sample")
-        elif missing := [name for name in ("image", "label") if name not in fields]:
-            yield Problem("data.fields", f"{self.task.name} needs the fields image and label; missing: {missing}")
         if tokens is not None:
             yield Problem("prepare.tokens", f"{self.task.name} reads data.fields, not tokens: leave it out")
         if self.train.tokens is not None:

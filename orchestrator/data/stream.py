@@ -13,6 +13,9 @@ from orchestrator.data.batch import BatchMaker, RankBatch
 from orchestrator.data.skips import Skips
 
 
+MOST_AHEAD = 64  # batches; small ones would fill the limit by the thousand, and keep the threads from the next
+
+
 class Ahead(NamedTuple):
     """A batch in the making, and the memory it will take."""
 
@@ -76,7 +79,7 @@ class Stream:
 
     def _run_ahead(self) -> None:
         """Ask for as many batches as fit into the limit, and always for one."""
-        while self._next_step < self._stop_step:
+        while self._next_step < self._stop_step and len(self._ahead) < MOST_AHEAD:
             size_bytes = self._batches.size_bytes(self._next_step, self._world)
             if self._ahead and self._ahead_bytes + size_bytes > self._limit_bytes:
                 return

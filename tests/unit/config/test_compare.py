@@ -31,9 +31,24 @@ CONFIG = RunConfig.model_validate(
 )
 
 # These have one value only, or exclude each other: no second valid config differs in them alone.
-ALONE = {"task.name", "prepare.mode", "prepare.tokens.tokenizer", "model.pretrained"}
+ALONE = {
+    "task.name",
+    "data.fields",
+    "train.epochs",
+    "train.tokens",
+    "prepare.mode",
+    "prepare.tokens.tokenizer",
+    "model.pretrained",
+}
 CANDIDATES: list[Any] = [True, False, 1, 2, 3, 64, 600, 0.25, 0.5, 2.5, "other", [], ["other"], [0.5, 0.25]]
-CANDIDATES += ["text", {"a": 1.0}, {"A": "1"}, {"model_type": "gpt2"}, {"zero_optimization": {"stage": 3}}]
+CANDIDATES += [
+    "text",
+    [{"name": "resize"}],
+    {"a": 1.0},
+    {"A": "1"},
+    {"model_type": "gpt2"},
+    {"zero_optimization": {"stage": 3}},
+]
 
 
 def leaves(section: Section, prefix: str = "") -> Iterator[tuple[str, Mark, Any, Any]]:

@@ -8,7 +8,7 @@ from orchestrator.core.words import World
 from orchestrator.data.packed import PackedBatches
 from orchestrator.data.read import TokenReader
 from orchestrator.data.skips import Skips
-from orchestrator.data.stream import Stream
+from orchestrator.data.stream import MOST_AHEAD, Stream
 from tests.fakes.corpus import make_corpus, make_order
 
 A_BATCH = 6 * 7 * 12  # bytes that a batch of the fake order counts for
@@ -167,3 +167,10 @@ def test_a_store_that_is_down_ends_the_stream_when_its_batch_is_asked_for():
         next(stream)
     assert list(stream) == []
     assert batches.closed
+
+
+def test_many_small_batches_are_not_all_asked_for_at_once():
+    manifest = make_corpus(1)
+    with open_stream(manifest, TokenReader(manifest, "train"), stop=10_000, prefetch_bytes=2**40) as stream:
+        next(stream)
+        assert len(stream._ahead) <= MOST_AHEAD
