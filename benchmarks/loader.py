@@ -23,11 +23,11 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from loader_peers import measure
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.loader_peers import measure
 from orchestrator.config.run import RunConfig
 from orchestrator.core.words import World
 from orchestrator.data.feed import open_batches
@@ -38,6 +38,7 @@ from orchestrator.prepare.run import prepare
 
 PEERS = Path(__file__).with_name("loader_peers.py")
 TEXT_BATCH, PICTURE_BATCH = 1024, 64
+FOREVER = 10**9  # steps
 FASTER_THAN_PEERS, SHARE_OF_PILLOW = 20.0, 0.95
 
 
@@ -99,10 +100,10 @@ def feed_own(kind: str, folder: Path, count: int, threads: int) -> None:
     config = config_of(kind, folder.parent, threads)
     manifest = prepare(config)
     batches = open_batches(config, manifest, Order.of(config, manifest), "train")
-    size = config.train.global_batch
-    stop = 10**9
-    limit = config.data.prefetch_bytes
-    with Stream(batches, World.flat(0, 1), first_step=0, stop_step=stop, skips=Skips(), prefetch_bytes=limit) as stream:
+    size, limit = config.train.global_batch, config.data.prefetch_bytes
+    with Stream(
+        batches, World.flat(0, 1), first_step=0, stop_step=FOREVER, skips=Skips(), prefetch_bytes=limit
+    ) as stream:
         measure(stream, count, 20 * size, size)
 
 
@@ -126,7 +127,7 @@ def picture_ways(folder: Path) -> Iterator[Way]:
 
 
 def _own(name: str, kind: str, folder: Path, count: int, threads: int) -> Way:
-    command = [sys.executable, "-m", "benchmarks.loader", "--own", kind, str(folder), str(count), str(threads)]
+    command = [sys.executable, __file__, "--own", kind, str(folder), str(count), str(threads)]
     return Way(name=name, folder=str(folder), command=command)
 
 
@@ -153,8 +154,7 @@ def take_turns(ways: list[Way], rounds: int) -> Speeds:
 
 def run_way(way: Way) -> dict[str, Any]:
     """With one thread for every library that would take more, so that a worker is a core."""
-    root = str(Path(__file__).parents[1])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root, "PYTHONWARNINGS": "ignore"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(way.command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -179,7 +179,7 @@ class Row:
     def _count_targets_in(self, stretch: Stretch, sequences: int) -> int:
         if stretch.seq_len is None:
             raise ValueError("only packed sequences have targets")
-        last = int(self._locate_in(stretch, np.array([sequences - 1]))[0][0])
+        last = int(self._locate_in(stretch, np.array([stretch.first_index + sequences - 1]))[0][0])
         later = max(0, last + 1 - max(self.num_segments, stretch.first_unit))
         sizes = [*self._sizes[stretch.first_unit : last + 1], *[sum(self._sizes)] * later]
         short = sum(count_sequences(size, stretch.seq_len) * stretch.seq_len - max(0, size - 1) for size in sizes)

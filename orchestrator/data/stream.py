@@ -12,7 +12,6 @@ from orchestrator.core.words import World
 from orchestrator.data.batch import BatchMaker, RankBatch
 from orchestrator.data.skips import Skips
 
-
 MOST_AHEAD = 64  # batches; small ones would fill the limit by the thousand, and keep the threads from the next
 
 

@@ -40,7 +40,7 @@ class BadShard(DataError):
 
 
 class NotATar(BadShard):
-    advice = "make plain shards of it with longhaul import"
+    advice = "pack it as a plain .tar; longhaul import unpacks compressed ones"
 
 
 class Truncated(BadShard): ...

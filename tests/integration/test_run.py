@@ -29,7 +29,7 @@ def test_a_run_trains_and_says_so(bench: Bench, unbroken: str) -> None:
 def test_the_run_directory_holds_what_was_decided_and_why(bench: Bench, unbroken: str) -> None:
     plan = json.loads((bench.path(unbroken) / "plan.json").read_text())
     decided = {decision["key"]: decision for decision in plan["decisions"]}
-    assert {"data.lanes", "train.micro_batch", "cluster.device", "tracking.wandb.mode"} <= decided.keys()
+    assert {"data.run_samples", "train.micro_batch", "cluster.device", "tracking.wandb.mode"} <= decided.keys()
     assert all(decision["why"] for decision in decided.values())
     assert "auto" not in (bench.path(unbroken) / "config.yaml").read_text().replace("micro_batch: auto", "")
 

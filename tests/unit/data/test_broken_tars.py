@@ -13,7 +13,7 @@ from orchestrator.data.tarscan import LARGEST_EXTENSION
 from tests.fakes.shards import LOCAL, write_tar
 
 COPY = "copy the shard again from where it came from, or pack it again"
-PLAIN = "pack it as a plain .tar, not compressed"
+PLAIN = "pack it as a plain .tar; longhaul import unpacks compressed ones"
 JOINED = "pack it again as one tar; of tars joined end to end most readers see the first only"
 MEMBERS = "pack it again with plain members"
 KEYS = "pack the shard again, each key once and members sorted by name"

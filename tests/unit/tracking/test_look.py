@@ -130,7 +130,7 @@ def test_rows_of_earlier_versions_lack_the_time(run: WrittenRun) -> None:
 def test_a_void_step_has_no_loss(run: WrittenRun) -> None:
     started(run)
     run.train(range(2), loss=[5.0, 4.0])
-    run.write_rows({**run.row(2, 0.0, 0.5), "tokens": 0, "applied": False})
+    run.write_rows({**run.row(2, 0.0, 0.5), "tokens": 0, "samples": 0, "applied": False})
     status = read_status(run.run_dir, run.clock)
     assert (status.step, status.loss, status.losses) == (3, 4.0, [5.0, 4.0])
 
