@@ -50,14 +50,33 @@ def permute(i: ArrayLike, n: ArrayLike, k: ArrayLike, rounds: int = 6) -> NDArra
     bits = np.frexp((np.maximum(sizes, U64(2)) - U64(1)).astype(np.float64))[1]
     half = np.maximum(1, (bits + 1) // 2).astype(U64)
     mask = (U64(1) << half) - U64(1)
-    todo = np.arange(out.size)
-    while todo.size:
-        x, h, m, kk = out[todo], half[todo], mask[todo], keys[todo]
-        left, right = x >> h, x & m
-        for t in range(rounds):
-            with np.errstate(over="ignore"):
-                left, right = right, left ^ (mix(right + kk + U64(t) * _GOLDEN) & m)
-        x = (left << h) | right
-        out[todo] = x
-        todo = todo[x >= sizes[todo]]
+    out = _encipher(out, half, mask, keys, rounds)
+    outside = np.flatnonzero(out >= sizes)
+    while outside.size:
+        out[outside] = _encipher(out[outside], half[outside], mask[outside], keys[outside], rounds)
+        outside = outside[out[outside] >= sizes[outside]]
     return out.astype(np.int64).reshape(np.shape(i))
+
+
+def _encipher(x: Keys, half: Keys, mask: Keys, keys: Keys, rounds: int) -> Keys:
+    """One walk through the network. In place: new memory for each operation costs more than the arithmetic."""
+    left, right = x >> half, x & mask
+    turned, scratch = np.empty_like(left), np.empty_like(left)
+    for t in range(rounds):
+        np.add(right, keys, out=turned)
+        np.add(turned, U64(t * int(_GOLDEN) % 2**64), out=turned)
+        _scatter(turned, scratch)
+        np.bitwise_and(turned, mask, out=turned)
+        np.bitwise_xor(turned, left, out=left)
+        left, right = right, left
+    return (left << half) | right
+
+
+def _scatter(x: Keys, scratch: Keys) -> None:
+    """`mix`, in place."""
+    for shift, factor in ((U64(30), U64(0xBF58476D1CE4E5B9)), (U64(27), U64(0x94D049BB133111EB))):
+        np.right_shift(x, shift, out=scratch)
+        np.bitwise_xor(x, scratch, out=x)
+        np.multiply(x, factor, out=x)
+    np.right_shift(x, U64(31), out=scratch)
+    np.bitwise_xor(x, scratch, out=x)

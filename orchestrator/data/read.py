@@ -135,7 +135,9 @@ def _sum_stretches(tokens: Tokens, begins: Ints, counts: Ints) -> NDArray[np.uin
     at = (begins - np.repeat(bases, np.diff(cuts))) * TOKEN_BYTES
     first_byte, stop_byte = at.tolist(), (at + counts * TOKEN_BYTES).tolist()
     found: list[bytes] = []
+    wide = np.empty(int((stops - bases).max()), as_summed(tokens[:0]).dtype)  # one memory for all
+    data = wide.view(np.uint8).data
     for (i, j), base, stop in zip(pairwise(cuts.tolist()), bases.tolist(), stops.tolist(), strict=True):
-        data = as_summed(tokens[base:stop]).view(np.uint8).data
+        wide[: stop - base] = tokens[base:stop]
         found += [sum_bytes(data[begin:end]) for begin, end in zip(first_byte[i:j], stop_byte[i:j], strict=True)]
     return join_checksums(found)

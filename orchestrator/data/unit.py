@@ -229,6 +229,8 @@ def permute_runs(place: Ints, size: Ints, run_len: int, run_key: Keys, rest_key:
 
     What is left over and fills no run is a shorter run, at a keyed place of its own among the others: were it always
     the last, a window would always end with its last shard."""
+    if run_len == 1:
+        return permute(place, size, run_key)
     num_runs, rest = np.divmod(size, run_len)
     rest_begin = (rest_key % (num_runs + 1).astype(np.uint64)).astype(np.int64) * run_len
     in_rest = (rest_begin <= place) & (place < rest_begin + rest)

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import asdict
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -126,6 +127,18 @@ def test_a_short_sequence_is_expected_from_its_unit_on():
     assert short
     assert resolved(manifest, length={"tokens": 42 - short})[0].train.steps == 1
     assert resolved(manifest, length={"tokens": 42 - short + 1})[0].train.steps == 2
+
+
+def test_targets_are_counted_through_a_change_of_length_in_a_later_pass():
+    manifest = make_corpus(4, shards_by_segment=((6,), (4,), (3,)))
+    phases = [{"from_step": 150, "seq_len": 5}]
+    order = Order.of(make_config(manifest, length={"steps": 1}, phases=phases), manifest)
+    [index] = order.row_places(150).values()
+    assert order.rows[0].epoch_of(order.rows[0].locate(np.array([index]))[0][0]) > 3
+    ends = [order.rows[0].index_after(epochs) for epochs in range(1, 20)]
+    for before, after in pairwise([index, *(end for end in ends if end > index)]):
+        counted = order.rows[0].count_targets(after) - order.rows[0].count_targets(before)
+        assert counted == manifest.totals("train").sum() - 1  # all but the first token, short sequences as short
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,13 @@ def test_data_that_comes_later_changes_no_unit_of_what_was_there():
     assert [batch_of(whole, step) for step in range(ready)] == [batch_of(early, step) for step in range(ready)]
 
 
+def test_packing_knows_no_runs_and_no_windows_in_bytes():
+    manifest = make_corpus(2)
+    plain = make_order(manifest, shuffling=Shuffling(window_samples=12, lanes=3))
+    limited = make_order(manifest, shuffling=Shuffling(window_samples=12, lanes=3, window_bytes=50, run_samples=5))
+    assert [batch_of(plain, step) for step in range(20)] == [batch_of(limited, step) for step in range(20)]
+
+
 @pytest.mark.parametrize("feeding", [PACKED, SAMPLES], ids=["packed", "samples"])
 def test_lanes_follow_the_shards_of_each_unit(feeding):
     order = make_order(make_corpus(1, shards_by_segment=((15,), (16,), (1100,)), most_documents=3), **feeding)
