@@ -23,7 +23,7 @@ from rich.table import Table
 from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from orchestrator.core.words import ShardRef
-from orchestrator.data.index import index_shard
+from orchestrator.data.shards.index import index_shard
 from orchestrator.storage.stores import Stores, StoreSettings
 
 LEAST_GB_PER_S = 1.0

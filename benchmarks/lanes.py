@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.data.order import Order, rank_slice
-from orchestrator.data.row import Shuffling
+from orchestrator.data.ordering.order import Order, rank_slice
+from orchestrator.data.ordering.row import Shuffling
 
 ASKED = 1.1
 NODES, RANKS = (8, 32, 128), 8

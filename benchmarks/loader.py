@@ -30,10 +30,10 @@ from rich.table import Table
 
 from orchestrator.config.run import RunConfig
 from orchestrator.core.words import World
-from orchestrator.data.feed import open_batches
-from orchestrator.data.order import Order
-from orchestrator.data.skips import Skips
-from orchestrator.data.stream import Stream
+from orchestrator.data.feeding.feed import open_batches
+from orchestrator.data.feeding.stream import Stream
+from orchestrator.data.ordering.order import Order
+from orchestrator.data.ordering.skips import Skips
 from orchestrator.prepare.run import prepare
 
 PEERS = Path(__file__).with_name("loader_peers.py")

@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.core.words import SampleId
-from orchestrator.data.chain import NO_TOKENIZER, SegmentHead, TokenizerInfo, encode_head, segment_id
-from orchestrator.data.manifest import Manifest
-from orchestrator.data.order import Order, parts
-from orchestrator.data.row import Shuffling
+from orchestrator.data.ordering.order import Order, parts
+from orchestrator.data.ordering.row import Shuffling
+from orchestrator.data.shards.chain import NO_TOKENIZER, SegmentHead, TokenizerInfo, encode_head, segment_id
+from orchestrator.data.shards.manifest import Manifest
 from orchestrator.prepare.segment import _list_shards
 from orchestrator.prepare.shard import SAMPLES, ShardReport
 from orchestrator.storage.tables import encode_table

@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.data.order import Order, Slots
-from orchestrator.data.row import Shuffling
+from orchestrator.data.ordering.order import Order, Slots
+from orchestrator.data.ordering.row import Shuffling
 
 ASKED_MS, ASKED_MB = 5.0, 200.0
 SAMPLES, SHARDS, SEQ_LEN = 10**10, 10**6, 1024
-SEGMENT_SHARDS, DOUBLINGS = 64, 4  # as data/source.py cuts them
+SEGMENT_SHARDS, DOUBLINGS = 64, 4  # as data/shards/source.py cuts them
 FAR_STEP = 10**6
 Ints = NDArray[np.int64]
 

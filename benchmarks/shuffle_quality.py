@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.data.order import Order
-from orchestrator.data.row import Shuffling
+from orchestrator.data.ordering.order import Order
+from orchestrator.data.ordering.row import Shuffling
 
 SHARDS, SAMPLES, SAMPLE_BYTES = 4096, 1024, 2**18  # shards of 256 MiB: eight of them make a window
 RUN = 2**21 // SAMPLE_BYTES  # data.run_samples=auto in a store

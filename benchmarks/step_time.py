@@ -40,10 +40,10 @@ from orchestrator.control.jobs import RunHandle
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.news import Sink
 from orchestrator.core.words import World
-from orchestrator.data.batch import fill_batch
-from orchestrator.data.manifest import Manifest
-from orchestrator.data.read import TokenReader
-from orchestrator.data.skips import Skips
+from orchestrator.data.feeding.batch import fill_batch
+from orchestrator.data.feeding.read import TokenReader
+from orchestrator.data.ordering.skips import Skips
+from orchestrator.data.shards.manifest import Manifest
 from orchestrator.prepare.run import prepare
 from orchestrator.tracking.rows import read_metrics
 from orchestrator.tracking.rundir import RunDir

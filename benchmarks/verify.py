@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.data.audit import FedUnits, Prepared, prove_epochs, recompute
-from orchestrator.data.ledger import Sums
-from orchestrator.data.order import Order
-from orchestrator.data.row import Shuffling
-from orchestrator.data.skips import Skips
+from orchestrator.data.ordering.ledger import Sums
+from orchestrator.data.ordering.order import Order
+from orchestrator.data.ordering.row import Shuffling
+from orchestrator.data.ordering.skips import Skips
+from orchestrator.data.proof.audit import FedUnits, Prepared, prove_epochs, recompute
 
 ASKED_PER_S = 1_000_000
 GLOBAL_BATCH = 256

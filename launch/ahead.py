@@ -8,7 +8,7 @@ from launch.cluster import reached_cluster
 from launch.loading import load_checked
 from launch.screen import Screen
 from orchestrator.config.run import RunConfig
-from orchestrator.data.split import SPLITS
+from orchestrator.data.shards.split import SPLITS
 
 
 def index_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], screen: Screen) -> None:

@@ -19,11 +19,11 @@ from orchestrator.config.check import replace_values
 from orchestrator.config.resolve import Facts, resolve_run
 from orchestrator.config.run import RunConfig
 from orchestrator.core.words import World
-from orchestrator.data.feed import open_batches
-from orchestrator.data.manifest import Manifest
-from orchestrator.data.order import Order
-from orchestrator.data.skips import Skips
-from orchestrator.data.stream import Stream
+from orchestrator.data.feeding.feed import open_batches
+from orchestrator.data.feeding.stream import Stream
+from orchestrator.data.ordering.order import Order
+from orchestrator.data.ordering.skips import Skips
+from orchestrator.data.shards.manifest import Manifest
 from orchestrator.importing.workers import worker_processes
 from orchestrator.prepare.run import prepare
 

@@ -1,6 +1,6 @@
 """The stages of a rank's loader, done by hand one after another in one thread, each with the time it took.
 
-For `longhaul bench-data`. The loader itself (data/packed.py, data/sampled.py) does the same in its own way."""
+For `longhaul bench-data`. The loader itself (packed.py and sampled.py in data/feeding/) does the same in its own way."""
 
 import time
 from collections import defaultdict
@@ -12,17 +12,17 @@ from functools import partial
 import numpy as np
 
 from orchestrator.config.run import RunConfig
-from orchestrator.data.batch import cut_slots
-from orchestrator.data.decoding import Decoding
-from orchestrator.data.draws import sample_keys
-from orchestrator.data.ledger import join_checksums, sum_bytes
-from orchestrator.data.manifest import Manifest
-from orchestrator.data.order import Order, rank_slice
-from orchestrator.data.packed import digest_rows, number_documents, weigh_targets
-from orchestrator.data.read import TokenReader
-from orchestrator.data.samples import SampleReader
-from orchestrator.data.stack import stack_values
-from orchestrator.data.unit import Ints, SpanTable
+from orchestrator.data.decoding.draws import sample_keys
+from orchestrator.data.decoding.fields import Decoding
+from orchestrator.data.decoding.stack import stack_values
+from orchestrator.data.feeding.batch import cut_slots
+from orchestrator.data.feeding.packed import digest_rows, number_documents, weigh_targets
+from orchestrator.data.feeding.read import TokenReader
+from orchestrator.data.feeding.samples import SampleReader
+from orchestrator.data.ordering.ledger import join_checksums, sum_bytes
+from orchestrator.data.ordering.order import Order, rank_slice
+from orchestrator.data.ordering.unit import Ints, SpanTable
+from orchestrator.data.shards.manifest import Manifest
 from orchestrator.storage.stores import StoreSettings, open_stores
 
 ORDER, READING, CHECKSUMS, DECODING, TRANSFORMS, BATCHING = (

@@ -7,7 +7,7 @@ from launch.paths import with_absolute_paths
 from orchestrator.config.load import load_config
 from orchestrator.config.problems import Problem, config_error, locate
 from orchestrator.config.run import RunConfig
-from orchestrator.data.check_reading import check_reading
+from orchestrator.data.decoding.check import check_reading
 
 NEEDED = {"image_classification": ("image", "label")}
 

@@ -15,8 +15,8 @@ import xxhash
 from orchestrator.config.resolve import Facts, WorldPlan, resolve_world
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError, DataError, DoesNotFit
-from orchestrator.data.row import Shuffling
-from orchestrator.data.source import Dataset
+from orchestrator.data.ordering.row import Shuffling
+from orchestrator.data.shards.source import Dataset
 from orchestrator.storage.publish import publish_json, read_json
 from orchestrator.train.description import ModelDescription
 from orchestrator.train.memory import MemoryPlan, plan_memory

@@ -11,17 +11,17 @@ from orchestrator.checkpoint.found import list_checkpoints
 from orchestrator.checkpoint.found import verify as verify_checkpoint
 from orchestrator.config.load import load_config
 from orchestrator.core.errors import BadInput, NotVerified
-from orchestrator.data.audit import FedUnits, Prepared, prove_epochs, recompute
-from orchestrator.data.difference import (
+from orchestrator.data.ordering.order import Order
+from orchestrator.data.ordering.skips import Skips
+from orchestrator.data.proof.audit import FedUnits, Prepared, prove_epochs, recompute
+from orchestrator.data.proof.difference import (
     compare_ledger,
     expected_spans,
     find_wrong_position,
     readable_keys,
     tell_span,
 )
-from orchestrator.data.manifest import Manifest
-from orchestrator.data.order import Order
-from orchestrator.data.skips import Skips
+from orchestrator.data.shards.manifest import Manifest
 from orchestrator.tracking.keys import KEYS_FOLDER, read_keys
 from orchestrator.tracking.rows import Ledger, read_ledger, read_losses
 from orchestrator.tracking.rundir import RunDir

@@ -37,8 +37,8 @@ from orchestrator.config.show import dump_yaml
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import BadInput
 from orchestrator.core.words import ExitCode, RunState
-from orchestrator.data.length import resolve_length
-from orchestrator.data.manifest import Manifest
+from orchestrator.data.ordering.length import resolve_length
+from orchestrator.data.shards.manifest import Manifest
 from orchestrator.prepare.run import prepare
 from orchestrator.storage.publish import publish_bytes, publish_json, read_json
 from orchestrator.tracking.rundir import RunDir, RunView

@@ -51,7 +51,7 @@ class TrainSection(Section):
     def num_steps(self) -> int:
         """The steps of a run, whose config has been decided."""
         if self.steps is None:
-            raise ValueError("train.steps is decided by data/length.py once the data is prepared")
+            raise ValueError("train.steps is decided by data/ordering/length.py once the data is prepared")
         return self.steps
 
 

@@ -66,7 +66,7 @@ def _train(sink: "NewsSender", setup: RankSetup, board: Board, job: RankJob) -> 
 
 def _make_train_job(setup: RankSetup, board: Board, job: RankJob, sink: "NewsSender") -> "TrainJob":
     from orchestrator.config.load import load_config
-    from orchestrator.data.manifest import Manifest
+    from orchestrator.data.shards.manifest import Manifest
     from orchestrator.tracking.rundir import RunDir
     from orchestrator.tracking.wandb import read_run_id
     from orchestrator.train.job import TrainJob

@@ -1,1 +1,1 @@
-"""What happens to a sample: shards, index, manifest, order, read, batch, ledger."""
+"""What happens to a sample. Rooms in its order: shards, ordering and decoding, feeding, proof."""

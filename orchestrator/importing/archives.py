@@ -7,8 +7,8 @@ from collections.abc import Generator, Iterator
 from itertools import pairwise
 from pathlib import Path
 
-from orchestrator.data.index import Samples, group_members
-from orchestrator.data.tarscan import BadShard, scan_tar
+from orchestrator.data.shards.index import Samples, group_members
+from orchestrator.data.shards.tarscan import BadShard, scan_tar
 from orchestrator.importing.destination import writing_there
 from orchestrator.importing.sample import Input, Piece, Reject, Sample, Unreadable, WholeTar
 from orchestrator.importing.unpack import read_blocks

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.data.index import MemberPlaces, ShardIndex
-from orchestrator.data.ledger import fold_checksums, join_checksums, sum_bytes
+from orchestrator.data.ordering.ledger import fold_checksums, join_checksums, sum_bytes
+from orchestrator.data.shards.index import MemberPlaces, ShardIndex
 from orchestrator.prepare.text import Drop
 
 Fields = Sequence[tuple[str, Sequence[str]]]  # a field's name, and the suffixes its member may have

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from orchestrator.config.data import DataSection, TokensSection
 from orchestrator.config.run import RunConfig
-from orchestrator.data.chain import NO_TOKENIZER, TokenizerInfo, read_heads
-from orchestrator.data.demo import make_text_demo
-from orchestrator.data.manifest import Manifest
-from orchestrator.data.source import Dataset, History, Segment
+from orchestrator.data.shards.chain import NO_TOKENIZER, TokenizerInfo, read_heads
+from orchestrator.data.shards.demo import make_text_demo
+from orchestrator.data.shards.manifest import Manifest
+from orchestrator.data.shards.source import Dataset, History, Segment
 from orchestrator.prepare.rules import Rules, hash_json
 from orchestrator.prepare.tokenizer import find_tokenizer, import_tokenizer
 from orchestrator.storage.publish import read_json

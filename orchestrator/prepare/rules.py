@@ -8,7 +8,7 @@ from typing import Self
 
 from orchestrator.config.data import SplitSection
 from orchestrator.config.run import RunConfig
-from orchestrator.data.index import OnBad
+from orchestrator.data.shards.index import OnBad
 from orchestrator.storage.workplace import hash_text
 
 VERSION = 2  # rises when the same rules come to other verdicts, tokens or tables

@@ -14,11 +14,11 @@ from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import DataError
 from orchestrator.core.mapping import Progress, RunAll, run_serially, tell_nobody
 from orchestrator.core.words import ShardRef
-from orchestrator.data.chain import TokenizerInfo, read_heads
-from orchestrator.data.contents import ContentJob, check_content
-from orchestrator.data.index import index_shard
-from orchestrator.data.manifest import Manifest
-from orchestrator.data.source import Dataset, Segment
+from orchestrator.data.shards.chain import TokenizerInfo, read_heads
+from orchestrator.data.shards.contents import ContentJob, check_content
+from orchestrator.data.shards.index import index_shard
+from orchestrator.data.shards.manifest import Manifest
+from orchestrator.data.shards.source import Dataset, Segment
 from orchestrator.prepare.plan import Steps, make_demos, prepare_steps, read_seen, stamp_segment
 from orchestrator.prepare.segment import Chain, commit_segment
 from orchestrator.prepare.shard import ShardJob, ShardReport, prepare_shard

@@ -11,9 +11,9 @@ import pyarrow as pa
 import xxhash
 
 from orchestrator.core.errors import DataError
-from orchestrator.data.chain import SegmentHead, TokenizerInfo, encode_head, read_head, segment_id
-from orchestrator.data.source import Segment
-from orchestrator.data.split import SPLITS
+from orchestrator.data.shards.chain import SegmentHead, TokenizerInfo, encode_head, read_head, segment_id
+from orchestrator.data.shards.source import Segment
+from orchestrator.data.shards.split import SPLITS
 from orchestrator.prepare.shard import ShardReport, shard_files
 from orchestrator.storage.publish import create_exclusive
 from orchestrator.storage.tables import encode_table, map_table

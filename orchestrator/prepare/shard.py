@@ -14,10 +14,10 @@ import xxhash
 from numpy.typing import NDArray
 
 from orchestrator.core.words import ShardRef
-from orchestrator.data.chain import TokenizerInfo
-from orchestrator.data.contents import Contents, read_contents
-from orchestrator.data.index import ShardIndex, index_shard
-from orchestrator.data.split import SPLITS, split_of
+from orchestrator.data.shards.chain import TokenizerInfo
+from orchestrator.data.shards.contents import Contents, read_contents
+from orchestrator.data.shards.index import ShardIndex, index_shard
+from orchestrator.data.shards.split import SPLITS, split_of
 from orchestrator.prepare.members import check_members
 from orchestrator.prepare.rules import Rules
 from orchestrator.prepare.text import HARMLESS, WHOLE_SHARD, Drop, read_texts, refuse_drops

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from orchestrator.core.words import ShardRef
-from orchestrator.data.index import OnBad, Piece, ShardIndex, refuse_samples
+from orchestrator.data.shards.index import OnBad, Piece, ShardIndex, refuse_samples
 from orchestrator.storage.stores import Stores
 
 HARMLESS = ("empty",)  # rules that drop what is not broken

@@ -14,9 +14,9 @@ import xxhash
 
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import ShardRef
-from orchestrator.data.chain import TokenizerInfo
-from orchestrator.data.index import index_shard
-from orchestrator.data.split import TRAIN, split_of
+from orchestrator.data.shards.chain import TokenizerInfo
+from orchestrator.data.shards.index import index_shard
+from orchestrator.data.shards.split import TRAIN, split_of
 from orchestrator.prepare.rules import Rules, hash_json
 from orchestrator.prepare.text import Drop, read_texts, refuse_drops
 from orchestrator.storage.publish import read_json

@@ -45,7 +45,7 @@ def ledger_row(news: StepNews) -> Row:
 
 
 def skip_rows(news: HolesNews) -> list[Row]:
-    """A row of skips.jsonl for each sample left out; data/skips.py reads them."""
+    """A row of skips.jsonl for each sample left out; data/ordering/skips.py reads them."""
     return [{"step": news.step} | hole._asdict() for hole in news.holes]
 
 

@@ -9,11 +9,11 @@ import torch
 from orchestrator.config.run import RunConfig
 from orchestrator.core.news import Number
 from orchestrator.core.words import World
-from orchestrator.data.feed import open_batches
-from orchestrator.data.manifest import Manifest
-from orchestrator.data.order import ValidationOrder
-from orchestrator.data.skips import Skips
-from orchestrator.data.stream import Stream
+from orchestrator.data.feeding.feed import open_batches
+from orchestrator.data.feeding.stream import Stream
+from orchestrator.data.ordering.order import ValidationOrder
+from orchestrator.data.ordering.skips import Skips
+from orchestrator.data.shards.manifest import Manifest
 from orchestrator.train.engine import Engine, sum_over_ranks
 from orchestrator.train.slices import cut_micro_batches, micro_batches_needed
 from orchestrator.train.tasks import Task

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from orchestrator.core.news import Number
-from orchestrator.data.batch import ReadFigures
-from orchestrator.data.ledger import Sums
+from orchestrator.data.feeding.batch import ReadFigures
+from orchestrator.data.ordering.ledger import Sums
 from orchestrator.storage.stores import Fetched
 from orchestrator.train.engine import sum_over_ranks
 

@@ -8,7 +8,7 @@ from orchestrator.core.clock import Clock
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.news import Helm, Sink
 from orchestrator.core.words import RunState, World
-from orchestrator.data.manifest import Manifest
+from orchestrator.data.shards.manifest import Manifest
 from orchestrator.train.slices import micro_batches_needed
 
 

@@ -1,7 +1,7 @@
 """The training loop of one rank: from a start to the last step, or to the word to stop.
 
-Comes after control/rank.py has joined the world; feeds train/engine.py from data/stream.py, and tells news. Every
-number follows from config, manifest, step and the fragments; nothing else is remembered from step to step."""
+Comes after control/rank.py has joined the world; feeds train/engine.py from data/feeding/stream.py, and tells news.
+Every number follows from config, manifest, step and the fragments; nothing else is remembered from step to step."""
 
 import math
 from functools import partial
@@ -13,11 +13,11 @@ from orchestrator.core.errors import StoreDown, TrainingFailed
 from orchestrator.core.keyed import key, text_key
 from orchestrator.core.news import EvaluationNews, HolesNews, KeysNews, Number, StepNews
 from orchestrator.core.words import RunState, Word
-from orchestrator.data.batch import RankBatch
-from orchestrator.data.feed import open_batches
-from orchestrator.data.order import Order
-from orchestrator.data.skips import Skips
-from orchestrator.data.stream import Stream
+from orchestrator.data.feeding.batch import RankBatch
+from orchestrator.data.feeding.feed import open_batches
+from orchestrator.data.feeding.stream import Stream
+from orchestrator.data.ordering.order import Order
+from orchestrator.data.ordering.skips import Skips
 from orchestrator.train.engine import Engine, StepResult, build_empty, sum_over_ranks
 from orchestrator.train.evaluate import SPLIT, Validation
 from orchestrator.train.figures import StepFigures

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from orchestrator.core.news import LeftOut
-from orchestrator.data.batch import Hole, RankBatch
-from orchestrator.data.manifest import Manifest
+from orchestrator.data.feeding.batch import Hole, RankBatch
+from orchestrator.data.shards.manifest import Manifest
 
 
 def name_samples(manifest: Manifest, batch: RankBatch, most: int = 8) -> str:

@@ -8,7 +8,7 @@ from orchestrator.checkpoint.writer import SavedCheckpoint, SaveProblem, save_ch
 from orchestrator.config.compare import run_hash
 from orchestrator.core.errors import TrainingFailed
 from orchestrator.core.news import CheckpointNews
-from orchestrator.data.skips import Skips
+from orchestrator.data.ordering.skips import Skips
 from orchestrator.train.engine import Engine, sum_over_ranks
 from orchestrator.train.job import TrainJob
 

@@ -1,15 +1,15 @@
 """A rank's batch cut into micro-batches: as many on every rank, whatever the number of samples.
 
-Comes after data/batch.py, before the forward pass. A micro-batch that would be empty gets one sample of weight zero, so
-that every rank takes part in every collective and the sums stay exact."""
+Comes after data/feeding/batch.py, before the forward pass. A micro-batch that would be empty gets one sample of weight
+zero, so that every rank takes part in every collective and the sums stay exact."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from orchestrator.data.batch import RankBatch
-from orchestrator.data.order import rank_slice
+from orchestrator.data.feeding.batch import RankBatch
+from orchestrator.data.ordering.order import rank_slice
 from orchestrator.train.tasks import Fields
 
 

@@ -9,7 +9,7 @@ from orchestrator.checkpoint.reader import open_checkpoint
 from orchestrator.config.compare import run_hash
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
-from orchestrator.data.manifest import Manifest
+from orchestrator.data.shards.manifest import Manifest
 from orchestrator.train.job import TrainJob
 from orchestrator.train.weights import initial_source
 

@@ -1,12 +1,12 @@
-"""A manifest in memory, with random documents: what order, read, batch and audit need of data/manifest.py."""
+"""A manifest in memory, with random documents: what order, read, batch and audit need of data/shards/manifest.py."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.data.order import Order
-from orchestrator.data.row import Shuffling
+from orchestrator.data.ordering.order import Order
+from orchestrator.data.ordering.row import Shuffling
 
 END_ID = 0
 Ints = NDArray[np.int64]

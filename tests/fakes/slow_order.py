@@ -29,7 +29,7 @@ def shuffled(values, with_key):
 
 @dataclass(frozen=True)
 class SlowLayout:
-    """How units are laid out: like orchestrator.data.row.Shuffling."""
+    """How units are laid out: like orchestrator.data.ordering.row.Shuffling."""
 
     seq_len: int | None
     window_samples: int

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from orchestrator.data.decode import Undecodable
+from orchestrator.data.decoding.decode import Undecodable
 
 
 def shade(image, draw, depth=1.0):

@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 
 from orchestrator.core.words import Span, World
-from orchestrator.data.audit import Prepared, recompute
-from orchestrator.data.difference import (
+from orchestrator.data.feeding.packed import PackedBatches
+from orchestrator.data.feeding.read import TokenReader
+from orchestrator.data.ordering.ledger import Sums
+from orchestrator.data.ordering.skips import Skips
+from orchestrator.data.proof.audit import Prepared, recompute
+from orchestrator.data.proof.difference import (
     Difference,
     WrongPosition,
     compare_ledger,
@@ -14,10 +18,6 @@ from orchestrator.data.difference import (
     readable_keys,
     tell_span,
 )
-from orchestrator.data.ledger import Sums
-from orchestrator.data.packed import PackedBatches
-from orchestrator.data.read import TokenReader
-from orchestrator.data.skips import Skips
 from tests.fakes.corpus import make_corpus, make_order
 
 STEPS = range(25)

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from orchestrator.config.data import Phase
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import Span
-from orchestrator.data import audit
-from orchestrator.data.audit import FedUnits, Prepared, prove_epochs, recompute, unit_set
-from orchestrator.data.difference import compare_ledger
-from orchestrator.data.ledger import Sums, checksum, digest, join_checksums
-from orchestrator.data.read import TokenReader
-from orchestrator.data.row import Shuffling
-from orchestrator.data.skips import Skips
+from orchestrator.data.feeding.read import TokenReader
+from orchestrator.data.ordering.ledger import Sums, checksum, digest, join_checksums
+from orchestrator.data.ordering.row import Shuffling
+from orchestrator.data.ordering.skips import Skips
+from orchestrator.data.proof import audit
+from orchestrator.data.proof.audit import FedUnits, Prepared, prove_epochs, recompute, unit_set
+from orchestrator.data.proof.difference import compare_ledger
 from tests.fakes.corpus import FakeManifest, make_corpus, make_order
 from tests.fakes.slow_order import slow_batches
 
@@ -133,8 +133,8 @@ def cut_by_document(manifest, slot):
 @pytest.mark.parametrize("gap_tokens", [0, 3, 10_000])
 @pytest.mark.parametrize("block_tokens", [5, 10_000])
 def test_checksums_of_many_spans_are_those_of_each(monkeypatch, gap_tokens, block_tokens):
-    monkeypatch.setattr("orchestrator.data.read.GAP_TOKENS", gap_tokens)
-    monkeypatch.setattr("orchestrator.data.read.BLOCK_TOKENS", block_tokens)
+    monkeypatch.setattr("orchestrator.data.feeding.read.GAP_TOKENS", gap_tokens)
+    monkeypatch.setattr("orchestrator.data.feeding.read.BLOCK_TOKENS", block_tokens)
     manifest = make_corpus(3)
     reader, rng = TokenReader(manifest, "train"), np.random.default_rng(0)
     spans = []

@@ -4,11 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.core.words import World
-from orchestrator.data.ledger import Sums
-from orchestrator.data.order import ValidationOrder
-from orchestrator.data.packed import PackedBatches, digest_rows
-from orchestrator.data.read import TokenReader
-from orchestrator.data.skips import Skips
+from orchestrator.data.feeding.packed import PackedBatches, digest_rows
+from orchestrator.data.feeding.read import TokenReader
+from orchestrator.data.ordering.ledger import Sums
+from orchestrator.data.ordering.order import ValidationOrder
+from orchestrator.data.ordering.skips import Skips
 from tests.fakes.corpus import END_ID, make_corpus, make_order
 
 ALONE = World.flat(0, 1)

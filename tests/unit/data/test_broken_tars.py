@@ -8,8 +8,8 @@ import pytest
 
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import ShardRef
-from orchestrator.data.index import index_shard
-from orchestrator.data.tarscan import LARGEST_EXTENSION
+from orchestrator.data.shards.index import index_shard
+from orchestrator.data.shards.tarscan import LARGEST_EXTENSION
 from tests.fakes.shards import LOCAL, write_tar
 
 COPY = "copy the shard again from where it came from, or pack it again"

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from orchestrator.config.data import DataSection
-from orchestrator.data.check_reading import check_reading
-from orchestrator.data.decode import DECODERS, PICKLES, SUFFIXES
-from orchestrator.data.transform import TRANSFORMS
+from orchestrator.data.decoding.check import check_reading
+from orchestrator.data.decoding.decode import DECODERS, PICKLES, SUFFIXES
+from orchestrator.data.decoding.transform import TRANSFORMS
 
 FAKES = "tests.fakes.transforms"
 
@@ -101,7 +101,7 @@ def test_sizes_are_whole_numbers_above_zero_or_two_of_them(size):
 
 
 def test_checking_imports_no_training_stack():
-    script = "import sys, orchestrator.data.check_reading; sys.exit(any(m in sys.modules for m in ('torch', 'ray')))"
+    script = "import sys, orchestrator.data.decoding.check; sys.exit(any(m in sys.modules for m in ('torch', 'ray')))"
     assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 0
 
 

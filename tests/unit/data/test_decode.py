@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from orchestrator.core.errors import ConfigError
-from orchestrator.data.decode import DECODERS, PICKLES, SUFFIXES, Undecodable, decode, decoder_for
+from orchestrator.data.decoding.decode import DECODERS, PICKLES, SUFFIXES, Undecodable, decode, decoder_for
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 RED = np.full((4, 6, 3), (200, 10, 20), np.uint8)

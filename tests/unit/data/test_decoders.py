@@ -12,8 +12,8 @@ import pytest
 
 from orchestrator.config.reading import FieldSection, TransformSection
 from orchestrator.core.errors import TrainingFailed
-from orchestrator.data.decoders import OwnProcess, WorkerProcesses
-from orchestrator.data.decoding import Decoding, TransformFailed
+from orchestrator.data.decoding.fields import Decoding, TransformFailed
+from orchestrator.data.decoding.workers import OwnProcess, WorkerProcesses
 
 KEYS = np.arange(3, dtype=np.uint64)
 MEMBERS = {"label": (["cls"] * 3, [b"1", b"no number", memoryview(b"3")])}
@@ -77,7 +77,7 @@ def test_closing_leaves_no_process():
 OWNER = """
 from threading import Thread
 from tests.unit.data.test_decoders import KEYS, MEMBERS, decoding
-from orchestrator.data.decoders import WorkerProcesses
+from orchestrator.data.decoding.workers import WorkerProcesses
 
 if __name__ == "__main__":
     idle = WorkerProcesses(decoding(), 1)

@@ -10,9 +10,9 @@ from PIL import Image
 
 from orchestrator.config.data import DataSection
 from orchestrator.core.errors import ConfigError, DataError
-from orchestrator.data.decode import Undecodable
-from orchestrator.data.decoding import Decoding, TransformFailed
-from orchestrator.data.draws import Draw
+from orchestrator.data.decoding.decode import Undecodable
+from orchestrator.data.decoding.draws import Draw
+from orchestrator.data.decoding.fields import Decoding, TransformFailed
 
 FAKES = "tests.fakes.transforms"
 KEYS = np.array([3, 2**64 - 1, 5], np.uint64)

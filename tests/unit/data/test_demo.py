@@ -3,8 +3,8 @@ import tarfile
 import pytest
 
 from orchestrator.core.errors import DataError
-from orchestrator.data import demo
-from orchestrator.data.demo import make_text_demo
+from orchestrator.data.shards import demo
+from orchestrator.data.shards.demo import make_text_demo
 from orchestrator.storage.local import list_local
 from tests.fakes.shards import read_tree
 

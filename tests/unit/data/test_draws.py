@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.data.draws import Draw, Draws, sample_keys
+from orchestrator.data.decoding.draws import Draw, Draws, sample_keys
 
 names = st.text(max_size=20)
 key_lists = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=30)

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from orchestrator.core.words import World
-from orchestrator.data.feed import open_batches
-from orchestrator.data.order import Order, ValidationOrder
-from orchestrator.data.skips import Skips
-from orchestrator.data.stream import Stream
+from orchestrator.data.feeding.feed import open_batches
+from orchestrator.data.feeding.stream import Stream
+from orchestrator.data.ordering.order import Order, ValidationOrder
+from orchestrator.data.ordering.skips import Skips
 from orchestrator.prepare.run import prepare
 from tests.fakes.arrays import array_config, write_arrays
 from tests.fakes.shards import make_config, write_dataset

@@ -10,8 +10,8 @@ from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import ShardRef
-from orchestrator.data.index import ShardIndex, group_members, index_shard
-from orchestrator.data.tarscan import scan_tar
+from orchestrator.data.shards.index import ShardIndex, group_members, index_shard
+from orchestrator.data.shards.tarscan import scan_tar
 from tests.fakes.shards import LOCAL, read_tree, write_tar
 
 

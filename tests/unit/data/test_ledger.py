@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core.words import Span
-from orchestrator.data.ledger import Sums, checksum, digest
+from orchestrator.data.ordering.ledger import Sums, checksum, digest
 
 sums = st.builds(Sums, st.integers(0, 2**128 - 1), st.integers(0, 2**128 - 1))
 small = st.integers(0, 2**40)

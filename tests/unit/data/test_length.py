@@ -14,8 +14,8 @@ from orchestrator.config.compare import check_resume
 from orchestrator.config.resolve import Decision, undecide
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError, DataError
-from orchestrator.data.length import resolve_length
-from orchestrator.data.order import Order
+from orchestrator.data.ordering.length import resolve_length
+from orchestrator.data.ordering.order import Order
 from tests.fakes.corpus import make_corpus
 
 TEXT = {"prepare": {"tokens": {"train_bpe": 300}}, "task": {"seq_len": 7}}

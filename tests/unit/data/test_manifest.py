@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from orchestrator.core.errors import DataError
-from orchestrator.data.manifest import Manifest
+from orchestrator.data.shards.manifest import Manifest
 from orchestrator.prepare.run import prepare
 from tests.fakes.shards import make_config, write_dataset, write_texts
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.keyed import key
-from orchestrator.data.mixing import BLOCK, Mixture, quotas_of
+from orchestrator.data.ordering.mixing import BLOCK, Mixture, quotas_of
 
 weights = st.lists(st.floats(0, 1e6), min_size=1, max_size=8).filter(lambda found: any(found))
 

@@ -19,9 +19,9 @@ from orchestrator.config.reading import FieldSection
 from orchestrator.config.run import RunConfig
 from orchestrator.config.training import TrainSection
 from orchestrator.core.errors import ConfigError, DataError
-from orchestrator.data.mixing import BLOCK, quotas_of
-from orchestrator.data.order import Order, ValidationOrder, rank_slice
-from orchestrator.data.row import Shuffling
+from orchestrator.data.ordering.mixing import BLOCK, quotas_of
+from orchestrator.data.ordering.order import Order, ValidationOrder, rank_slice
+from orchestrator.data.ordering.row import Shuffling
 from tests.fakes.corpus import FakeManifest, FakeShard, make_corpus, make_order
 from tests.fakes.slow_order import SlowSlot, slow_batches
 

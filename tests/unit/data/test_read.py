@@ -3,7 +3,7 @@ import pytest
 
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import Span
-from orchestrator.data.read import TokenReader
+from orchestrator.data.feeding.read import TokenReader
 from tests.fakes.corpus import make_corpus
 
 

@@ -5,10 +5,10 @@ import pytest
 
 from orchestrator.config.check import replace_values
 from orchestrator.core.words import World
-from orchestrator.data.feed import open_batches
-from orchestrator.data.ledger import Sums
-from orchestrator.data.order import Order
-from orchestrator.data.skips import Skips
+from orchestrator.data.feeding.feed import open_batches
+from orchestrator.data.ordering.ledger import Sums
+from orchestrator.data.ordering.order import Order
+from orchestrator.data.ordering.skips import Skips
 from orchestrator.prepare.run import prepare
 from orchestrator.storage.stores import StoreSettings, open_stores
 from tests.fakes.pictures import picture_config, write_pictures

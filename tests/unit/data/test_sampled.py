@@ -5,11 +5,11 @@ import pytest
 
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import World
-from orchestrator.data.draws import sample_keys
-from orchestrator.data.feed import open_batches
-from orchestrator.data.ledger import Sums, digest
-from orchestrator.data.order import Order, ValidationOrder
-from orchestrator.data.skips import Skips
+from orchestrator.data.decoding.draws import sample_keys
+from orchestrator.data.feeding.feed import open_batches
+from orchestrator.data.ordering.ledger import Sums, digest
+from orchestrator.data.ordering.order import Order, ValidationOrder
+from orchestrator.data.ordering.skips import Skips
 from orchestrator.prepare.run import prepare
 from tests.fakes.arrays import array_config, value_of, write_arrays
 

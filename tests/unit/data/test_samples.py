@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from orchestrator.core.errors import DataError
-from orchestrator.data import samples
-from orchestrator.data.ledger import sum_bytes
-from orchestrator.data.samples import SampleReader
+from orchestrator.data.feeding import samples
+from orchestrator.data.feeding.samples import SampleReader
+from orchestrator.data.ordering.ledger import sum_bytes
 from orchestrator.prepare.run import prepare
 from orchestrator.storage.shard import Fetched
 from tests.fakes.arrays import array_config, write_arrays

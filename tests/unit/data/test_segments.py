@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from orchestrator.core.errors import DataError
-from orchestrator.data.manifest import Manifest
-from orchestrator.data.split import SPLITS
+from orchestrator.data.shards.manifest import Manifest
+from orchestrator.data.shards.split import SPLITS
 from orchestrator.prepare.run import prepare
 from tests.fakes.shards import make_config, write_dataset
 

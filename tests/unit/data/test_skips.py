@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from orchestrator.core.errors import DataError
-from orchestrator.data.skips import Skips
+from orchestrator.data.ordering.skips import Skips
 from orchestrator.storage.lines import LineFile
 
 SKIPS = Skips(frozenset({4, 9}), frozenset({(2, 17), (2, 15), (7, 50)}))

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from orchestrator.config.data import DataSection
 from orchestrator.core.errors import DataError
-from orchestrator.data.source import Dataset, History
+from orchestrator.data.shards.source import Dataset, History
 from orchestrator.storage.local import Listed
 from tests.fakes.shards import write_dataset
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.config.data import SplitSection
-from orchestrator.data.split import TEST, TRAIN, VALIDATION, split_of
+from orchestrator.data.shards.split import TEST, TRAIN, VALIDATION, split_of
 
 KEYS = [f"sample{i}" for i in range(20_000)]
 

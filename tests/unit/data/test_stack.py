@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from orchestrator.core.errors import DataError
-from orchestrator.data.stack import stack_values
+from orchestrator.data.decoding.stack import stack_values
 
 
 def stack(*values):

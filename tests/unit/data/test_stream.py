@@ -5,10 +5,10 @@ import pytest
 
 from orchestrator.core.errors import DataError, StoreDown
 from orchestrator.core.words import World
-from orchestrator.data.packed import PackedBatches
-from orchestrator.data.read import TokenReader
-from orchestrator.data.skips import Skips
-from orchestrator.data.stream import MOST_AHEAD, Stream
+from orchestrator.data.feeding.packed import PackedBatches
+from orchestrator.data.feeding.read import TokenReader
+from orchestrator.data.feeding.stream import MOST_AHEAD, Stream
+from orchestrator.data.ordering.skips import Skips
 from tests.fakes.corpus import make_corpus, make_order
 
 A_BATCH = 6 * 7 * 12  # bytes that a batch of the fake order counts for

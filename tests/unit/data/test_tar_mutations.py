@@ -7,8 +7,8 @@ import tarfile
 import pytest
 
 from orchestrator.core.words import ShardRef
-from orchestrator.data.index import index_shard
-from orchestrator.data.tarscan import BadShard, scan_tar
+from orchestrator.data.shards.index import index_shard
+from orchestrator.data.shards.tarscan import BadShard, scan_tar
 from tests.fakes.shards import LOCAL
 from tests.fakes.tar_reader import Found, read_with_tarfile, sign_header
 

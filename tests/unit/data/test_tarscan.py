@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.data.tarscan import (
+from orchestrator.data.shards.tarscan import (
     BadShard,
     DataAfterEnd,
     HeaderDamaged,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from orchestrator.core.errors import DataError
 from orchestrator.core.keyed import key
-from orchestrator.data.unit import LayoutCache, Unit
+from orchestrator.data.ordering.unit import LayoutCache, Unit
 from tests.fakes.corpus import make_corpus
 
 SHARDS = st.integers(0, 12)

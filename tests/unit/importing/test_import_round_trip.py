@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.core.words import ShardRef
-from orchestrator.data.index import index_shard
+from orchestrator.data.shards.index import index_shard
 from orchestrator.prepare.run import prepare
 from tests.fakes.imports import read_members, run_import, write_text_rows
 from tests.fakes.shards import LOCAL, make_config, write_tar

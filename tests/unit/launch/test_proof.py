@@ -21,11 +21,11 @@ from orchestrator.config.show import dump_yaml
 from orchestrator.core.errors import DataError, NotVerified
 from orchestrator.core.news import KeysNews
 from orchestrator.core.words import World
-from orchestrator.data.feed import open_batches
-from orchestrator.data.ledger import Sums
-from orchestrator.data.order import Order
-from orchestrator.data.sampled import SampledBatches
-from orchestrator.data.skips import Skips
+from orchestrator.data.feeding.feed import open_batches
+from orchestrator.data.feeding.sampled import SampledBatches
+from orchestrator.data.ordering.ledger import Sums
+from orchestrator.data.ordering.order import Order
+from orchestrator.data.ordering.skips import Skips
 from orchestrator.prepare.run import prepare
 from orchestrator.storage.lines import LineFile
 from orchestrator.tracking.keys import KeyParts

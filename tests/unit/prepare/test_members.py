@@ -7,8 +7,8 @@ import pytest
 import xxhash
 
 from orchestrator.core.errors import DataError
-from orchestrator.data.index import find_index
-from orchestrator.data.manifest import Manifest
+from orchestrator.data.shards.index import find_index
+from orchestrator.data.shards.manifest import Manifest
 from orchestrator.prepare.run import index_all, prepare
 from tests.fakes.pictures import FIELDS, draw_picture, picture_config, write_pictures
 from tests.fakes.shards import read_tree, run_backwards, write_tar

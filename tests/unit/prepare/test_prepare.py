@@ -260,7 +260,7 @@ def test_index_reports_every_shard(tmp_path):
 
 
 def test_demo_is_made_when_missing(tmp_path, monkeypatch):
-    from orchestrator.data import demo
+    from orchestrator.data.shards import demo
 
     monkeypatch.setattr(demo, "TEXT_BYTES", 100_000)
     config = make_config(tmp_path, {"train": [{"path": str(tmp_path / "demo"), "demo": "text"}]})

@@ -12,7 +12,7 @@ from orchestrator.checkpoint.reader import open_checkpoint
 from orchestrator.core.errors import TrainingFailed
 from orchestrator.core.news import CheckpointNews, EvaluationNews, KeysNews
 from orchestrator.core.words import RunState
-from orchestrator.data.order import Order, ValidationOrder, rank_slice
+from orchestrator.data.ordering.order import Order, ValidationOrder, rank_slice
 from orchestrator.train.engine import warm
 from tests.fakes.gang import run_gang
 from tests.fakes.small_runs import (

@@ -10,10 +10,10 @@ from orchestrator.checkpoint.reader import open_checkpoint
 from orchestrator.core.errors import TrainingFailed
 from orchestrator.core.news import EvaluationNews, HolesNews, StepNews
 from orchestrator.core.words import RunState
-from orchestrator.data.audit import Prepared, recompute
-from orchestrator.data.difference import compare_ledger
-from orchestrator.data.order import Order
-from orchestrator.data.skips import Skips
+from orchestrator.data.ordering.order import Order
+from orchestrator.data.ordering.skips import Skips
+from orchestrator.data.proof.audit import Prepared, recompute
+from orchestrator.data.proof.difference import compare_ledger
 from orchestrator.prepare.run import prepare
 from orchestrator.train.engine import warm
 from tests.fakes.coloured_pictures import CLASSES, write_pictures

@@ -2,10 +2,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.data.batch import RankBatch, ReadFigures
-from orchestrator.data.ledger import Sums
-from orchestrator.data.order import rank_slice
-from orchestrator.data.unit import SpanTable
+from orchestrator.data.feeding.batch import RankBatch, ReadFigures
+from orchestrator.data.ordering.ledger import Sums
+from orchestrator.data.ordering.order import rank_slice
+from orchestrator.data.ordering.unit import SpanTable
 from orchestrator.train.slices import cut_micro_batches, micro_batches_needed
 
 SEQ_LEN = 3

@@ -15,10 +15,10 @@ from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import DataError
 from orchestrator.core.keyed import Keys, key, text_key
 from orchestrator.core.words import Span
-from orchestrator.data.mixing import BLOCK, Mixture
-from orchestrator.data.phases import PhaseTable
-from orchestrator.data.row import Row, Shuffling
-from orchestrator.data.unit import Ints, KeptSamples, LayoutCache, Unit
+from orchestrator.data.ordering.mixing import BLOCK, Mixture
+from orchestrator.data.ordering.phases import PhaseTable
+from orchestrator.data.ordering.row import Row, Shuffling
+from orchestrator.data.ordering.unit import Ints, KeptSamples, LayoutCache, Unit
 
 ORDER_KEY, MIXTURE, ROW = text_key("longhaul order"), 1, 2
 

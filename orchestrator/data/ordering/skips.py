@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.core.errors import DataError
-from orchestrator.data.unit import Ints
+from orchestrator.data.ordering.unit import Ints
 from orchestrator.storage.lines import read_lines
 
 

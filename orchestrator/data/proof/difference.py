@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from orchestrator.core.words import Span
-from orchestrator.data.audit import StepSums
-from orchestrator.data.order import Order
-from orchestrator.data.skips import Skips
-from orchestrator.data.unit import Ints
+from orchestrator.data.ordering.order import Order
+from orchestrator.data.ordering.skips import Skips
+from orchestrator.data.ordering.unit import Ints
+from orchestrator.data.proof.audit import StepSums
 
 Spans = Sequence[Sequence[Span]]  # of each slot of a batch
 

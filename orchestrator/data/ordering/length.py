@@ -10,7 +10,7 @@ from orchestrator.config.data import Phase
 from orchestrator.config.resolve import Decision
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
-from orchestrator.data.order import Dataset, Order
+from orchestrator.data.ordering.order import Dataset, Order
 
 
 def resolve_length(config: RunConfig, dataset: Dataset) -> tuple[RunConfig, list[Decision]]:

@@ -1,4 +1,4 @@
-"""Values of samples -> one array a field. Comes after decoding.py; sampled.py makes batches of the arrays."""
+"""Values of samples -> one array a field. Comes after fields.py; sampled.py makes batches of the arrays."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,7 @@
 """What may happen to a value between decoding and batching: plain functions, and the table the config chooses from.
 
 A function takes the value and its arguments, and a `draw` if it has a parameter of that name: the sample's random
-numbers (draws.py). A step that names no field is given the sample, a dict, and returns one. decoding.py calls them."""
+numbers (draws.py). A step that names no field is given the sample, a dict, and returns one. fields.py calls them."""
 
 import inspect
 import math
@@ -17,8 +17,8 @@ from orchestrator.config.problems import Problem, nearest, shown
 from orchestrator.config.reading import TransformSection
 from orchestrator.core.dotted import find_function, is_dotted
 from orchestrator.core.errors import ConfigError
-from orchestrator.data.decode import Undecodable
-from orchestrator.data.draws import Draw
+from orchestrator.data.decoding.decode import Undecodable
+from orchestrator.data.decoding.draws import Draw
 
 Array = NDArray[Any]
 Count = Annotated[int, Field(ge=1)]

@@ -3,15 +3,15 @@
 Between order.py and stream.py. Training, validation and benchmarks all take their batches from here."""
 
 from orchestrator.config.run import RunConfig
-from orchestrator.data.batch import BatchMaker
-from orchestrator.data.decoders import Decoders, OwnProcess, WorkerProcesses
-from orchestrator.data.decoding import Decoding
-from orchestrator.data.manifest import Manifest
-from orchestrator.data.order import SlotOrder
-from orchestrator.data.packed import PackedBatches
-from orchestrator.data.read import TokenReader
-from orchestrator.data.sampled import SampledBatches
-from orchestrator.data.samples import SampleReader
+from orchestrator.data.decoding.fields import Decoding
+from orchestrator.data.decoding.workers import Decoders, OwnProcess, WorkerProcesses
+from orchestrator.data.feeding.batch import BatchMaker
+from orchestrator.data.feeding.packed import PackedBatches
+from orchestrator.data.feeding.read import TokenReader
+from orchestrator.data.feeding.sampled import SampledBatches
+from orchestrator.data.feeding.samples import SampleReader
+from orchestrator.data.ordering.order import SlotOrder
+from orchestrator.data.shards.manifest import Manifest
 from orchestrator.storage.stores import StoreSettings, open_stores
 
 

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.core.words import World
-from orchestrator.data.batch import RankBatch, ReadFigures, cut_slots
-from orchestrator.data.ledger import TOKEN_BYTES, Sums, as_summed, digest_groups, join_checksums, sum_bytes
-from orchestrator.data.order import SlotOrder, rank_slice
-from orchestrator.data.read import TokenReader
-from orchestrator.data.skips import Skips
-from orchestrator.data.unit import Ints, SpanTable
+from orchestrator.data.feeding.batch import RankBatch, ReadFigures, cut_slots
+from orchestrator.data.feeding.read import TokenReader
+from orchestrator.data.ordering.ledger import TOKEN_BYTES, Sums, as_summed, digest_groups, join_checksums, sum_bytes
+from orchestrator.data.ordering.order import SlotOrder, rank_slice
+from orchestrator.data.ordering.skips import Skips
+from orchestrator.data.ordering.unit import Ints, SpanTable
 
 NO_DOCUMENT = -1
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from orchestrator.config.data import Phase
 from orchestrator.core.errors import ConfigError
-from orchestrator.data.mixing import quotas_of
+from orchestrator.data.ordering.mixing import quotas_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import ShardRef
-from orchestrator.data.chain import NO_TOKENIZER, SegmentHead, TokenizerInfo, read_heads
-from orchestrator.data.segments import SegmentTables
-from orchestrator.data.split import SPLITS
+from orchestrator.data.shards.chain import NO_TOKENIZER, SegmentHead, TokenizerInfo, read_heads
+from orchestrator.data.shards.segments import SegmentTables
+from orchestrator.data.shards.split import SPLITS
 from orchestrator.storage.publish import read_json
 from orchestrator.storage.workplace import WorkPlace, prepared_file, store_json
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import ShardRef
-from orchestrator.data.index import OnBad, Piece, ShardIndex, index_shard
+from orchestrator.data.shards.index import OnBad, Piece, ShardIndex, index_shard
 from orchestrator.storage.stores import BLOCK_BYTES, ShardBytes, Stores, StoreSettings, open_stores
 from orchestrator.storage.tables import map_table, store_table
 from orchestrator.storage.workplace import WorkPlace

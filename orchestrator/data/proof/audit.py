@@ -11,11 +11,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.data.ledger import NUM_LIMBS, Sums, digest_groups
-from orchestrator.data.order import Order, parts
-from orchestrator.data.read import TokenReader, TokenStore
-from orchestrator.data.skips import Skips
-from orchestrator.data.unit import Ints, Unit, expand
+from orchestrator.data.feeding.read import TokenReader, TokenStore
+from orchestrator.data.ordering.ledger import NUM_LIMBS, Sums, digest_groups
+from orchestrator.data.ordering.order import Order, parts
+from orchestrator.data.ordering.skips import Skips
+from orchestrator.data.ordering.unit import Ints, Unit, expand
 
 POSITIONS_AT_ONCE = 2**17  # laid out together, in about 100 MB
 DOCUMENTS_AT_ONCE = 2**14

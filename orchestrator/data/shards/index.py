@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import ShardRef
-from orchestrator.data.tarscan import BadShard, Member, scan_tar
+from orchestrator.data.shards.tarscan import BadShard, Member, scan_tar
 from orchestrator.storage.stores import ShardBytes, Stores
 from orchestrator.storage.tables import map_table, store_table
 from orchestrator.storage.workplace import WorkPlace

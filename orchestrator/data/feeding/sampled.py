@@ -1,4 +1,4 @@
-"""Batches of samples as they are: read, decoded, transformed, stacked. After samples.py and decoders.py; stream.py
+"""Batches of samples as they are: read, decoded, transformed, stacked. After samples.py and decoding/workers.py; stream.py
 makes them ahead of time.
 
 A batch is cut into parts that several threads read and decode, so that the first batch after a start is as fast as any.
@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.core.words import World
-from orchestrator.data.batch import Hole, RankBatch, ReadFigures, cut_slots
-from orchestrator.data.decoders import Decoders
-from orchestrator.data.decoding import TransformFailed
-from orchestrator.data.draws import sample_keys
-from orchestrator.data.ledger import Sums, digest_groups
-from orchestrator.data.order import SlotOrder, Slots, rank_slice
-from orchestrator.data.samples import SampleReader
-from orchestrator.data.skips import Skips
-from orchestrator.data.stack import stack_values
-from orchestrator.data.unit import Ints, SpanTable
+from orchestrator.data.decoding.draws import sample_keys
+from orchestrator.data.decoding.fields import TransformFailed
+from orchestrator.data.decoding.stack import stack_values
+from orchestrator.data.decoding.workers import Decoders
+from orchestrator.data.feeding.batch import Hole, RankBatch, ReadFigures, cut_slots
+from orchestrator.data.feeding.samples import SampleReader
+from orchestrator.data.ordering.ledger import Sums, digest_groups
+from orchestrator.data.ordering.order import SlotOrder, Slots, rank_slice
+from orchestrator.data.ordering.skips import Skips
+from orchestrator.data.ordering.unit import Ints, SpanTable
 
 PARTS_PER_THREAD = 4  # who is done early takes another one
 SAMPLE_BYTES = 2**20  # guessed of a sample in a batch, until there has been one

@@ -12,7 +12,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from orchestrator.core.errors import DataError
-from orchestrator.data.chain import SegmentHead
+from orchestrator.data.shards.chain import SegmentHead
 from orchestrator.storage.workplace import WorkPlace
 
 if TYPE_CHECKING:  # costs a sixth of a second, which commands that read no table need not spend

@@ -6,8 +6,8 @@ from orchestrator.config.data import DataSection
 from orchestrator.config.problems import Problem, shown
 from orchestrator.config.reading import FieldSection, TransformSection
 from orchestrator.core.errors import ConfigError
-from orchestrator.data.decode import decoder_for
-from orchestrator.data.transform import TRANSFORMS, check_arguments, transform_for
+from orchestrator.data.decoding.decode import decoder_for
+from orchestrator.data.decoding.transform import TRANSFORMS, check_arguments, transform_for
 
 
 def check_reading(data: DataSection) -> list[Problem]:

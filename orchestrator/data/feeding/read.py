@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import Span
-from orchestrator.data.ledger import TOKEN_BYTES, as_summed, join_checksums, sum_bytes
-from orchestrator.data.unit import Ints
+from orchestrator.data.ordering.ledger import TOKEN_BYTES, as_summed, join_checksums, sum_bytes
+from orchestrator.data.ordering.unit import Ints
 
 SHARDS_KEPT = 1024  # open maps; each costs a number a sample, the tokens stay in the page cache
 NOT_KEPT = -1

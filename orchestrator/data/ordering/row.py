@@ -13,7 +13,7 @@ import numpy as np
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import DataError
 from orchestrator.core.keyed import Keys, key
-from orchestrator.data.unit import Ints, KeptSamples, LayoutCache, Unit, count_sequences
+from orchestrator.data.ordering.unit import Ints, KeptSamples, LayoutCache, Unit, count_sequences
 
 UNITS_KEPT = 4  # a batch seldom spans more than two units of a source; one of 10^6 shards takes 17 MB
 MOST_LANES = 128

@@ -14,9 +14,9 @@ from orchestrator.config.data import DataSection
 from orchestrator.config.reading import FieldSection, TransformSection
 from orchestrator.core.errors import DataError
 from orchestrator.core.keyed import Keys
-from orchestrator.data.decode import Bytes, Decoder, Undecodable, decode, decoder_for
-from orchestrator.data.draws import Draw
-from orchestrator.data.transform import takes_draw, transform_for
+from orchestrator.data.decoding.decode import Bytes, Decoder, Undecodable, decode, decoder_for
+from orchestrator.data.decoding.draws import Draw
+from orchestrator.data.decoding.transform import takes_draw, transform_for
 
 
 class TransformFailed(DataError):

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Protocol
 
 from orchestrator.core.errors import TrainingFailed
 from orchestrator.core.keyed import Keys
-from orchestrator.data.decode import Bytes
-from orchestrator.data.decoding import Decoding
+from orchestrator.data.decoding.decode import Bytes
+from orchestrator.data.decoding.fields import Decoding
 
 CLOSE_TIMEOUT_S = 5.0
 

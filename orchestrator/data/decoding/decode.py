@@ -1,4 +1,4 @@
-"""Bytes of a member -> a value, by a table of our own. Comes after samples.py has read and checked them; decoding.py
+"""Bytes of a member -> a value, by a table of our own. Comes after samples.py has read and checked them; fields.py
 calls it for every field.
 
 Values own their memory: nothing keeps a shard's bytes alive. Nothing here runs code that is in the data."""
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from orchestrator.config.problems import nearest
 from orchestrator.core.dotted import find_function, is_dotted
 from orchestrator.core.errors import ConfigError
-from orchestrator.data.decode_image import decode_grey, decode_rgb, decode_stored
+from orchestrator.data.decoding.images import decode_grey, decode_rgb, decode_stored
 
 Bytes = bytes | memoryview
 Decoder = Callable[[Bytes], Any]

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.core.words import Span, World
-from orchestrator.data.ledger import Sums
-from orchestrator.data.order import SlotOrder, Slots, ValidationOrder, parts
-from orchestrator.data.skips import Skips
-from orchestrator.data.unit import Ints, SpanTable, Unit
+from orchestrator.data.ordering.ledger import Sums
+from orchestrator.data.ordering.order import SlotOrder, Slots, ValidationOrder, parts
+from orchestrator.data.ordering.skips import Skips
+from orchestrator.data.ordering.unit import Ints, SpanTable, Unit
 from orchestrator.storage.stores import Fetched
 
 

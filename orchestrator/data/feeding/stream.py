@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from orchestrator.core.words import World
-from orchestrator.data.batch import BatchMaker, RankBatch
-from orchestrator.data.skips import Skips
+from orchestrator.data.feeding.batch import BatchMaker, RankBatch
+from orchestrator.data.ordering.skips import Skips
 
 MOST_AHEAD = 64  # batches; small ones would fill the limit by the thousand, and keep the threads from the next
 

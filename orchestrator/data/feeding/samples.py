@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import ShardRef
-from orchestrator.data.contents import find_blocks
-from orchestrator.data.index import find_index
-from orchestrator.data.ledger import fold_checksums, join_checksums, sum_bytes
-from orchestrator.data.unit import Ints
+from orchestrator.data.ordering.ledger import fold_checksums, join_checksums, sum_bytes
+from orchestrator.data.ordering.unit import Ints
+from orchestrator.data.shards.contents import find_blocks
+from orchestrator.data.shards.index import find_index
 from orchestrator.storage.shard import Fetched, ShardBytes
 from orchestrator.storage.stores import Stores
 from orchestrator.storage.workplace import WorkPlace

@@ -1,0 +1,1 @@
+"""The ledger recomputed without training, and the first difference named."""
