@@ -1,6 +1,6 @@
 """The stages of a rank's loader, done by hand one after another in one thread, each with the time it took.
 
-For `longhaul bench-data`. The loader itself (packed.py and sampled.py in data/feeding/) does the same in its own way."""
+For `longhaul bench-data`. The loader (packed.py and sampled.py in data/feeding/) does the same in its own way."""
 
 import time
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Batches of samples as they are: read, decoded, transformed, stacked. After samples.py and decoding/workers.py; stream.py
+"""Batches of samples as they are: read, decoded, transformed, stacked. Comes after samples.py and fields.py; stream.py
 makes them ahead of time.
 
 A batch is cut into parts that several threads read and decode, so that the first batch after a start is as fast as any.

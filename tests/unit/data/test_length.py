@@ -221,5 +221,5 @@ def test_samples_that_are_not_text_cannot_be_counted_in_tokens():
 
 
 def test_steps_are_not_known_before_they_are_decided():
-    with pytest.raises(ValueError, match=r"decided by data/length\.py"):
+    with pytest.raises(ValueError, match=r"decided by data/ordering/length\.py"):
         _ = make_config(make_corpus(0), length={"epochs": 1.0}).train.num_steps

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from orchestrator.data.decoding import transform
 from orchestrator.data.decoding.decode import Undecodable
 from orchestrator.data.decoding.draws import Draw
-from orchestrator.data.decoding import transform
 from orchestrator.data.decoding.transform import TRANSFORMS
 
 COUNTING = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
