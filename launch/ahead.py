@@ -1,14 +1,22 @@
 """`longhaul index` and `longhaul prepare`: data work ahead of a run, on the same Ray a run would use."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
 
 from launch.cluster import reached_cluster
 from launch.loading import load_checked
 from launch.screen import Screen
 from orchestrator.config.run import RunConfig
 from orchestrator.data.shards.split import SPLITS
+
+if TYPE_CHECKING:
+    from orchestrator.prepare.funnel import Funnel
 
 
 def index_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], screen: Screen) -> None:
@@ -30,13 +38,53 @@ def prepare_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], scr
     config = load_checked(path, overlays, sets)
     with _on_ray(config), screen.preparing() as progress:
         from orchestrator.control.fleet import run_all
+        from orchestrator.prepare.funnel import count_funnels
         from orchestrator.prepare.run import prepare
 
         manifest = prepare(config, run_all, progress)
+    show_funnels(count_funnels(manifest), screen)
     unit, counts = ("tokens", manifest.totals) if manifest.has_tokens else ("samples", manifest.kept)
     totals = {split: int(counts(split).sum()) for split in SPLITS}
     shown = ", ".join(f"{count:,} {split}" for split, count in totals.items() if count)
     screen.say(f"{len(manifest.segments)} segment(s) are prepared in {config.data.work}; {unit}: {shown}")
+
+
+def show_funnels(funnels: "Sequence[Funnel]", screen: Screen) -> None:
+    """What became of the samples of each source and split; nothing if none was dropped."""
+    rules = sorted({rule for funnel in funnels for rule in funnel.dropped})
+    if not rules:
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("", overflow="fold")
+    for funnel in funnels:
+        table.add_column(Text(f"{funnel.source}\n{funnel.split}"), justify="right", overflow="fold")
+    table.add_row("in", *(f"{funnel.samples:,}" for funnel in funnels))
+    for rule in rules:
+        table.add_row(Text(rule), *(f"-{funnel.dropped[rule]:,}" if funnel.dropped[rule] else "" for funnel in funnels))
+    table.add_row("kept", *(f"{funnel.kept:,}" for funnel in funnels))
+    if any(funnel.tokens for funnel in funnels):
+        table.add_row("tokens", *(f"{funnel.tokens:,}" for funnel in funnels))
+    screen.console.print(table)
+
+
+def explain_here(
+    path: Path, overlays: Sequence[Path], sets: Sequence[str], key: str, screen: Screen, *, texts: bool, as_json: bool
+) -> None:
+    """Why a sample is kept or dropped. Reads what is prepared; starts nothing."""
+    from orchestrator.prepare.explain import explain
+
+    found = explain(load_checked(path, overlays, sets), key, texts=texts)
+    if as_json:
+        print(json.dumps({"format": 1, "samples": [one.as_json() for one in found]}, ensure_ascii=False))
+        return
+    for one in found:
+        verdict = f"dropped: {one.rule}" if one.rule else "kept"
+        because = f" ({one.reason})" if one.reason else ""
+        partner = f", of {one.partner}, similarity {one.score:.4f}" if one.partner else ""
+        screen.say(f"{one.sample} [{one.split}] {verdict}{because}{partner}")
+        for title, text in ((one.sample, one.text), (one.partner, one.partner_text)):
+            if text is not None:
+                screen.say(f"--- {title}\n{text}")
 
 
 @contextmanager

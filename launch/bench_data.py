@@ -18,6 +18,7 @@ from launch.screen import Screen
 from orchestrator.config.check import replace_values
 from orchestrator.config.resolve import Facts, resolve_run
 from orchestrator.config.run import RunConfig
+from orchestrator.core.errors import BadInput
 from orchestrator.core.words import World
 from orchestrator.data.feeding.feed import open_batches
 from orchestrator.data.feeding.stream import Stream
@@ -93,6 +94,13 @@ def bench_data(
 
 def open_bench(config: RunConfig, ranks: int | None, screen: Screen) -> Bench:
     """Prepared and decided as for a run on machines like this one."""
+    ranks = ranks or config.cluster.nodes.min * config.cluster.ranks_per_node
+    if ranks > config.train.global_batch:
+        raise BadInput(
+            f"the first of {ranks} ranks has no sample of train.global_batch={config.train.global_batch} to load",
+            where=f"--ranks {ranks}",
+            remedy="measure fewer ranks, or raise train.global_batch",
+        )
     cpus = os.cpu_count() or 1
     with worker_processes(cpus) as run_all, screen.preparing() as progress:
         manifest = prepare(config, run_all, progress)
@@ -111,7 +119,7 @@ def open_bench(config: RunConfig, ranks: int | None, screen: Screen) -> Bench:
         config=config,
         manifest=manifest,
         order=Order.of(config, manifest),
-        ranks=ranks or cluster.nodes.min * cluster.ranks_per_node,
+        ranks=ranks,
         threads=1 if packed else own_cpus if workers.threads == "auto" else workers.threads,
     )
 

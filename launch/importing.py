@@ -14,7 +14,7 @@ from orchestrator.core.errors import BadInput
 from orchestrator.core.mapping import tell_nobody
 from orchestrator.importing.inputs import find_inputs
 from orchestrator.importing.run import ImportReport, import_data
-from orchestrator.importing.wish import KindName, OnBad, Wish
+from orchestrator.importing.wish import KindName, OnBad, Wish, parse_member
 from orchestrator.importing.workers import worker_processes
 
 
@@ -23,13 +23,8 @@ def make_wish(*, kind: str | None, on_bad: str, members: Sequence[str], **rest: 
     for option, given, known in (("--from", kind, get_args(KindName)), ("--on-bad", on_bad, get_args(OnBad))):
         if given is not None and given not in known:
             raise BadInput(f"is none of {', '.join(known)}", where=f"{option} {given}", remedy="give one of them")
-    pairs = []
-    for member in members:
-        suffix, equals, field = member.partition("=")
-        if not (suffix and equals and field):
-            raise BadInput("is not suffix=FIELD", where=f"--member {member}", remedy="for example --member jpg=image")
-        pairs.append((suffix, field))
-    return Wish(members=tuple(pairs), on_bad=cast(OnBad, on_bad), **rest), cast("KindName | None", kind)
+    pairs = tuple(map(parse_member, members))
+    return Wish(members=pairs, on_bad=cast(OnBad, on_bad), **rest), cast("KindName | None", kind)
 
 
 def import_here(

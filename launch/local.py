@@ -24,6 +24,7 @@ from typing import IO
 
 import psutil
 
+from launch.checks.limits import count_processors, read_limits
 from orchestrator.control.nursery import NurseryAddress, start_nursery
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import ClusterError
@@ -74,8 +75,8 @@ def start_local_ray(run: Path, ranks: int, device: str | None, env: Mapping[str,
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
     port, client_port = _free_ports(2)
     arguments = {
-        "folder": folder, "port": port, "client-port": client_port,
-        "cpus": max(os.cpu_count() or 1, ranks), "owner": os.getpid(), "run": run, "env": json.dumps(dict(env)),
+        "folder": folder, "port": port, "client-port": client_port, "cpus": max(count_processors(read_limits()), ranks),
+        "owner": os.getpid(), "run": run, "env": json.dumps(dict(env)),
     }  # fmt: skip
     command = [sys.executable, "-m", "launch.local", *(f"--{key}={value}" for key, value in arguments.items())]
     log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (kept for whoever waits for Ray)

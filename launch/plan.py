@@ -1,13 +1,13 @@
 """`longhaul plan`: what a config needs on each world, as tables or JSON. Starts nothing and needs no GPU."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.table import Table
 
+from launch.checks.limits import count_processors, read_limits
 from launch.environment import has_wandb_key
 from launch.loading import load_checked
 from launch.planning import (
@@ -40,7 +40,7 @@ def show_plan(
     device = expected_device(config)
     facts = Facts(
         device=device,
-        cpus_per_node=os.cpu_count() or 1,
+        cpus_per_node=count_processors(read_limits()),
         remote=any("://" in source.path for source in config.data.train),
         sample_bytes=0,  # known once the data is indexed
         wandb_key=has_wandb_key(),

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import psutil
 import xxhash
 
+from launch.checks.limits import read_limits, usable_memory
 from orchestrator.config.resolve import Facts, WorldPlan, resolve_world
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError, DataError, DoesNotFit
@@ -109,7 +109,7 @@ def memory_of_a_rank(config: RunConfig, device: str) -> int | None:
     if config.cluster.device_memory_gb is not None:
         return int(config.cluster.device_memory_gb * 2**30)
     if device == "cpu":
-        return int(psutil.virtual_memory().total) // config.cluster.ranks_per_node
+        return usable_memory(read_limits()) // config.cluster.ranks_per_node
     return _gpu_memory()
 
 

@@ -1,8 +1,11 @@
 """What the container or batch job around this process lets it use: control groups of Linux, version 1 and 2."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 _MEMORY = ("memory.max", "memory.limit_in_bytes")  # in version 2, in version 1
 _PROCESSES = ("pids.max",)
@@ -27,6 +30,23 @@ def read_limits(groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/s
         cpus=min(_quotas(folders), default=None),
         processes=min(_numbers(folders, _PROCESSES), default=None),
     )
+
+
+def usable_processors(limits: Limits) -> float:
+    """How many this process may keep busy."""
+    allowed = len(os.sched_getaffinity(0))
+    return allowed if limits.cpus is None else min(allowed, limits.cpus)
+
+
+def count_processors(limits: Limits) -> int:
+    """Whole ones, to be reserved."""
+    return max(1, int(usable_processors(limits)))
+
+
+def usable_memory(limits: Limits) -> int:
+    """Bytes; beyond them the kernel kills."""
+    total = int(psutil.virtual_memory().total)
+    return total if limits.memory_bytes is None else min(total, limits.memory_bytes)
 
 
 def _folders(groups: str, mount: Path) -> Iterator[Path]:

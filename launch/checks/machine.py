@@ -15,7 +15,7 @@ import psutil
 from launch.checks.check import GIB, Check, in_gib
 from launch.checks.compiler import check_compiler, try_compiler
 from launch.checks.folders import check_root, check_scratch, look_at_folder, scratch_folder
-from launch.checks.limits import read_limits
+from launch.checks.limits import read_limits, usable_processors
 from launch.checks.packages import check_packages, check_python, read_versions
 from launch.checks.stack import (
     check_cuda_compiler,
@@ -55,7 +55,7 @@ def look_at_machine(root: Path, *, has_wandb_key: bool) -> MachineReport:
         ]
         after = [
             check_ray(versions.get("ray", "missing"), os.environ, proxies()),
-            check_processors(os.cpu_count() or 1, min(limits.cpus or float("inf"), len(os.sched_getaffinity(0)))),
+            check_processors(os.cpu_count() or 1, usable_processors(limits)),
             check_memory(psutil.virtual_memory().total, limits.memory_bytes),
             check_shared_memory(Path("/dev/shm")),
             check_scratch(look_at_folder(scratch_folder())),

@@ -42,7 +42,9 @@ def identity_of(section: Section) -> dict[str, Any]:
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         if isinstance(value, Section):
-            found |= {f"{name}.{inner}": kept for inner, kept in identity_of(value).items()}
+            inside = {f"{name}.{inner}": kept for inner, kept in identity_of(value).items()}
+            absent = field.get_default(call_default_factory=True) is None
+            found |= inside or ({name: {}} if absent else {})  # being there at all differs from the default
         elif _holds_sections(value):
             found[name] = [identity_of(entry) for entry in value]
         elif mark_of(field) is Mark.IDENTITY and value != field.get_default(call_default_factory=True):

@@ -1,11 +1,11 @@
-"""Sections about samples: data, prepare, task."""
+"""Sections about samples: data, task, model."""
 
 from typing import Any, Literal
 
 from pydantic import model_validator
 
 from orchestrator.config.marks import CountOrAuto, Section, free, identity
-from orchestrator.config.reading import CacheSection, FieldSection, StoreSection, TransformSection, WorkersSection
+from orchestrator.config.reading import CacheSection, Fields, StoreSection, TransformSection, WorkersSection
 
 
 class Source(Section):
@@ -50,10 +50,18 @@ class DataSection(Section):
     train: list[Source] = identity("the sources to train on", min_length=1)
     split: SplitSection = identity("shares kept for validation and test", SplitSection())
     work: str = free("shared folder for index, verdicts and tokens; may be deleted and made again", "data/.longhaul")
-    segment_shards: int = identity("most shards in one segment, the unit of preparing", 64, ge=1)
-    segment_bytes: int = identity("most bytes in one segment", 8 * 2**30, ge=1)
-    fields: dict[str, FieldSection] | None = identity(
-        "what is read of every sample, by name; none: tokens of prepare.tokens, packed", None, min_length=1
+    segment_shards: int = identity(
+        "most shards in the first segment, the unit of preparing; later ones may have up to sixteen times as many",
+        64,
+        ge=1,
+    )
+    segment_bytes: int = identity(
+        "most bytes in the first segment (one shard always fits); later ones may have up to sixteen times as many",
+        8 * 2**30,
+        ge=1,
+    )
+    fields: Fields | None = identity(
+        "what is read of every sample, by name; none: tokens of prepare.tokens, packed", None
     )
     transforms: list[TransformSection] = identity("what happens to a sample between decoding and batching", [])
     window_samples: int = identity("samples (tokens / seq_len when packing) shuffled together", 262_144, ge=1)
@@ -90,28 +98,6 @@ class DataSection(Section):
         if unknown:
             raise ValueError(f"transforms change fields that data.fields does not have: {', '.join(map(str, unknown))}")
         return self
-
-
-class TokensSection(Section):
-    """Where the tokenizer comes from: exactly one of the two."""
-
-    train_bpe: int | None = identity("train a byte-level BPE of this many entries on segment 0", None, ge=257)
-    # Free like data.train[].path: the tokenizer's content is part of every segment's id.
-    tokenizer: str | None = free(
-        "a tokenizer.json file or a transformers directory; a copy elsewhere is the same", None
-    )
-    text_member: str = identity("suffix of the member that holds the text", "txt")
-
-    @model_validator(mode="after")
-    def name_one_tokenizer(self) -> "TokensSection":
-        if (self.train_bpe is None) == (self.tokenizer is None):
-            raise ValueError("give exactly one of train_bpe and tokenizer")
-        return self
-
-
-class PrepareSection(Section):
-    mode: Literal["first"] = free("first: prepare everything before training", "first")
-    tokens: TokensSection | None = identity("how text becomes tokens; needed by causal_lm", None)
 
 
 class TaskSection(Section):

@@ -1,11 +1,13 @@
 """Sections about reading samples: fields, transforms, workers, stores and the node's cache."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from orchestrator.config.marks import CountOrAuto, Section, free, identity
+from orchestrator.config.problems import Problem, WrongValues
 
+BATCH_NAMES = ("weights", "draw_keys")  # what every batch of samples has beside its fields
 _SECRETS = ("secret", "token", "password", "key")
 
 
@@ -20,6 +22,18 @@ class FieldSection(Section):
     def write_suffixes_as_indexed(cls, members: list[str]) -> list[str]:
         """Without a leading dot, in small letters."""
         return [suffix.lstrip(".").lower() for suffix in members]
+
+
+def keep_batch_names(fields: dict[str, FieldSection]) -> dict[str, FieldSection]:
+    """A field of such a name would be lost."""
+    taken = [name for name in BATCH_NAMES if name in fields]
+    if taken:
+        reason = "every batch has something else under this name: give the field another one"
+        raise WrongValues(Problem(f"data.fields.{name}", reason) for name in taken)
+    return fields
+
+
+Fields = Annotated[dict[str, FieldSection], Field(min_length=1), AfterValidator(keep_batch_names)]
 
 
 class TransformSection(Section):

@@ -5,9 +5,10 @@ from typing import Any
 
 from pydantic import model_validator
 
-from orchestrator.config.data import DataSection, ModelSection, PrepareSection, TaskSection
+from orchestrator.config.data import DataSection, ModelSection, TaskSection
 from orchestrator.config.deepspeed_check import check_deepspeed
 from orchestrator.config.marks import free, identity, rounding
+from orchestrator.config.preparing import PrepareSection
 from orchestrator.config.problems import Problem, WrongValues, nearest
 from orchestrator.config.running import CheckpointSection, ClusterSection, ElasticSection, RunFields, TrackingSection
 from orchestrator.config.training import EvaluateSection, OptimSection, ScheduleSection, TrainSection

@@ -21,23 +21,16 @@ import pyarrow as pa
 from orchestrator.core.errors import BadInput, DataError
 from orchestrator.importing.sample import Input
 from orchestrator.importing.wish import KindName, Wish
-from orchestrator.storage.publish import publish_bytes, publish_json, read_json
+from orchestrator.storage.publish import publish_bytes, publish_json, read_json, writing
 from orchestrator.storage.tables import encode_table, map_table
 
 _OURS = ".import"
 
 
-@contextlib.contextmanager
-def writing_there(path: Path) -> Iterator[None]:
+def writing_there(path: Path) -> contextlib.AbstractContextManager[None]:
     """Say which file could not be written. What is done stays done."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"cannot be written: {error.strerror}",
-            where=str(path),
-            remedy="free space there or make it writable, then run the same command again: it goes on where it stopped",
-        ) from error
+    again = "then run the same command again: it goes on where it stopped"
+    return writing(path, f"free space there or make it writable, {again}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +61,10 @@ class Destination:
     def report(self) -> Path:
         return self.state / "report.json"
 
+    @property
+    def classes(self) -> Path:
+        return self.folder / "classes.json"
+
     def shard(self, name: str, number: int) -> Path:
         return self.folder / f"{name}-{number:06d}.tar"
 
@@ -96,6 +93,15 @@ def held(place: Destination) -> Iterator[None]:
         os.close(lock)
 
 
+def sweep(place: Destination) -> None:
+    """What killed imports were writing goes: files that were not whole yet, and so not under their names."""
+    halves = [half for folder in (place.state, place.parts, place.markers) for half in folder.glob(".*.part")]
+    halves += place.folder.glob(f".{place.classes.name}.*.part")  # what else is hidden there is not ours
+    with writing_there(place.folder):
+        for half in halves:
+            half.unlink(missing_ok=True)  # a worker that has not heard yet may tidy up, too
+
+
 def begin(place: Destination, kind: KindName, wish: Wish, inputs: Sequence[Input]) -> None:
     """Write down what is imported; if something of it is done already, find that it is of the same."""
     head, listing = place.state / "import.json", place.state / "inputs.arrow"
@@ -109,14 +115,6 @@ def begin(place: Destination, kind: KindName, wish: Wish, inputs: Sequence[Input
     with writing_there(listing):
         publish_bytes(listing, encode_table(table, {}))
     place.publish(head, {"options": options})
-
-
-def make_room(place: Destination) -> None:
-    """For the parts; what killed workers left goes."""
-    with writing_there(place.parts):
-        place.parts.mkdir(exist_ok=True)
-        for left in place.parts.glob(".*.part"):
-            left.unlink(missing_ok=True)
 
 
 def tidy(place: Destination) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.core.errors import DataError
 from orchestrator.core.mapping import Progress, RunAll, run_serially, tell_nobody
-from orchestrator.importing.destination import Destination, begin, held, make_room, tidy, writing_there
+from orchestrator.importing.destination import Destination, begin, held, sweep, tidy, writing_there
 from orchestrator.importing.images import find_classes
 from orchestrator.importing.inputs import Found, refuse_overlap
 from orchestrator.importing.job import Job, Tally, run_job
@@ -39,9 +39,11 @@ def import_data(
     refuse_overlap(found.sources, folder)
     place = Destination(folder.expanduser().absolute())
     with held(place):
+        sweep(place)
         begin(place, found.kind, wish, found.inputs)
         if not place.report.exists():
-            make_room(place)
+            with writing_there(place.parts):
+                place.parts.mkdir(exist_ok=True)
             classes = find_classes(found.inputs) if found.kind == "images" else None
             jobs = _cut_jobs(found, wish, place, classes)
             _run_jobs(jobs, run_all, progress)
@@ -100,7 +102,7 @@ def _publish(jobs: list[Job], others: int, place: Destination, classes: list[str
     if not shards:
         raise DataError("no sample is left to import", where=str(place.folder), remedy=_explain(tally))
     if classes is not None:
-        place.publish(place.folder / "classes.json", {"classes": classes})
+        place.publish(place.classes, {"classes": classes})
     with writing_there(place.folder):
         flush_folder(place.folder)
     place.publish(place.report, {"shards": shards, "left_out": tally.as_json()})

@@ -47,7 +47,8 @@ def _run_on(pool: ProcessPoolExecutor, limit: int, function: Callable[[J], R], j
     running: set[Future[R]] = set()
     try:
         while True:
-            running |= {pool.submit(function, job) for job in islice(jobs, limit - len(running))}
+            with _deaf_from_birth():  # the pool starts its processes as jobs come
+                running |= {pool.submit(function, job) for job in islice(jobs, limit - len(running))}
             if not running:
                 return
             done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -59,9 +60,19 @@ def _run_on(pool: ProcessPoolExecutor, limit: int, function: Callable[[J], R], j
         ) from error
 
 
+@contextmanager
+def _deaf_from_birth() -> Iterator[None]:
+    """Processes that are started inside never hear Ctrl-C, which would end a starting Python with a traceback; this one
+    hears it at the end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _live_with(reader: Connection) -> None:
-    """In a worker: Ctrl-C is the command's to handle, and without the command there is nothing to do."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In a worker: without the command there is nothing to do."""
     Thread(target=_end_with, args=(reader,), daemon=True).start()
 
 

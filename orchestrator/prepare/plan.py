@@ -4,7 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.config.data import DataSection, TokensSection
+from orchestrator.config.data import DataSection
+from orchestrator.config.preparing import TokensSection
 from orchestrator.config.run import RunConfig
 from orchestrator.data.shards.chain import NO_TOKENIZER, TokenizerInfo, read_heads
 from orchestrator.data.shards.demo import make_text_demo
@@ -60,7 +61,7 @@ def prepare_steps(config: RunConfig) -> Steps:
         tokenizer = find_tokenizer(work, manifest.tokenizer.id) if manifest.has_tokens else NO_TOKENIZER
     dataset = Dataset.list(config.data, history)
     seen = read_seen(work, chain, dataset)
-    lost = _find_lost(manifest, list(history.segments)) if manifest is not None else []
+    lost = _find_lost(manifest, list(history.segments), rules.compares) if manifest is not None else []
     return Steps(
         work=work,
         chain=chain,
@@ -101,13 +102,14 @@ def read_seen(work: WorkPlace, chain: str, dataset: Dataset) -> dict[str, str]:
     return dict(read_json(path)["segments"]) if path.exists() else {}
 
 
-def _find_lost(manifest: Manifest, segments: list[Segment]) -> list[Segment]:
+def _find_lost(manifest: Manifest, segments: list[Segment], compares: bool) -> list[Segment]:
     """Committed segments some of whose files are gone. Lists folders only."""
     work, chain = manifest.work, manifest.chain
+    tables = ("samples", "drops", "verdicts", "roll") if compares else ("samples", "drops")
     there = set(_walk(work.prepared(manifest.segments[0].rules, manifest.tokenizer.id))) | set(_walk(work.chain(chain)))
     lost = []
     for segment in segments:
-        needed = [work.segment_table(chain, segment.number, name) for name in ("samples", "drops")]
+        needed = [work.segment_table(chain, segment.number, name) for name in tables]
         needed += [manifest.tokens_path(ordinal) for ordinal in segment.ordinals]
         if not there.issuperset(str(path) for path in needed):
             lost.append(segment)

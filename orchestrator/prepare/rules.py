@@ -3,15 +3,17 @@
 Their id is part of every segment's id and of the names of prepared files, so other rules never meet these files."""
 
 import json
+import unicodedata
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from orchestrator.config.data import SplitSection
+from orchestrator.config.preparing import CleanStep, DecontaminateSection, DedupSection, NearSection
 from orchestrator.config.run import RunConfig
 from orchestrator.data.shards.index import OnBad
 from orchestrator.storage.workplace import hash_text
 
-VERSION = 2  # rises when the same rules come to other verdicts, tokens or tables
+VERSION = 3  # rises when the same rules come to other verdicts, tokens or tables
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,13 +24,39 @@ class Rules:
     on_bad: OnBad
     text_member: str = ""
     fields: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    clean: tuple[CleanStep, ...] = ()
+    compared_member: str = ""  # whose text is compared; none: the members that are fed, byte by byte
+    dedup: DedupSection | None = None
+    decontaminate: DecontaminateSection | None = None
 
     @classmethod
     def of(cls, config: RunConfig) -> Self:
-        data, tokens = config.data, config.prepare.tokens
+        data, prepare, tokens = config.data, config.prepare, config.prepare.tokens
         fields = tuple((name, tuple(field.members)) for name, field in (data.fields or {}).items())
         text_member = tokens.text_member.lower() if tokens is not None else ""
-        return cls(split=data.split, on_bad=data.on_bad, text_member=text_member, fields=fields)
+        return cls(
+            split=data.split,
+            on_bad=data.on_bad,
+            text_member=text_member,
+            fields=fields,
+            clean=tuple(prepare.clean),
+            compared_member=(prepare.compare or text_member).lower(),
+            dedup=prepare.dedup,
+            decontaminate=prepare.decontaminate,
+        )
+
+    @property
+    def near(self) -> NearSection | None:
+        """How documents are compared; None where none are."""
+        if self.dedup is not None and self.dedup.near is not None:
+            return self.dedup.near
+        looks = self.decontaminate is not None and self.decontaminate.similarity is not None
+        return NearSection() if looks else None
+
+    @property
+    def compares(self) -> bool:
+        """Whether verdicts on a sample depend on other samples."""
+        return self.dedup is not None or self.decontaminate is not None
 
     @property
     def needed(self) -> list[tuple[str, ...]]:
@@ -37,15 +65,32 @@ class Rules:
 
     @property
     def id(self) -> str:
-        return hash_json(
-            {
-                "version": VERSION,
-                "split": self.split.model_dump(),
-                "on_bad": self.on_bad,
-                "text_member": self.text_member,
-                "fields": self.fields,
-            }
-        )
+        value: dict[str, Any] = {
+            "version": VERSION,
+            "split": self.split.model_dump(),
+            "on_bad": self.on_bad,
+            "text_member": self.text_member,
+            "fields": self.fields,
+        }
+        if self.clean:
+            value["clean"] = [step.model_dump() for step in self.clean]
+        if self.compares:
+            value |= self._comparing()
+        return hash_json(value)
+
+    def _comparing(self) -> dict[str, Any]:
+        """What decides which samples are too much alike. How many may be lost is no rule: it only stops the work."""
+        from orchestrator.prepare.near.documents import ALGORITHM
+
+        dedup = self.dedup.model_dump(exclude={"most_lost"}) if self.dedup else None
+        decontaminate = self.decontaminate.model_dump() if self.decontaminate else None
+        return {
+            "algorithm": ALGORITHM,
+            "unicode": unicodedata.unidata_version,
+            "compared_member": self.compared_member,
+            "dedup": dedup,
+            "decontaminate": decontaminate,
+        }
 
 
 def hash_json(value: object) -> str:

@@ -14,14 +14,15 @@ from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import DataError
 from orchestrator.core.mapping import Progress, RunAll, run_serially, tell_nobody
 from orchestrator.core.words import ShardRef
-from orchestrator.data.shards.chain import TokenizerInfo, read_heads
+from orchestrator.data.shards.chain import TokenizerInfo, read_head, read_heads
 from orchestrator.data.shards.contents import ContentJob, check_content
 from orchestrator.data.shards.index import index_shard
 from orchestrator.data.shards.manifest import Manifest
-from orchestrator.data.shards.source import Dataset, Segment
+from orchestrator.data.shards.source import Segment
 from orchestrator.prepare.plan import Steps, make_demos, prepare_steps, read_seen, stamp_segment
 from orchestrator.prepare.segment import Chain, commit_segment
 from orchestrator.prepare.shard import ShardJob, ShardReport, prepare_shard
+from orchestrator.prepare.text import Verdicts
 from orchestrator.prepare.tokenizer import TrainJob, train_tokenizer
 from orchestrator.storage.stores import open_stores
 from orchestrator.storage.workplace import store_json
@@ -35,7 +36,7 @@ def prepare(config: RunConfig, run_all: RunAll = run_serially, progress: Progres
     steps = prepare_steps(config)
     if not steps.finished:
         _check_unseen(steps, run_all, progress)
-        _commit_segments(steps, _ensure_tokenizer(steps, run_all, progress), run_all, progress)
+        _commit_segments(steps, run_all, progress)
         _remember_seen(steps)
     manifest = Manifest.of_chain(steps.work.root, steps.chain, steps.dataset.roots)
     unit = "tokens" if manifest.has_tokens else "kept"
@@ -120,9 +121,8 @@ def _check_unseen(steps: Steps, run_all: RunAll, progress: Progress) -> None:
             )
 
 
-def _ensure_tokenizer(steps: Steps, run_all: RunAll, progress: Progress) -> TokenizerInfo:
-    if steps.tokenizer is not None:
-        return steps.tokenizer
+def _train_tokenizer(steps: Steps, verdicts: Verdicts, run_all: RunAll, progress: Progress) -> TokenizerInfo:
+    """On segment 0; trained again when it was lost, which must give the same."""
     assert steps.tokens is not None
     assert steps.tokens.train_bpe is not None
     first = steps.dataset.segments[0]
@@ -135,6 +135,7 @@ def _ensure_tokenizer(steps: Steps, run_all: RunAll, progress: Progress) -> Toke
         work=steps.work.root,
         stores=steps.stores,
         rules=steps.rules,
+        verdicts=tuple(verdicts.get(shard.ordinal) for shard in shards),
         vocab_size=steps.tokens.train_bpe,
     )
     (info,) = _follow(run_all(train_tokenizer, [job]), "tokenizer", 1, progress)
@@ -147,9 +148,33 @@ def _ensure_tokenizer(steps: Steps, run_all: RunAll, progress: Progress) -> Toke
     return info
 
 
-def _commit_segments(steps: Steps, tokenizer: TokenizerInfo, run_all: RunAll, progress: Progress) -> None:
-    """Shards of all open segments are under way together; a segment is committed when all up to it are complete."""
-    if not steps.open:
+def _commit_segments(steps: Steps, run_all: RunAll, progress: Progress) -> None:
+    """In order. Shards of all open segments are under way together, unless verdicts depend on earlier segments."""
+    if not steps.rules.compares:
+        tokenizer = steps.tokenizer or _train_tokenizer(steps, {}, run_all, progress)
+        _prepare_segments(steps, steps.open, {}, tokenizer, run_all, progress)
+        return
+    from orchestrator.prepare.judge import judge_segments, read_verdicts  # compiled code, which not everybody needs
+
+    tokenizer = steps.tokenizer
+    for segment, verdicts in judge_segments(steps, run_all, progress):
+        if tokenizer is None:
+            tokenizer = _train_tokenizer(steps, read_verdicts(steps, 0), run_all, progress)
+        _prepare_segments(steps, [segment], verdicts, tokenizer, run_all, progress)
+    if tokenizer is None:  # lost, while nothing else was
+        _train_tokenizer(steps, read_verdicts(steps, 0), run_all, progress)
+
+
+def _prepare_segments(
+    steps: Steps,
+    segments: Sequence[Segment],
+    verdicts: Verdicts,
+    tokenizer: TokenizerInfo,
+    run_all: RunAll,
+    progress: Progress,
+) -> None:
+    """Tokens of what is kept; a segment is committed when all up to it are complete."""
+    if not segments:
         return
     chain = Chain(
         work=steps.work,
@@ -158,26 +183,35 @@ def _commit_segments(steps: Steps, tokenizer: TokenizerInfo, run_all: RunAll, pr
         rules=steps.rules.id,
         tokenizer=tokenizer,
     )
-    ids = {head.number: head.id for head in steps.manifest.segments} if steps.manifest else {}
-    jobs = [
-        _shard_job(steps.dataset, steps, tokenizer, ordinal) for segment in steps.open for ordinal in segment.ordinals
-    ]
-    waiting: deque[Segment] = deque(steps.open)
+    jobs = [_shard_job(steps, tokenizer, ordinal, verdicts) for segment in segments for ordinal in segment.ordinals]
+    waiting: deque[Segment] = deque(segments)
     reports: dict[int, ShardReport] = {}
     for report in _follow(run_all(prepare_shard, jobs), "prepare", len(jobs), progress):
         reports[report.ordinal] = report
         while waiting and all(ordinal in reports for ordinal in waiting[0].ordinals):
             segment = waiting.popleft()
             own = [reports.pop(ordinal) for ordinal in segment.ordinals]
-            ids[segment.number] = commit_segment(chain, segment, ids.get(segment.number - 1, ""), own).id
+            commit_segment(chain, segment, _previous_id(steps, segment), own)
     assert not waiting
 
 
-def _shard_job(dataset: Dataset, steps: Steps, tokenizer: TokenizerInfo, ordinal: int) -> ShardJob:
-    shard = dataset.shards[ordinal]
-    name = dataset.source_names[shard.source]
+def _previous_id(steps: Steps, segment: Segment) -> str:
+    """The id of the segment before, which is committed by now."""
+    if segment.number == 0:
+        return ""
+    return read_head(steps.work, steps.work.segment_head(steps.chain, segment.number - 1)).id
+
+
+def _shard_job(steps: Steps, tokenizer: TokenizerInfo, ordinal: int, verdicts: Verdicts) -> ShardJob:
+    shard = steps.dataset.shards[ordinal]
     return ShardJob(
-        shard=shard, source_name=name, work=steps.work.root, stores=steps.stores, rules=steps.rules, tokenizer=tokenizer
+        shard=shard,
+        source_name=steps.dataset.source_names[shard.source],
+        work=steps.work.root,
+        stores=steps.stores,
+        rules=steps.rules,
+        tokenizer=tokenizer,
+        verdicts=verdicts.get(ordinal),
     )
 
 

@@ -25,6 +25,7 @@ _SHARDS = pa.schema(
         "name": pa.string(),
         "source": pa.int64(),
         "content": pa.string(),
+        "verdicts": pa.string(),
         "samples": pa.int64(),
         "bad_samples": pa.int64(),
         "problem": pa.string(),
@@ -111,7 +112,7 @@ def _merge(chain: Chain, reports: Sequence[ShardReport]) -> dict[str, pa.Table]:
     folder = chain.work.prepared(chain.rules, chain.tokenizer.id)
     samples, drops = [], []
     for report in reports:
-        samples_path, drops_path, _ = shard_files(folder, report.name, report.content)
+        samples_path, drops_path, _ = shard_files(folder, report.name, report.content, report.verdicts)
         samples.append(map_table(samples_path)[0])
         table = map_table(drops_path)[0]
         drops.append(table.add_column(0, "ordinal", pa.array([report.ordinal] * table.num_rows, pa.int64())))

@@ -4,7 +4,7 @@ After index and tokenizer, before the segment's commit. The samples table is pub
 whatever a killed worker left behind is not trusted, and finished work is found again by name and content."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from orchestrator.data.shards.contents import Contents, read_contents
 from orchestrator.data.shards.index import ShardIndex, index_shard
 from orchestrator.data.shards.split import SPLITS, split_of
 from orchestrator.prepare.members import check_members
-from orchestrator.prepare.rules import Rules
-from orchestrator.prepare.text import HARMLESS, WHOLE_SHARD, Drop, read_texts, refuse_drops
+from orchestrator.prepare.rules import Rules, hash_json
+from orchestrator.prepare.text import HARMLESS, WHOLE_SHARD, Drop, read_kept, refuse_drops
 from orchestrator.prepare.tokenizer import open_tokenizer
 from orchestrator.storage.stores import StoreSettings, open_stores
 from orchestrator.storage.tables import map_table, store_table
-from orchestrator.storage.workplace import WorkPlace, prepared_file, store_bytes
+from orchestrator.storage.workplace import WorkPlace, name_prepared, prepared_file, store_bytes
 
 _CHUNK = 4_000_000  # characters encoded at once: bounds memory, keeps threads busy
 SAMPLES = pa.schema(
@@ -59,10 +59,18 @@ class ShardJob:
     stores: StoreSettings
     rules: Rules
     tokenizer: TokenizerInfo
+    verdicts: tuple[Drop, ...] | None = None  # all drops, where they depend on other shards (judge.py)
 
     @property
     def folder(self) -> Path:
         return WorkPlace.at(self.work).prepared(self.rules.id, self.tokenizer.id)
+
+    @property
+    def verdicts_id(self) -> str:
+        """Part of the files' names, since the same shard may meet others elsewhere; empty if none depend on others."""
+        if self.verdicts is None:
+            return ""
+        return hash_json([astuple(drop) for drop in self.verdicts])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +81,7 @@ class ShardReport:
     source: int
     name: str
     content: str
+    verdicts: str
     samples: int
     bad_samples: int
     problem: str
@@ -94,17 +103,18 @@ def prepare_shard(job: ShardJob) -> ShardReport:
     return _publish(job, index, contents.content, judge(job, index, contents))
 
 
-def shard_files(folder: Path, name: str, content: str) -> tuple[Path, Path, Path]:
+def shard_files(folder: Path, name: str, content: str, verdicts: str) -> tuple[Path, Path, Path]:
     """Samples, drops and tokens of a prepared shard."""
+    of_shard = name_prepared(content, verdicts)
     samples, drops, tokens = (
-        prepared_file(folder, name, content, end) for end in (".samples.arrow", ".drops.arrow", ".tokens")
+        prepared_file(folder, name, of_shard, end) for end in (".samples.arrow", ".drops.arrow", ".tokens")
     )
     return samples, drops, tokens
 
 
 def _find_report(job: ShardJob, contents: Contents) -> ShardReport | None:
     """The report of finished work, with this dataset's numbers for the shard."""
-    samples, drops, tokens = shard_files(job.folder, job.shard.name, contents.content)
+    samples, drops, tokens = shard_files(job.folder, job.shard.name, contents.content, job.verdicts_id)
     if not (samples.exists() and drops.exists() and tokens.exists()):
         return None
     report = map_table(samples)[1]["report"]
@@ -126,14 +136,11 @@ class Verdicts:
 
 def _feed_tokens(job: ShardJob, index: ShardIndex, contents: Contents) -> Verdicts:
     """Of each sample its text as tokens."""
-    found = list(read_texts(job.shard, index, job.rules.text_member, open_stores(job.stores)))
-    drops = [text for text in found if isinstance(text, Drop)]
-    refuse_drops(job.shard, index, drops, job.rules.on_bad, "prepare.tokens.text_member")
-    lengths = np.zeros(len(found), np.int64)
-    lengths_kept, tokens = _encode([text for text in found if isinstance(text, str)], job.tokenizer)
-    lengths[[isinstance(text, str) for text in found]] = lengths_kept
+    kept = read_kept(job.shard, index, job.rules, open_stores(job.stores), job.verdicts)
+    lengths = np.zeros(len(index), np.int64)
+    lengths[kept.places], tokens = _encode(kept.texts, job.tokenizer)
     checksums = np.stack([contents.high, contents.low], axis=1)
-    return Verdicts(drops=drops, checksums=checksums, lengths=lengths, sizes=np.zeros_like(lengths), tokens=tokens)
+    return Verdicts(drops=kept.drops, checksums=checksums, lengths=lengths, sizes=np.zeros_like(lengths), tokens=tokens)
 
 
 def _feed_members(job: ShardJob, index: ShardIndex, _: Contents) -> Verdicts:
@@ -141,10 +148,17 @@ def _feed_members(job: ShardJob, index: ShardIndex, _: Contents) -> Verdicts:
     opened = open_stores(job.stores).open(job.shard.url, index.stamp)
     opened.need_all()
     fed = check_members(opened.data, index, job.rules.fields)
+    drops = fed.drops if job.verdicts is None else list(job.verdicts)
     refuse_drops(job.shard, index, fed.drops, job.rules.on_bad, "data.fields")
-    no_tokens = np.empty(0, job.tokenizer.dtype)
-    lengths = np.zeros_like(fed.sizes)
-    return Verdicts(drops=fed.drops, checksums=fed.checksums, lengths=lengths, sizes=fed.sizes, tokens=no_tokens)
+    stays = np.ones(len(index), bool)
+    stays[[drop.place for drop in drops]] = False
+    return Verdicts(
+        drops=drops,
+        checksums=np.where(stays[:, None], fed.checksums, 0),
+        lengths=np.zeros_like(fed.sizes),
+        sizes=np.where(stays, fed.sizes, 0),
+        tokens=np.empty(0, job.tokenizer.dtype),
+    )
 
 
 def _publish(job: ShardJob, index: ShardIndex, content: str, verdicts: Verdicts) -> ShardReport:
@@ -159,6 +173,7 @@ def _publish(job: ShardJob, index: ShardIndex, content: str, verdicts: Verdicts)
         source=job.shard.source,
         name=job.shard.name,
         content=content,
+        verdicts=job.verdicts_id,
         samples=len(keys),
         bad_samples=sum(drop.rule not in HARMLESS for drop in drops),
         problem=index.problem,
@@ -172,7 +187,7 @@ def _publish(job: ShardJob, index: ShardIndex, content: str, verdicts: Verdicts)
     first = np.cumsum(verdicts.lengths) - verdicts.lengths
     columns = [keys, *verdicts.checksums.T, kept, split, first, verdicts.lengths, verdicts.sizes]
     table = pa.table(dict(zip(SAMPLES.names, columns, strict=True)), schema=SAMPLES)
-    samples_path, drops_path, tokens_path = shard_files(job.folder, job.shard.name, content)
+    samples_path, drops_path, tokens_path = shard_files(job.folder, job.shard.name, content, report.verdicts)
     store_bytes(tokens_path, tokens.tobytes())
     rows = {name: [getattr(drop, name, None) for drop in drops] for name in DROPS.names}
     store_table(drops_path, pa.table(rows, schema=DROPS), {})

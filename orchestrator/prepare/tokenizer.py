@@ -4,7 +4,7 @@ lies in the work place under the hash of its content. After the index of segment
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,7 @@ from orchestrator.data.shards.chain import TokenizerInfo
 from orchestrator.data.shards.index import index_shard
 from orchestrator.data.shards.split import TRAIN, split_of
 from orchestrator.prepare.rules import Rules, hash_json
-from orchestrator.prepare.text import Drop, read_texts, refuse_drops
+from orchestrator.prepare.text import Drop, read_kept
 from orchestrator.storage.publish import read_json
 from orchestrator.storage.stores import StoreSettings, open_stores
 from orchestrator.storage.workplace import WorkPlace, store_bytes, store_json
@@ -42,11 +42,13 @@ class TrainJob:
     stores: StoreSettings
     rules: Rules
     vocab_size: int
+    verdicts: tuple[tuple[Drop, ...] | None, ...] = ()  # of each shard, where they depend on others
 
     @property
     def request(self) -> str:
         names = [shard.name for shard in self.shards]
-        return hash_json(["byte-level BPE 1", self.vocab_size, self.rules.id, names, list(self.contents)])
+        verdicts = [[astuple(drop) for drop in drops or ()] for drops in self.verdicts]
+        return hash_json(["byte-level BPE 1", self.vocab_size, self.rules.id, names, list(self.contents), verdicts])
 
 
 def train_tokenizer(job: TrainJob) -> TokenizerInfo:
@@ -119,16 +121,12 @@ def _train(job: TrainJob) -> bytes:
 
 def _training_texts(job: TrainJob) -> Iterator[str]:
     stores = open_stores(job.stores)
-    for shard in job.shards:
+    decided = job.verdicts or (None,) * len(job.shards)
+    for shard, verdicts in zip(job.shards, decided, strict=True):
         index = index_shard(shard, job.work, job.rules.on_bad, stores)
         splits = split_of(job.source_names[shard.source], shard.name, index.keys(), job.rules.split)
-        drops = []
-        for text, split in zip(read_texts(shard, index, job.rules.text_member, stores), splits, strict=True):
-            if isinstance(text, Drop):
-                drops.append(text)
-            elif split == TRAIN:
-                yield text
-        refuse_drops(shard, index, drops, job.rules.on_bad, "prepare.tokens.text_member")
+        kept = read_kept(shard, index, job.rules, stores, verdicts)
+        yield from (text for place, text in zip(kept.places, kept.texts, strict=True) if splits[place] == TRAIN)
 
 
 def _store(work: WorkPlace, text: bytes, end_mark: str) -> TokenizerInfo:

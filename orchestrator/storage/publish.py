@@ -1,8 +1,10 @@
 """Atomic publishing on a POSIX path: a reader sees the whole file or none, also after a crash."""
 
+import contextlib
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,15 @@ def create_exclusive(path: Path, data: bytes) -> None:
     finally:
         part.unlink()
     flush_folder(path.parent)
+
+
+@contextlib.contextmanager
+def writing(path: Path, remedy: str) -> Iterator[None]:
+    """Say which file could not be written, and what to do about it."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"cannot be written: {error.strerror}", where=str(path), remedy=remedy) from error
 
 
 def flush_folder(folder: Path) -> None:

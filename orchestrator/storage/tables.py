@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import xxhash
+from numpy.typing import NDArray
 
 from orchestrator.core.errors import DataError
 from orchestrator.storage.workplace import store_bytes
@@ -44,3 +46,20 @@ def map_table(path: Path, *, checksum: str | None = None, remedy: str = "") -> t
     if note.get("format") != 1:
         raise DataError(f"format is {note.get('format')!r}, this Longhaul reads 1", where=str(path), remedy=remedy)
     return table, note
+
+
+def fold_rows(array: NDArray[Any]) -> pa.Array:
+    """A column of numbers, or of rows of numbers."""
+    if array.ndim == 1:
+        return pa.array(array)
+    flat = pa.array(np.ascontiguousarray(array).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, array.shape[1])
+
+
+def unfold_rows(column: pa.ChunkedArray) -> NDArray[Any]:
+    """What fold_rows was given, mapped where it can be."""
+    whole = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    if not pa.types.is_fixed_size_list(whole.type):
+        return np.asarray(whole.to_numpy())
+    flat = whole.flatten().to_numpy()
+    return np.asarray(flat).reshape(len(whole), whole.type.list_size)

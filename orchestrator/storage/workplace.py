@@ -6,20 +6,20 @@
       tokenizers/<id>/tokenizer.json         with info.json, published last
       tokenizers/requests/<H(request)>.json  which tokenizer a training request led to
       prepared/<rules>-<tokenizer>/<ab>/<H(name)>-<content>.{tokens,drops.arrow,samples.arrow}   samples published last
+      signs/<rules>/<ab>/<H(name)>-<content>.signs.arrow   what of a shard's samples is compared with others
       chains/<chain>/segment-NNNNN.{shards,samples,drops}.arrow and segment-NNNNN.json           the head published last
       chains/<chain>/seen-<H(roots)>.json    stamps under which a copy of the data was found equal to the chain
 
 Everything is published whole by rename and is the same whoever makes it, so any number of preparations may share it."""
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
-from orchestrator.core.errors import DataError
+from orchestrator.storage import publish
 from orchestrator.storage.publish import publish_bytes, publish_json
 
 
@@ -48,6 +48,9 @@ class WorkPlace:
     def prepared(self, rules: str, tokenizer_id: str) -> Path:
         return self.root / "prepared" / f"{rules}-{tokenizer_id}"
 
+    def signs(self, rules: str) -> Path:
+        return self.root / "signs" / rules
+
     def chain(self, chain: str) -> Path:
         return self.root / "chains" / chain
 
@@ -66,6 +69,11 @@ def prepared_file(folder: Path, name: str, content: str, suffix: str) -> Path:
     return folder / _two_levels(hash_text(name), f"-{content}{suffix}")
 
 
+def name_prepared(content: str, verdicts: str) -> str:
+    """What decides the files of a prepared shard beside rules, tokenizer and name."""
+    return f"{content}-{verdicts}" if verdicts else content
+
+
 def hash_text(text: str) -> str:
     return xxhash.xxh3_128_hexdigest(text.encode())
 
@@ -74,17 +82,9 @@ def _two_levels(digest: str, suffix: str) -> str:
     return f"{digest[:2]}/{digest}{suffix}"  # a folder of 10^6 files is slow on many shared file systems
 
 
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> AbstractContextManager[None]:
     """Say which file could not be written, and which config key moves it."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"cannot be written: {error.strerror}",
-            where=str(path),
-            remedy="free space there, make it writable, or set data.work",
-        ) from error
+    return publish.writing(path, "free space there, make it writable, or set data.work")
 
 
 def store_bytes(path: Path, data: bytes) -> None:

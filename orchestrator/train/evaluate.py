@@ -3,12 +3,14 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 
 from orchestrator.config.run import RunConfig
 from orchestrator.core.news import Number
 from orchestrator.core.words import World
+from orchestrator.data.feeding.batch import RankBatch
 from orchestrator.data.feeding.feed import open_batches
 from orchestrator.data.feeding.stream import Stream
 from orchestrator.data.ordering.order import ValidationOrder
@@ -34,12 +36,15 @@ class Validation:
         """Loss in nats a token or sample, and what follows from it. The same on every rank.
 
         The model is left as it was. What does not decode has no weight; how many did not is told."""
-        sums: defaultdict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64, device=device))
+        zero = partial(torch.zeros, (), dtype=torch.float64, device=device)
+        sums = defaultdict(zero, loss=zero())
         weight, holes = 0.0, 0.0
         engine.module.eval()
         with self._open() as batches, torch.no_grad():
             for batch in batches:
                 weight, holes = weight + batch.weight, holes + len(batch.holes)
+                if is_void(batch):
+                    continue
                 for micro in cut_micro_batches(batch, self._micro_batches):
                     for name, value in task.measure(engine.forward, task.collate(micro.fields, device)).items():
                         sums[name] += value
@@ -63,6 +68,11 @@ class Validation:
             skips=Skips(),
             prefetch_bytes=self._config.data.prefetch_bytes,
         )
+
+
+def is_void(batch: RankBatch) -> bool:
+    """Whether nothing of the whole global batch decodes, which all ranks know: it has no fields to be measured by."""
+    return not batch.fields.keys() - {"weights", "draw_keys"}
 
 
 def exp(loss: float) -> float:

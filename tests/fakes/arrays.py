@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.config.run import RunConfig
-from tests.fakes.shards import write_tar
+from tests.fakes.shards import sample_config, write_tar
 
 ARRAY_FIELDS = {"values": {"members": ["npy", "bin"]}, "label": {"members": ["cls"]}}
 UNDECODABLE = b"these bytes are as they were written, and no array"
@@ -34,20 +34,5 @@ def write_arrays(folder: Path, num_shards: int, samples: int = 6, broken: tuple[
 
 def array_config(root: Path, data: dict[str, Any] | None = None, global_batch: int = 8) -> RunConfig:
     """A config that feeds the arrays in root/data; its work place is root/work."""
-    section = {
-        "train": [{"path": str(root / "data")}],
-        "work": str(root / "work"),
-        "segment_shards": 3,
-        "run_samples": 1,
-        "fields": ARRAY_FIELDS,
-        **(data or {}),
-    }
-    return RunConfig.model_validate(
-        {
-            "name": "test",
-            "data": section,
-            "task": {"name": "image_classification"},
-            "model": {"transformers": {"model_type": "resnet"}},
-            "train": {"steps": 1, "global_batch": global_batch},
-        }
-    )
+    train = {"steps": 1, "global_batch": global_batch}
+    return sample_config(root, ARRAY_FIELDS, {"run_samples": 1} | (data or {}), train=train)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from orchestrator.config.run import RunConfig
-from tests.fakes.shards import write_tar
+from tests.fakes.shards import sample_config, write_tar
 
 FIELDS = {"image": {"members": ["png", "jpg"]}, "label": {"members": ["cls"]}}
 CLASSES = 3
@@ -42,20 +42,4 @@ def write_pictures(folder: Path, num_shards: int, pictures: int = 6, first: int 
 
 def picture_config(root: Path, data: dict[str, Any] | None = None, **sections: dict[str, Any]) -> RunConfig:
     """A config that feeds the pictures in root/data; its work place is root/work."""
-    section = {
-        "train": [{"path": str(root / "data")}],
-        "work": str(root / "work"),
-        "segment_shards": 3,
-        "fields": FIELDS,
-        **(data or {}),
-    }
-    return RunConfig.model_validate(
-        {
-            "name": "test",
-            "data": section,
-            "task": {"name": "image_classification"},
-            "model": {"transformers": {"model_type": "resnet"}},
-            "train": {"steps": 1, "global_batch": 1},
-            **sections,
-        }
-    )
+    return sample_config(root, FIELDS, data, **sections)

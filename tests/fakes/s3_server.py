@@ -8,10 +8,11 @@ import threading
 import time
 from collections import deque
 from functools import lru_cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from tests.fakes.http_server import FakeServer, QuietHandler
 
 Kind = Literal["LIST", "HEAD", "GET", "INDEX"]
 # A number is answered as that status; reset and cut end the connection before and amid the answer.
@@ -30,24 +31,18 @@ class Asked(NamedTuple):
     end: int = 0
 
 
-class S3Server:
+class S3Server(FakeServer):
     """`objects` by key in one bucket. `faults` meet the next requests of a kind, in order; `down` meets all of them."""
 
     def __init__(self, page_size: int = 1000) -> None:
+        super().__init__(_Handler)
         self.page_size = page_size
         self.objects: dict[str, bytes] = {}
         self.asked: list[Asked] = []
         self.faults: deque[tuple[Kind, Fault]] = deque()
         self.down: Fault | None = None
         self.etags = True
-        self.closing = threading.Event()
         self.lock = threading.Lock()
-        self._server = _Server(self)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
 
     @property
     def options(self) -> dict[str, dict[str, object]]:
@@ -77,90 +72,59 @@ class S3Server:
         with self.lock:
             self.asked.append(asked)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(self, owner: S3Server) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.owner = owner
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that hang up are part of the tests."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Server
-
-    def do_GET(self) -> None:
+class _Handler(QuietHandler):
+    def serve(self) -> None:
         path, query = self._take_apart()
         if "list-type" in query:
             self._list(query)
         elif path.endswith("/"):
             self._show_index(path)
         else:
-            self._give("GET", path)
-
-    def do_HEAD(self) -> None:
-        self._give("HEAD", self._take_apart()[0])
-
-    def log_message(self, format: str, *args: object) -> None:
-        """The test run's output is for the tests."""
+            self._give("HEAD" if self.command == "HEAD" else "GET", path)
 
     def _take_apart(self) -> tuple[str, dict[str, list[str]]]:
         url = urlsplit(self.path)
         return unquote(url.path).removeprefix(f"/{BUCKET}/"), parse_qs(url.query)
 
     def _list(self, query: dict[str, list[str]]) -> None:
-        owner = self.server.owner
+        fake = self.fake
         prefix, after = query.get("prefix", [""])[0], query.get("continuation-token", [""])[0]
         if self._fails("LIST", prefix):
             return
-        keys = [key for key in sorted(owner.objects) if key.startswith(prefix) and key > after]
-        page = keys[: owner.page_size]
+        keys = [key for key in sorted(fake.objects) if key.startswith(prefix) and key > after]
+        page = keys[: fake.page_size]
         shown = "".join(
-            f"<Contents><Key>{escape(key)}</Key><Size>{len(owner.objects[key])}</Size>"
-            f"<ETag>&quot;{etag_of(owner.objects[key])}&quot;</ETag>"
+            f"<Contents><Key>{escape(key)}</Key><Size>{len(fake.objects[key])}</Size>"
+            f"<ETag>&quot;{etag_of(fake.objects[key])}&quot;</ETag>"
             "<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
             for key in page
         )
         more = len(keys) > len(page)
         token = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if more else ""
         body = f"<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>{token}{shown}</ListBucketResult>"
-        owner.note(Asked("LIST", prefix, 200))
+        fake.note(Asked("LIST", prefix, 200))
         self._answer(200, body.encode(), {"Content-Type": "application/xml"})
 
     def _show_index(self, path: str) -> None:
         if self._fails("INDEX", path):
             return
-        names = [key.removeprefix(path) for key in self.server.owner.objects if key.startswith(path)]
+        names = [key.removeprefix(path) for key in self.fake.objects if key.startswith(path)]
         body = "".join(f'<a href="{name}">{name}</a>\n' for name in names).encode()
-        self.server.owner.note(Asked("INDEX", path, 200))
+        self.fake.note(Asked("INDEX", path, 200))
         self._answer(200, body, {"Content-Type": "text/html"})
 
     def _give(self, kind: Kind, key: str) -> None:
-        owner = self.server.owner
-        fault = owner.take_fault(kind)
+        fake = self.fake
+        fault = fake.take_fault(kind)
         if self._fail(kind, key, fault):
             return
-        data = owner.objects.get(key)
+        data = fake.objects.get(key)
         if data is None:
             self._refuse(kind, key, 404)
             return
         headers = {"Accept-Ranges": "bytes"}
-        if owner.etags:
+        if fake.etags:
             headers["ETag"] = f'"{etag_of(data)}"'
             if self.headers.get("If-Match", headers["ETag"]) != headers["ETag"]:
                 self._refuse(kind, key, 412)
@@ -174,11 +138,11 @@ class _Handler(BaseHTTPRequestHandler):
             body = bytes([body[0] ^ 1]) + body[1:]
         status = 206 if found else 200
         whole = fault not in ("cut", "wrong")
-        owner.note(Asked(kind, key, status if whole else 0, begin, end))
+        fake.note(Asked(kind, key, status if whole else 0, begin, end))
         self._answer(status, body, headers, fault)
 
     def _fails(self, kind: Kind, key: str) -> bool:
-        return self._fail(kind, key, self.server.owner.take_fault(kind))
+        return self._fail(kind, key, self.fake.take_fault(kind))
 
     def _fail(self, kind: Kind, key: str, fault: Fault | None) -> bool:
         """Whether a fault has taken the answer's place."""
@@ -187,25 +151,21 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.isdigit():
             self._refuse(kind, key, int(fault))
             return True
-        self.server.owner.note(Asked(kind, key, 0))
+        self.fake.note(Asked(kind, key, 0))
         if fault == "stall":
-            self.server.owner.closing.wait(30)
+            self.fake.closing.wait(30)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # ends with a reset
         self.close_connection = True
         return True
 
     def _refuse(self, kind: Kind, key: str, status: int) -> None:
-        self.server.owner.note(Asked(kind, key, status))
+        self.fake.note(Asked(kind, key, status))
         code = _CODES[status]
         body = f"<Error><Code>{code}</Code><Message>planned {code}</Message></Error>".encode()
         self._answer(status, body, {"Content-Type": "application/xml"})
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str], fault: Fault | None = None) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
+        self.send_head(status, len(body), headers)
         if self.command == "HEAD":
             return
         if fault == "cut":

@@ -50,6 +50,28 @@ def make_config(root: Path, data: dict[str, Any] | None = None, tokens: dict[str
     )
 
 
+def sample_config(
+    root: Path, fields: dict[str, Any], data: dict[str, Any] | None = None, **sections: dict[str, Any]
+) -> RunConfig:
+    """As make_config, of a run that is fed samples as they are."""
+    section = {
+        "train": [{"path": str(root / "data")}],
+        "work": str(root / "work"),
+        "segment_shards": 3,
+        "fields": fields,
+    }
+    return RunConfig.model_validate(
+        {
+            "name": "test",
+            "data": section | (data or {}),
+            "task": {"name": "image_classification"},
+            "model": {"transformers": {"model_type": "resnet"}},
+            "train": {"steps": 1, "global_batch": 1},
+            **sections,
+        }
+    )
+
+
 def run_backwards(function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
     """Every job twice and in reverse order, as lost and repeated tasks would be."""
     jobs = list(jobs)

@@ -17,6 +17,7 @@ from orchestrator.train.job import Outcome, TrainJob
 from orchestrator.train.loop import train
 from orchestrator.train.slices import micro_batches_needed
 from tests.fakes.corpus import FakeManifest, make_corpus
+from tests.fakes.pictures import FIELDS
 from tests.fakes.tiny_model import in_world
 
 LLAMA = {
@@ -48,7 +49,6 @@ VIT = {
     "num_attention_heads": 2,
 }
 VOCAB = 300
-FIELDS = {"image": {"members": ["png", "jpg"]}, "label": {"members": ["cls"]}}
 
 
 def small_config(model: dict[str, Any] | None = None, *, stage: int = 0, **sections: Any) -> RunConfig:

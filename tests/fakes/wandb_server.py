@@ -2,18 +2,19 @@
 
 import gzip
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal, Self
+from typing import Any, Literal
+
+from tests.fakes.http_server import FakeServer, QuietHandler
 
 Manners = Literal["good", "garbage", "error", "panic", "silent"]
 
 
-class FakeWandbServer:
+class FakeWandbServer(FakeServer):
     """`history` holds the rows of the run by line; `configs` what was sent as the run's config, `page` what its page
     shows beside. `stopped`: somebody has pressed the Stop button."""
 
     def __init__(self, manners: Manners = "good") -> None:
+        super().__init__(_Handler)
         self.manners = manners
         self.history: dict[int, dict[str, Any]] = {}
         self.configs: list[dict[str, Any]] = []
@@ -22,27 +23,14 @@ class FakeWandbServer:
         self.alerts: list[dict[str, Any]] = []
         self.stopped = False
         self.exit_codes: list[int] = []
-        self.closing = threading.Event()
-        self._server = _Server(self)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return self.endpoint
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         return [self.history[line] for line in sorted(self.history)]
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
     def answer(self, path: str, body: dict[str, Any]) -> Any:
         if path.endswith("/file_stream"):
@@ -92,33 +80,16 @@ _ENTITY = {"id": "e", "name": "e"}
 _ON_THE_PAGE = ("displayName", "notes", "tags", "groupName", "jobType")
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, fake: FakeWandbServer) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.fake = fake
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is nothing to write about."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        self._reply(200, b"{}")
-
-    def do_PUT(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self._reply(200, b"{}")
-
-    def do_POST(self) -> None:
-        assert isinstance(self.server, _Server)
-        fake = self.server.fake
+class _Handler(QuietHandler):
+    def serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.headers.get("Content-Encoding") == "gzip":
-            body = gzip.decompress(body)
+        if self.command == "POST":
+            self._answer(gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body)
+        else:
+            self._reply(200, b"{}")
+
+    def _answer(self, body: bytes) -> None:
+        fake = self.fake
         match fake.manners:
             case "good" if "/upload/" in self.path:
                 self._reply(200, b"{}")
@@ -135,11 +106,5 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
 
     def _reply(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
+        self.send_head(status, len(body), {"Content-Type": "application/json"})
         self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass

@@ -1,4 +1,4 @@
-"""Real runs through the command line: a corpus of tar shards prepared once a session, and one unbroken run of it."""
+"""Real runs through the command line: texts and pictures in tar shards, and one unbroken run of each a session."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,13 @@ import pytest
 import webdataset as wds
 import yaml
 
+from tests.fakes.coloured_pictures import CLASSES, write_pictures
+
 WORDS = ["the", "sea", "carries", "slow", "freight", "past", "grey", "harbours", "where", "cranes", "unload", "grain"]
 STEPS = 24
+PICTURE_SHARDS, PICTURES, PICTURE_BATCH = 40, 6, 7  # 2 epochs are 480 samples, of which the last batch has 4
+PICTURE_STEPS = 69
+BROKEN = (5, 3)  # shard and place of a picture that does not decode
 
 
 @dataclass(frozen=True)
@@ -122,13 +128,38 @@ def small_config() -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.fixture(scope="session")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    folder = tmp_path_factory.mktemp("bench")
-    write_corpus(folder / "shards")
-    config = folder / "small.yaml"
-    config.write_text(yaml.safe_dump(small_config()))
-    yield Bench(folder, config)
+def picture_config() -> dict[str, Any]:
+    """Of few samples a window, so that a run comes to new shards all the time."""
+    fields = {"image": {"members": ["png"]}, "label": {"members": ["cls"]}}
+    data = {
+        "train": [{"path": "pictures"}], "work": "work", "segment_shards": 10, "window_samples": 12, "run_samples": 1,
+        "lanes": 1, "prefetch_bytes": 1, "fields": fields,
+    }  # fmt: skip
+    model = {
+        "model_type": "vit", "num_labels": CLASSES, "image_size": 16, "patch_size": 8, "hidden_size": 16,
+        "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+    }  # fmt: skip
+    train = {"epochs": 2, "global_batch": PICTURE_BATCH, "precision": "fp32", "clip_norm": 1.0}
+    return {
+        "name": "pictures",
+        "seed": 12,
+        "data": data,
+        "task": {"name": "image_classification"},
+        "model": {"transformers": model},
+        "optim": {"lr": 1e-2},
+        "train": train,
+        "deepspeed": {"zero_optimization": {"stage": 2}},
+        "cluster": {"ranks_per_node": 2, "cpus_per_rank": 1},
+        "checkpoint": {"every_steps": 10},
+    }
+
+
+@contextmanager
+def set_up(folder: Path, config: dict[str, Any]) -> Iterator[Bench]:
+    """No process of the folder's runs is left in the end."""
+    path = folder / f"{config['name']}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    yield Bench(folder, path)
     leftovers = family_of(folder)
     for process in leftovers:
         process.kill()
@@ -136,9 +167,33 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 
 @pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    folder = tmp_path_factory.mktemp("bench")
+    write_corpus(folder / "shards")
+    with set_up(folder, small_config()) as bench:
+        yield bench
+
+
+@pytest.fixture(scope="session")
 def unbroken(bench: Bench) -> str:
     """A run from start to end with nothing in its way."""
     done = bench.run("unbroken")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return "unbroken"
+
+
+@pytest.fixture(scope="session")
+def picture_bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    folder = tmp_path_factory.mktemp("picture-bench")
+    write_pictures(folder / "pictures", shards=PICTURE_SHARDS, pictures=PICTURES, broken=(BROKEN,))
+    with set_up(folder, picture_config()) as bench:
+        yield bench
+
+
+@pytest.fixture(scope="session")
+def unbroken_pictures(picture_bench: Bench) -> str:
+    """A run of pictures from a folder, with nothing in its way but the broken one."""
+    done = picture_bench.run("unbroken")
     assert done.returncode == 0, done.stdout + done.stderr
     return "unbroken"
 

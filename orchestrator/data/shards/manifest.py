@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
@@ -18,10 +18,13 @@ from numpy.typing import NDArray
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import ShardRef
 from orchestrator.data.shards.chain import NO_TOKENIZER, SegmentHead, TokenizerInfo, read_heads
-from orchestrator.data.shards.segments import SegmentTables
+from orchestrator.data.shards.segments import SampleColumns, SegmentTables
 from orchestrator.data.shards.split import SPLITS
 from orchestrator.storage.publish import read_json
-from orchestrator.storage.workplace import WorkPlace, prepared_file, store_json
+from orchestrator.storage.workplace import WorkPlace, name_prepared, prepared_file, store_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Ints = NDArray[np.int64]
 
@@ -179,6 +182,27 @@ class Manifest:
         column = samples.key.slice(rows.start, rows.stop - rows.start)
         return list((column if places is None else column.take(places)).to_pylist())
 
+    def samples(self, number: int) -> SampleColumns:
+        """All samples of a segment, kept or not, shard after shard in the order of ordinals."""
+        return self._tables.samples(number)
+
+    def drops(self, number: int) -> "pa.Table":
+        """Why samples of a segment were dropped."""
+        return self._tables.drops(number)
+
+    def segment_of(self, ordinal: int) -> int:
+        return self._tables.segment_of(ordinal)
+
+    def shard_sizes(self, number: int) -> Ints:
+        """How many samples each shard of a segment has, kept or not."""
+        ordinals = self.segments[number].ordinals
+        return self._tables.column("samples")[ordinals.start : ordinals.stop].astype(np.int64)
+
+    def shard_sources(self, number: int) -> Ints:
+        """The source of each shard of a segment."""
+        ordinals = self.segments[number].ordinals
+        return self._tables.column("source")[ordinals.start : ordinals.stop].astype(np.int64)
+
     def tokens(self, ordinal: int) -> NDArray[Any]:
         """The shard's tokens, mapped into memory."""
         return self._tokens(ordinal)
@@ -191,7 +215,8 @@ class Manifest:
 
     def tokens_path(self, ordinal: int) -> Path:
         folder = self.work.prepared(self.segments[0].rules, self.tokenizer.id)
-        return prepared_file(folder, self.shard_name(ordinal), self._tables.text("content", ordinal), ".tokens")
+        of_shard = name_prepared(self._tables.text("content", ordinal), self._tables.text("verdicts", ordinal))
+        return prepared_file(folder, self.shard_name(ordinal), of_shard, ".tokens")
 
     def shard_name(self, ordinal: int) -> str:
         return self._tables.text("name", ordinal)

@@ -79,6 +79,10 @@ class SegmentTables:
                 parts.setdefault(name, []).append(values.astype(np.min_scalar_type(values.max(initial=0))))
         return {name: np.concatenate(of_segments) for name, of_segments in parts.items()}
 
+    def drops(self, number: int) -> "pa.Table":
+        """What a segment's samples were dropped for, with partners; place -1 says something of a whole shard."""
+        return self._map("drops", number)
+
     def _map_shards(self, number: int) -> "pa.Table":
         return self._map("shards", number)
 

@@ -44,6 +44,7 @@ CANDIDATES: list[Any] = [True, False, 1, 2, 3, 64, 600, 0.25, 0.5, 2.5, "other",
 CANDIDATES += [
     "text",
     [{"name": "resize"}],
+    {},
     {"a": 1.0},
     {"A": "1"},
     {"model_type": "gpt2"},

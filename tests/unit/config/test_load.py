@@ -228,3 +228,13 @@ def test_a_secret_among_the_environment_variables_is_refused_and_not_repeated(lo
 def test_environment_variables_that_are_no_secrets_are_taken(load_text):
     text = SMALLEST + "cluster: {env: {TOKENIZERS_PARALLELISM: 'false', NCCL_DEBUG: INFO, KEYBOARD: us}}\n"
     assert len(load_text(text).config.cluster.env) == 3
+
+
+def test_fields_are_not_called_what_batches_call_their_own(load_text):
+    fields = "{weights: {members: [npy]}, image: {members: [jpg]}, draw_keys: {members: [npy]}}"
+    text = SMALLEST.replace("{train: [{path: data/text}]}", f"{{train: [{{path: data/text}}], fields: {fields}}}")
+    reason = "every batch has something else under this name: give the field another one"
+    assert problems_of(load_text, text) == [
+        f"run.yaml:2: data.fields.weights: {reason}",
+        f"run.yaml:2: data.fields.draw_keys: {reason}",
+    ]

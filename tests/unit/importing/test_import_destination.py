@@ -1,5 +1,6 @@
 """The destination: going on after an interruption, and everything that must not be mixed up with it."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -85,6 +86,35 @@ def test_an_import_that_stopped_while_moving_shards_goes_on(
     assert len(read_shard_files(tmp_path / "out")) == 4
     run_import(source, tmp_path / "out", **SMALL)
     assert read_shard_files(tmp_path / "out") == read_shard_files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_what_killed_imports_were_writing_goes(tmp_path: Path, complete: bool) -> None:
+    """Every name under which something is written before it is renamed into place."""
+    for name in "ab":
+        (tmp_path / "in" / name).mkdir(parents=True)
+        (tmp_path / "in" / name / "0.png").write_bytes(b"picture")
+    out, state = tmp_path / "out", tmp_path / "out" / ".import"
+    with pytest.raises(Killed):
+        run_import(tmp_path / "in", out, run_all=stop_after(0))
+    if complete:
+        run_import(tmp_path / "in", out)
+    else:
+        (state / "done").mkdir()
+    whole = [state / name for name in ("import.json", "inputs.arrow", "report.json")] + [out / "classes.json"]
+    whole += [] if complete else [state / "done" / "000000.json", state / "parts" / "000000"]
+    for path in whole:
+        path.with_name(f".{path.name}.00ff.part").write_bytes(b"half")
+    with contextlib.suppress(Killed):
+        run_import(tmp_path / "in", out, run_all=stop_after(0))
+    assert not list(out.rglob("*.part"))
+
+
+def test_a_hidden_file_that_is_not_of_the_import_stays(tmp_path: Path, source: Path) -> None:
+    run_import(source, tmp_path / "out", **SMALL)
+    (tmp_path / "out" / ".mine.part").write_bytes(b"mine")
+    run_import(source, tmp_path / "out", **SMALL)
+    assert (tmp_path / "out" / ".mine.part").read_bytes() == b"mine"
 
 
 def test_a_complete_import_opens_nothing_again(tmp_path: Path, source: Path) -> None:

@@ -28,6 +28,17 @@ def wait_long(seconds: int) -> int:
     return seconds
 
 
+def is_deaf(_: int) -> bool:
+    """To Ctrl-C."""
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_workers_do_not_hear_ctrl_c_and_the_command_does() -> None:
+    with worker_processes(2) as run_all:
+        assert list(run_all(is_deaf, range(20))) == [True] * 20
+        assert not is_deaf(0)
+
+
 def test_every_job_is_run_once_and_no_process_stays(tmp_path: Path) -> None:
     before = set(psutil.Process().children(recursive=True))
     with worker_processes(2) as run_all:

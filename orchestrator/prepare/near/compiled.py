@@ -1,0 +1,29 @@
+"""Marks the functions of this room that are compiled to machine code.
+
+The first call compiles, in a second or so; later runs load that from a cache. What a function takes in from another
+file is compiled into it, and numba would not see that file change: so the cache is one for the state of all files
+of the room."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import numba
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ROOM = Path(__file__).parent
+SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(ROOM.glob("*.py")))).hexdigest()[:16]
+
+
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Without the interpreter's lock, so that threads run it side by side; the types stay those of the source."""
+    settings = numba.core.config
+    before, settings.CACHE_DIR = settings.CACHE_DIR, str(ROOM / "__pycache__" / SOURCES)
+    try:  # a folder that cannot be written to sends numba to the user's own cache
+        marked: Callable[P, R] = numba.njit(nogil=True, cache=True)(function)
+    finally:
+        settings.CACHE_DIR = before
+    return marked

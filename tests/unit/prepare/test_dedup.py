@@ -1,0 +1,173 @@
+"""Verdicts that depend on other samples, from tar shards to committed segments."""
+
+import random
+
+import pytest
+
+from orchestrator.config.run import RunConfig
+from orchestrator.core.errors import DataError
+from orchestrator.core.mapping import run_serially
+from orchestrator.prepare.explain import explain
+from orchestrator.prepare.funnel import count_funnels
+from orchestrator.prepare.run import prepare
+from tests.fakes.shards import make_config, read_tree, run_backwards, write_texts
+
+WORDS = [f"word{i}" for i in range(3000)]
+NEAR = {"dedup": {"exact": True, "near": {"threshold": 0.8}}}
+
+
+def make_text(rng: random.Random, words: int = 200) -> str:
+    return " ".join(rng.choices(WORDS, k=words))
+
+
+def vary(rng: random.Random, text: str, changes: int) -> str:
+    words = text.split()
+    for place in rng.sample(range(len(words)), changes):
+        words[place] = rng.choice(WORDS)
+    return " ".join(words)
+
+
+def write_varied(folder, shards: int = 6, documents: int = 30, seed: int = 5) -> None:
+    """A third of the documents are copies of earlier ones, some of them changed in one word or more."""
+    rng = random.Random(seed)
+    told: list[str] = []
+    for shard in range(shards):
+        texts = {}
+        for i in range(documents):
+            kind = rng.random() if told else 1.0
+            if kind < 0.1:
+                text = rng.choice(told).replace(" ", "  ", 1)  # the same but for whitespace
+            elif kind < 0.35:
+                text = vary(rng, rng.choice(told), rng.choice([1, 2, 4, 8]))
+            else:
+                text = make_text(rng)
+            told.append(text)
+            texts[f"d{i:03d}"] = text
+        write_texts(folder / f"{shard:04d}.tar", texts)
+
+
+def config_of(root, prepare_section, **data) -> RunConfig:
+    config = make_config(root, data=data).model_dump(mode="json")
+    config["prepare"] |= prepare_section
+    return RunConfig.model_validate(config)
+
+
+def shingles(text: str) -> set[tuple[str, ...]]:
+    words = text.lower().split()
+    return {tuple(words[i : i + 5]) for i in range(len(words) - 4)}
+
+
+def drops_of(manifest):
+    """(ordinal, place) -> its drop."""
+    rows = [row for number in range(len(manifest.segments)) for row in manifest.drops(number).to_pylist()]
+    return {(row["ordinal"], row["place"]): row for row in rows}
+
+
+def texts_of(manifest, root):
+    import tarfile
+
+    texts = {}
+    for ordinal, name in enumerate(manifest.shard_names()):
+        with tarfile.open(root / name) as tar:
+            for place, member in enumerate(tar):
+                texts[ordinal, place] = tar.extractfile(member).read().decode()
+    return texts
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory):
+    root = tmp_path_factory.mktemp("varied")
+    write_varied(root / "data")
+    return root, prepare(config_of(root, NEAR))
+
+
+def test_every_dropped_one_has_a_kept_earlier_partner_that_is_as_alike_as_said(varied):
+    root, manifest = varied
+    drops, texts = drops_of(manifest), texts_of(manifest, root)
+    assert {row["rule"] for row in drops.values()} == {"exact duplicate", "near duplicate"}
+    for sample, row in drops.items():
+        partner = (row["partner_ordinal"], row["partner_place"])
+        assert partner < sample
+        assert partner not in drops
+        a, b = shingles(texts[sample]), shingles(texts[partner])
+        assert row["score"] == pytest.approx(len(a & b) / len(a | b))
+        assert row["score"] >= 0.8
+
+
+def test_no_two_kept_ones_are_alike(varied):
+    root, manifest = varied
+    drops, texts = drops_of(manifest), texts_of(manifest, root)
+    kept = [shingles(text) for sample, text in texts.items() if sample not in drops]
+    alike = [len(a & b) / len(a | b) for i, a in enumerate(kept) for b in kept[:i]]
+    assert max(alike) < 0.8
+
+
+def test_any_order_and_repetition_of_jobs_gives_the_same_verdicts(varied, tmp_path):
+    write_varied(tmp_path / "data")
+    manifest = prepare(config_of(tmp_path, NEAR), run_backwards)
+    assert manifest.ids == varied[1].ids
+    assert drops_of(manifest) == drops_of(varied[1])
+
+
+def test_however_shards_are_cut_into_segments_the_verdicts_are_the_same(varied, tmp_path):
+    write_varied(tmp_path / "data")
+    for shards in (1, 6):
+        manifest = prepare(config_of(tmp_path, NEAR, segment_shards=shards, work=str(tmp_path / f"w{shards}")))
+        assert drops_of(manifest) == drops_of(varied[1])
+
+
+def test_funnels_add_up(varied):
+    _, manifest = varied
+    (funnel,) = count_funnels(manifest)
+    assert funnel.samples == 180
+    assert funnel.kept == funnel.samples - sum(funnel.dropped.values()) == int(manifest.kept("train").sum())
+    assert funnel.tokens == int(manifest.totals("train").sum())
+
+
+def test_a_drop_is_explained_with_partner_and_texts(varied):
+    root, manifest = varied
+    (ordinal, place), row = next(iter(drops_of(manifest).items()))
+    name = f"{manifest.shard_name(ordinal)}/d{place:03d}"
+    (found,) = explain(config_of(root, NEAR), name, texts=True)
+    assert (found.sample, found.rule, found.score) == (name, row["rule"], row["score"])
+    texts = texts_of(manifest, root)
+    assert found.text == texts[ordinal, place]
+    assert found.partner_text == texts[row["partner_ordinal"], row["partner_place"]]
+
+
+def test_a_second_prepare_writes_nothing(varied):
+    root, _ = varied
+    before = read_tree(root / "work")
+    prepare(config_of(root, NEAR), run_serially)
+    assert read_tree(root / "work") == before
+
+
+def test_a_source_of_duplicates_only_is_refused_with_its_largest_groups(tmp_path):
+    rng = random.Random(1)
+    texts = [make_text(rng), make_text(rng)]
+    for shard in range(3):
+        write_texts(tmp_path / "data" / f"{shard}.tar", {f"d{i:03d}": texts[i % 2] for i in range(60)})
+    with pytest.raises(DataError, match="would go as duplicates") as caught:
+        prepare(config_of(tmp_path, NEAR, segment_shards=10))
+    assert "89 x data/" in str(caught.value)
+    assert not list((tmp_path / "work" / "chains").rglob("segment-*.json"))
+
+
+def test_a_training_document_close_to_a_test_document_goes(tmp_path):
+    rng = random.Random(2)
+    write_varied(tmp_path / "data")
+    config = config_of(tmp_path, {"decontaminate": {"similarity": 0.5}}, split={"validation": 0.2, "test": 0.1})
+    manifest = prepare(config)
+    drops, texts = drops_of(manifest), texts_of(manifest, tmp_path)
+    assert {row["rule"] for row in drops.values()} == {"contaminated"}
+    splits = {
+        (ordinal, place): split
+        for split in ("train", "validation", "test")
+        for ordinal in range(manifest.num_shards)
+        for place in manifest.places(ordinal, split).tolist()
+    }
+    train = [shingles(texts[sample]) for sample, split in splits.items() if split == "train"]
+    tested = [shingles(texts[sample]) for sample, split in splits.items() if split != "train"]
+    assert len(tested) > 20
+    assert max(len(a & b) / len(a | b) for a in train for b in tested) < 0.5
+    assert rng is not None
