@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.core.words import SampleId
-from orchestrator.data.ordering.order import Order, parts
+from orchestrator.data.ordering.order import Order
+from orchestrator.data.ordering.parts import parts
 from orchestrator.data.ordering.row import Shuffling
 from orchestrator.data.shards.chain import NO_TOKENIZER, SegmentHead, TokenizerInfo, encode_head, segment_id
 from orchestrator.data.shards.manifest import Manifest

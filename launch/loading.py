@@ -8,16 +8,18 @@ from orchestrator.config.load import load_config
 from orchestrator.config.problems import Problem, config_error, locate
 from orchestrator.config.run import RunConfig
 from orchestrator.data.decoding.check import check_reading
+from orchestrator.prepare.check import check_preparing
 
 NEEDED = {"image_classification": ("image", "label")}
 
 
 def load_checked(path: Path, overlays: Sequence[Path], sets: Sequence[str]) -> RunConfig:
     loaded = load_config(path, overlays, sets)
-    problems = [*check_reading(loaded.config.data), *_check_fields(loaded.config)]
+    config = with_absolute_paths(loaded.config)
+    problems = [*check_reading(config.data), *_check_fields(config), *check_preparing(config)]
     if problems:
         raise config_error(locate(problems, loaded.provenance))
-    return with_absolute_paths(loaded.config)
+    return config
 
 
 def _check_fields(config: RunConfig) -> Iterator[Problem]:

@@ -40,6 +40,10 @@ def _with_paths(config: RunConfig, change: Callable[[str, str], str]) -> RunConf
     tokens = config.prepare.tokens
     if tokens is not None and tokens.tokenizer is not None:
         tokens = tokens.model_copy(update={"tokenizer": changed("prepare.tokens.tokenizer", tokens.tokenizer)})
+    decontaminate = config.prepare.decontaminate
+    if decontaminate is not None:
+        files = [changed(f"prepare.decontaminate.files.{i}", file) for i, file in enumerate(decontaminate.files)]
+        decontaminate = decontaminate.model_copy(update={"files": files})
     cache = data.cache
     if cache.folder is not None:
         cache = cache.model_copy(update={"folder": changed("data.cache.folder", cache.folder)})
@@ -49,7 +53,7 @@ def _with_paths(config: RunConfig, change: Callable[[str, str], str]) -> RunConf
         update={
             "root": changed("root", config.root),
             "data": data.model_copy(update={"train": sources, "work": changed("data.work", data.work), "cache": cache}),
-            "prepare": config.prepare.model_copy(update={"tokens": tokens}),
+            "prepare": config.prepare.model_copy(update={"tokens": tokens, "decontaminate": decontaminate}),
             "model": model,
         }
     )

@@ -1,4 +1,4 @@
-"""Samples that are the same: equal 128-bit hashes, of which the first stays. judge.py asks before it looks for near ones."""
+"""Samples that are the same: equal 128-bit hashes, of which the first stays. judge.py asks before it looks further."""
 
 from collections.abc import Sequence
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from orchestrator.data.shards.manifest import Manifest
 from orchestrator.data.shards.split import SPLITS
-from orchestrator.prepare.text import WHOLE_SHARD
+from orchestrator.prepare.drops import WHOLE_SHARD
 
 
 @dataclass(kw_only=True)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.core.errors import DataError
 from orchestrator.data.shards.index import index_shard
+from orchestrator.prepare.drops import DUPLICATES, Drop
 from orchestrator.prepare.plan import Steps
-from orchestrator.prepare.text import DUPLICATES, Drop
 from orchestrator.storage.stores import open_stores
 
 FEW = 100  # samples of a source in a segment that say nothing yet

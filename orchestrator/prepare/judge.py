@@ -13,6 +13,7 @@ import pyarrow as pa
 from orchestrator.core.mapping import Progress, RunAll
 from orchestrator.data.shards.source import Segment
 from orchestrator.data.shards.split import TRAIN
+from orchestrator.prepare.drops import DUPLICATES, Drop, Verdicts
 from orchestrator.prepare.exact import find_twins
 from orchestrator.prepare.guard import check_losses
 from orchestrator.prepare.line import Chapter, Ints, TextReader, open_line
@@ -21,12 +22,11 @@ from orchestrator.prepare.plan import Steps
 from orchestrator.prepare.roll import Roll
 from orchestrator.prepare.rules import hash_json
 from orchestrator.prepare.signs import Signed, SignJob, Signs, read_signs, sign_shard
-from orchestrator.prepare.text import DUPLICATES, Drop, Verdicts
 from orchestrator.prepare.trial import Trial, choose_sketch_bands, hold_trial
 from orchestrator.storage.tables import map_table, store_table
 
 EXACT, NEAR = DUPLICATES
-CONTAMINATED = "contaminated"
+CONTAMINATED = "contaminated"  # as forbidden.py says too
 VERDICTS = pa.schema(
     {
         "ordinal": pa.int64(),
@@ -109,7 +109,7 @@ class _Case:
             yield self._drop(number, NEAR if first in near else EXACT, partner, score)
 
     def _find_contaminated(self, similarity: float) -> dict[int, tuple[int, float]]:
-        """Training samples close to those for tests: inside a segment they go; of two segments the later sample goes."""
+        """Training samples close to tested ones: inside a segment they go; of two segments the later sample goes."""
         assert self._steps.rules.near is not None
         near = replace(NearRules.of(self._steps.rules.near), threshold=similarity)
         takes_part = self._stays & (self._roll.kinds != EXEMPT)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from orchestrator.data.ordering.ledger import fold_checksums, join_checksums, sum_bytes
 from orchestrator.data.shards.index import MemberPlaces, ShardIndex
-from orchestrator.prepare.text import Drop
+from orchestrator.prepare.drops import Drop
 
 Fields = Sequence[tuple[str, Sequence[str]]]  # a field's name, and the suffixes its member may have
 

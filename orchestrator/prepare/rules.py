@@ -28,6 +28,7 @@ class Rules:
     compared_member: str = ""  # whose text is compared; none: the members that are fed, byte by byte
     dedup: DedupSection | None = None
     decontaminate: DecontaminateSection | None = None
+    forbidden: tuple[str, ...] = ()  # what the files of decontaminate hold
 
     @classmethod
     def of(cls, config: RunConfig) -> Self:
@@ -43,6 +44,7 @@ class Rules:
             compared_member=(prepare.compare or text_member).lower(),
             dedup=prepare.dedup,
             decontaminate=prepare.decontaminate,
+            forbidden=_hash_forbidden(prepare.decontaminate),
         )
 
     @property
@@ -83,14 +85,23 @@ class Rules:
         from orchestrator.prepare.near.documents import ALGORITHM
 
         dedup = self.dedup.model_dump(exclude={"most_lost"}) if self.dedup else None
-        decontaminate = self.decontaminate.model_dump() if self.decontaminate else None
+        decontaminate = self.decontaminate.model_dump(exclude={"files"}) if self.decontaminate else None
         return {
             "algorithm": ALGORITHM,
             "unicode": unicodedata.unidata_version,
             "compared_member": self.compared_member,
             "dedup": dedup,
             "decontaminate": decontaminate,
+            "forbidden": list(self.forbidden),
         }
+
+
+def _hash_forbidden(decontaminate: DecontaminateSection | None) -> tuple[str, ...]:
+    if decontaminate is None or not decontaminate.files:
+        return ()
+    from orchestrator.prepare.forbidden import hash_files
+
+    return tuple(hash_files(decontaminate.files))
 
 
 def hash_json(value: object) -> str:

@@ -19,10 +19,10 @@ from orchestrator.data.shards.contents import ContentJob, check_content
 from orchestrator.data.shards.index import index_shard
 from orchestrator.data.shards.manifest import Manifest
 from orchestrator.data.shards.source import Segment
+from orchestrator.prepare.drops import Verdicts
 from orchestrator.prepare.plan import Steps, make_demos, prepare_steps, read_seen, stamp_segment
 from orchestrator.prepare.segment import Chain, commit_segment
 from orchestrator.prepare.shard import ShardJob, ShardReport, prepare_shard
-from orchestrator.prepare.text import Verdicts
 from orchestrator.prepare.tokenizer import TrainJob, train_tokenizer
 from orchestrator.storage.stores import open_stores
 from orchestrator.storage.workplace import store_json

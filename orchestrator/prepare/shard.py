@@ -18,9 +18,10 @@ from orchestrator.data.shards.chain import TokenizerInfo
 from orchestrator.data.shards.contents import Contents, read_contents
 from orchestrator.data.shards.index import ShardIndex, index_shard
 from orchestrator.data.shards.split import SPLITS, split_of
+from orchestrator.prepare.drops import BROKEN, WHOLE_SHARD, Drop, refuse_drops
 from orchestrator.prepare.members import check_members
 from orchestrator.prepare.rules import Rules, hash_json
-from orchestrator.prepare.text import HARMLESS, WHOLE_SHARD, Drop, read_kept, refuse_drops
+from orchestrator.prepare.text import places_left, read_kept
 from orchestrator.prepare.tokenizer import open_tokenizer
 from orchestrator.storage.stores import StoreSettings, open_stores
 from orchestrator.storage.tables import map_table, store_table
@@ -148,8 +149,13 @@ def _feed_members(job: ShardJob, index: ShardIndex, _: Contents) -> Verdicts:
     opened = open_stores(job.stores).open(job.shard.url, index.stamp)
     opened.need_all()
     fed = check_members(opened.data, index, job.rules.fields)
-    drops = fed.drops if job.verdicts is None else list(job.verdicts)
     refuse_drops(job.shard, index, fed.drops, job.rules.on_bad, "data.fields")
+    drops = fed.drops if job.verdicts is None else list(job.verdicts)
+    if job.rules.clean and job.verdicts is None:
+        from orchestrator.prepare.cleaning import judge_members  # compiled code, which not everybody needs
+
+        drops = drops + judge_members(opened.data, index, job.rules, places_left(len(index), drops))
+        drops.sort(key=lambda drop: drop.place)
     stays = np.ones(len(index), bool)
     stays[[drop.place for drop in drops]] = False
     return Verdicts(
@@ -175,7 +181,7 @@ def _publish(job: ShardJob, index: ShardIndex, content: str, verdicts: Verdicts)
         content=content,
         verdicts=job.verdicts_id,
         samples=len(keys),
-        bad_samples=sum(drop.rule not in HARMLESS for drop in drops),
+        bad_samples=sum(drop.rule in BROKEN for drop in drops),
         problem=index.problem,
         kept=[int(chosen.sum()) for chosen in of_split],
         tokens=[int(verdicts.lengths[chosen].sum()) for chosen in of_split],

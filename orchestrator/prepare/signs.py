@@ -3,7 +3,9 @@
 First of the comparing: sign -> judge.py -> shard.py. As a task over one shard, idempotent: the table is published whole
 in the work place, named by rules, name and content."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,13 +16,16 @@ from numpy.typing import NDArray
 from orchestrator.core.words import ShardRef
 from orchestrator.data.shards.contents import read_contents
 from orchestrator.data.shards.index import ShardIndex, index_shard
-from orchestrator.data.shards.split import split_of
+from orchestrator.data.shards.split import TRAIN, split_of
+from orchestrator.prepare.cleaning import judge_members, judge_texts
+from orchestrator.prepare.drops import Drop, refuse_drops
+from orchestrator.prepare.forbidden import load_forbidden
 from orchestrator.prepare.members import check_members
-from orchestrator.prepare.near.documents import EXEMPT, NearRules, Signatures
+from orchestrator.prepare.near.documents import EXEMPT, NearRules, Signatures, Texts
 from orchestrator.prepare.near.sign import sign_texts
-from orchestrator.prepare.near.texts import canonical_texts, hash_texts
+from orchestrator.prepare.near.texts import VALID, canonical_texts, hash_texts
 from orchestrator.prepare.rules import Rules
-from orchestrator.prepare.text import Drop, find_lacking, find_useless, refuse_drops
+from orchestrator.prepare.text import KEY, decode_texts, find_lacking, not_utf8, places_left
 from orchestrator.storage.stores import Stores, StoreSettings, open_stores
 from orchestrator.storage.tables import fold_rows, map_table, store_table, unfold_rows
 from orchestrator.storage.workplace import WorkPlace, prepared_file
@@ -79,31 +84,54 @@ def _path(work: Path, rules: Rules, name: str, content: str) -> Path:
 
 
 def _sign(job: SignJob, index: ShardIndex, splits: NDArray[np.uint8], stores: Stores) -> Signs:
-    if not job.rules.compared_member:
-        return _sign_members(job, index, splits, stores)
+    rules, drops = job.rules, dict[int, Drop]()
     opened = stores.open(job.shard.url, index.stamp)
     opened.need_all()
-    member = job.rules.compared_member
+    hashes, near = np.zeros((len(index), 2), np.uint64), _unsigned(len(index))
+    if rules.fields:
+        fed = check_members(opened.data, index, rules.fields)
+        refuse_drops(job.shard, index, fed.drops, rules.on_bad, "data.fields")
+        _add(drops, fed.drops)
+        hashes = fed.checksums
+        if rules.clean and not rules.text_member:
+            _add(drops, judge_members(opened.data, index, rules, places_left(len(index), drops.values())))
+    if rules.compared_member:
+        texts = _find_texts(job, index, opened.data, drops)
+        _add(drops, _find_forbidden(rules, texts, splits))
+        hashes = hash_texts(texts)
+        near = sign_texts(texts, NearRules.of(rules.near)) if rules.near is not None else near
+    return Signs(splits=splits, hashes=hashes, near=near, drops=[drops[place] for place in sorted(drops)])
+
+
+def _add(drops: dict[int, Drop], found: Sequence[Drop]) -> None:
+    """Who found something first says why."""
+    for drop in found:
+        drops.setdefault(drop.place, drop)
+
+
+def _find_texts(job: SignJob, index: ShardIndex, data: mmap | bytes, drops: dict[int, Drop]) -> Texts:
+    """The texts that are compared, and what is to be said against them alone."""
+    rules, member = job.rules, job.rules.compared_member
     members = index.find_members([member])
-    drops = find_lacking(index, members, member)
+    broken = find_lacking(index, members, member)
     sizes = members.size.copy()
-    sizes[[drop.place for drop in drops]] = 0
-    texts, wrong = canonical_texts(opened.data, members.begin, sizes)
-    useless = dict.fromkeys(np.flatnonzero((members.suffix >= 0) & (members.size == 0)).tolist(), "")
-    useless |= {place: int(wrong[place]) for place in np.flatnonzero(wrong >= 0).tolist()}
-    drops += find_useless(useless, member)
-    refuse_drops(job.shard, index, drops, job.rules.on_bad, "prepare.tokens.text_member")
-    near = job.rules.near
-    signatures = sign_texts(texts, NearRules.of(near)) if near is not None else _unsigned(len(index))
-    return Signs(splits=splits, hashes=hash_texts(texts), near=signatures, drops=drops)
+    sizes[[drop.place for drop in broken]] = 0
+    texts, wrong = canonical_texts(data, members.begin, sizes)
+    broken += [not_utf8(place, int(wrong[place]), member) for place in np.flatnonzero(wrong != VALID).tolist()]
+    refuse_drops(job.shard, index, broken, rules.on_bad, KEY)
+    _add(drops, broken)
+    if rules.clean and rules.text_member:
+        left = places_left(len(index), drops.values())
+        _add(drops, judge_texts(data, index, rules, decode_texts(data, members, member, left)[0]))
+    return texts
 
 
-def _sign_members(job: SignJob, index: ShardIndex, splits: NDArray[np.uint8], stores: Stores) -> Signs:
-    opened = stores.open(job.shard.url, index.stamp)
-    opened.need_all()
-    fed = check_members(opened.data, index, job.rules.fields)
-    refuse_drops(job.shard, index, fed.drops, job.rules.on_bad, "data.fields")
-    return Signs(splits=splits, hashes=fed.checksums, near=_unsigned(len(index)), drops=fed.drops)
+def _find_forbidden(rules: Rules, texts: Texts, splits: NDArray[np.uint8]) -> list[Drop]:
+    """Training samples that repeat a benchmark."""
+    if rules.decontaminate is None or not rules.decontaminate.files:
+        return []
+    forbidden = load_forbidden(tuple(rules.decontaminate.files), rules.forbidden, rules.decontaminate.ngram)
+    return [drop for drop in forbidden.drop(texts) if splits[drop.place] == TRAIN]
 
 
 def _unsigned(n: int) -> Signatures:

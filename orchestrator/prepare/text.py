@@ -1,35 +1,19 @@
 """The text of each sample of a shard, or why it has none. Between the raw bytes and verdicts, tokenizer and tokens."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from mmap import mmap
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.core.words import ShardRef
-from orchestrator.data.shards.index import MemberPlaces, OnBad, ShardIndex, refuse_samples
+from orchestrator.data.shards.index import MemberPlaces, ShardIndex
+from orchestrator.prepare.drops import Drop, refuse_drops
 from orchestrator.prepare.rules import Rules
 from orchestrator.storage.stores import Stores
 
-HARMLESS = ("empty",)  # rules that drop what is not broken
-DUPLICATES = ("exact duplicate", "near duplicate")
-WHOLE_SHARD = -1  # the place of a drop that concerns the shard itself
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """A sample that is not kept: which rule, and what was found; of a duplicate which kept sample, and how alike."""
-
-    place: int
-    rule: str
-    reason: str
-    partner_ordinal: int | None = None
-    partner_place: int | None = None
-    score: float | None = None
-
-
-Verdicts = Mapping[int, tuple[Drop, ...]]  # all drops of some shards, by ordinal
+KEY = "prepare.tokens.text_member"
 
 
 class Kept(NamedTuple):
@@ -48,61 +32,56 @@ def read_kept(
     opened.need_all()
     members = index.find_members([rules.text_member])
     drops = list(verdicts) if verdicts is not None else find_lacking(index, members, rules.text_member)
-    texts = dict(_decode_all(memoryview(opened.data), members, _others(len(index), drops)))
+    texts, wrong = decode_texts(opened.data, members, rules.text_member, places_left(len(index), drops))
+    drops += wrong
     if verdicts is None:
-        drops += find_useless(texts, rules.text_member)
-        refuse_drops(shard, index, drops, rules.on_bad, "prepare.tokens.text_member")
-    for drop in drops:
-        texts.pop(drop.place, None)
+        refuse_drops(shard, index, drops, rules.on_bad, KEY)
+    if rules.clean:
+        from orchestrator.prepare.cleaning import alter_texts, judge_texts  # compiled code, which not everybody needs
+
+        if verdicts is None:
+            unclean = judge_texts(opened.data, index, rules, texts)
+            drops += unclean
+            texts = {place: texts[place] for place in texts.keys() - {drop.place for drop in unclean}}
+        texts = alter_texts(opened.data, index, rules, dict(sorted(texts.items())))
     drops.sort(key=lambda drop: drop.place)
-    return Kept(np.fromiter(texts, np.int64, len(texts)), [str(text) for text in texts.values()], drops)
+    return Kept(np.fromiter(texts, np.int64, len(texts)), list(texts.values()), drops)
 
 
 def find_lacking(index: ShardIndex, members: MemberPlaces, member: str) -> list[Drop]:
-    """Samples that the index calls bad, and those without the member."""
-    bad = index.bad()
-    drops = [Drop(place, "bad sample", why) for place, why in enumerate(bad) if why is not None]
-    lacking = [place for place in np.flatnonzero(members.suffix < 0).tolist() if bad[place] is None]
-    if lacking:
-        pieces = index.members()
-        for place in lacking:
-            others = ", ".join(f".{piece.suffix}" for piece in pieces[place])
-            drops.append(Drop(place, "no text", f"no member .{member}, only {others}"))
-    return drops
+    """Samples that the index calls bad, those without the member, and those where it is empty."""
+    drops = [Drop(place, "bad sample", why) for place, why in enumerate(index.bad()) if why is not None]
+    sound = np.ones(len(index), bool)
+    sound[[drop.place for drop in drops]] = False
+    lacking = np.flatnonzero(sound & (members.suffix < 0)).tolist()
+    pieces = index.members() if lacking else []
+    for place in lacking:
+        others = ", ".join(f".{piece.suffix}" for piece in pieces[place])
+        drops.append(Drop(place, "no text", f"no member .{member}, only {others}"))
+    empty = np.flatnonzero(sound & (members.suffix >= 0) & (members.size == 0)).tolist()
+    return drops + [Drop(place, "empty", f"member .{member} is empty") for place in empty]
 
 
-def find_useless(texts: Mapping[int, str | int], member: str) -> list[Drop]:
-    """Of members by place, those that are no UTF-8 (then it is the place of the first wrong byte) or empty."""
-    drops = []
-    for place, text in texts.items():
-        if isinstance(text, int):
-            drops.append(Drop(place, "not UTF-8", f"byte {text} of .{member} is no UTF-8"))
-        elif not text:
-            drops.append(Drop(place, "empty", f"member .{member} is empty"))
-    return drops
+def not_utf8(place: int, byte: int, member: str) -> Drop:
+    return Drop(place, "not UTF-8", f"byte {byte} of .{member} is no UTF-8")
 
 
-def _others(n: int, drops: Sequence[Drop]) -> list[int]:
-    """The places of a shard that are not dropped."""
-    others = np.ones(n, bool)
-    others[[drop.place for drop in drops if drop.place != WHOLE_SHARD]] = False
-    return np.flatnonzero(others).tolist()
+def places_left(count: int, drops: Iterable[Drop]) -> list[int]:
+    """The places of a shard's samples that are not dropped."""
+    dropped = {drop.place for drop in drops}
+    return [place for place in range(count) if place not in dropped]
 
 
-def _decode_all(view: memoryview, members: MemberPlaces, places: list[int]) -> Iterator[tuple[int, str | int]]:
-    begins = members.begin[places]
-    ends = begins + members.size[places]
+def decode_texts(
+    data: mmap | bytes, members: MemberPlaces, member: str, places: Sequence[int]
+) -> tuple[dict[int, str], list[Drop]]:
+    """Texts by place, and what is none."""
+    view, begins = memoryview(data), members.begin[np.asarray(places, np.int64)]
+    ends = begins + members.size[np.asarray(places, np.int64)]
+    texts, wrong = dict[int, str](), list[Drop]()
     for place, begin, end in zip(places, begins.tolist(), ends.tolist(), strict=True):
         try:
-            yield place, str(view[begin:end], "utf-8")
+            texts[place] = str(view[begin:end], "utf-8")
         except UnicodeDecodeError as error:
-            yield place, error.start
-
-
-def refuse_drops(shard: ShardRef, index: ShardIndex, drops: list[Drop], on_bad: OnBad, config_key: str) -> None:
-    """An empty document is not broken; everything else is, and stops the work unless it may be skipped."""
-    if on_bad == "skip":
-        return
-    keys = index.keys()
-    broken = [(keys[drop.place], drop.reason) for drop in drops if drop.rule not in HARMLESS]
-    refuse_samples(shard, broken, f"repair the shard, set {config_key}, or set data.on_bad=skip to leave these out")
+            wrong.append(not_utf8(place, error.start, member))
+    return texts, wrong

@@ -17,8 +17,9 @@ from orchestrator.core.words import ShardRef
 from orchestrator.data.shards.chain import TokenizerInfo
 from orchestrator.data.shards.index import index_shard
 from orchestrator.data.shards.split import TRAIN, split_of
+from orchestrator.prepare.drops import Drop
 from orchestrator.prepare.rules import Rules, hash_json
-from orchestrator.prepare.text import Drop, read_kept
+from orchestrator.prepare.text import read_kept
 from orchestrator.storage.publish import read_json
 from orchestrator.storage.stores import StoreSettings, open_stores
 from orchestrator.storage.workplace import WorkPlace, store_bytes, store_json

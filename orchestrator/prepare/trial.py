@@ -34,9 +34,8 @@ ENOUGH = 0.95  # of the pairs at the threshold
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trial:
-    """`numbers` of the line take part, in the order of who stays; those from place `own` on are judged, with
-    `among_own` also against each other. `sketch_bands`: by how many bands of how many sketch bytes candidates are found;
-    none: by the keys."""
+    """`numbers` of the line take part, in the order of who stays; those from place `own` on are judged, if `among_own`
+    also against each other. `sketch_bands`: bands and rows of sketch bytes that find candidates; none: the keys do."""
 
     chapter: Chapter
     numbers: NDArray[np.int64]

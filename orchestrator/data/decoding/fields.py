@@ -3,7 +3,9 @@ which reads and checks the bytes; sampled.py stacks the values.
 
 A Decoding travels between processes as the config's words; functions are found in the process that uses them."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -17,6 +19,8 @@ from orchestrator.core.keyed import Keys
 from orchestrator.data.decoding.decode import Bytes, Decoder, Undecodable, decode, decoder_for
 from orchestrator.data.decoding.draws import Draw
 from orchestrator.data.decoding.transform import takes_draw, transform_for
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 class TransformFailed(DataError):
@@ -86,7 +90,7 @@ class Decoding:
                 for step in self._steps:
                     sample = step.apply(sample, draw)
             except Undecodable as error:
-                failures[row] = str(error)
+                failures[row] = _tell(error)
             except TransformFailed as error:
                 error.row = row
                 raise
@@ -148,14 +152,24 @@ def _decode_column(
     raw: Sequence[Bytes],
     failures: dict[int, str],
 ) -> list[Any]:
+    """The values of one field; why a row has none is noted in `failures`."""
+    if len(decoders) == 1:
+        (decoder,) = decoders.values()
+        with suppress(Exception):  # whatever is wrong, and with which samples, is found out one by one
+            return [decoder(data) for data in raw]
     column = []
     for row, (suffix, data) in enumerate(zip(suffixes, raw, strict=True)):
         try:
             column.append(decode(decoders[suffix], data))
         except Undecodable as error:
             column.append(None)
-            failures.setdefault(row, f"{name} ({suffix}): {error}")
+            failures.setdefault(row, f"{name} ({suffix}): {_tell(error)}")
     return column
+
+
+def _tell(error: Undecodable) -> str:
+    """Without addresses in memory, as in "<_io.BytesIO object at 0x7f...>": a hole has one text on every machine."""
+    return _ADDRESS.sub("", str(error))
 
 
 def _describe(value: Any) -> str:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from orchestrator.core.words import Span, World
 from orchestrator.data.ordering.ledger import Sums
-from orchestrator.data.ordering.order import SlotOrder, Slots, ValidationOrder, parts
+from orchestrator.data.ordering.order import SlotOrder, Slots
+from orchestrator.data.ordering.parts import parts
 from orchestrator.data.ordering.skips import Skips
-from orchestrator.data.ordering.unit import Ints, SpanTable, Unit
+from orchestrator.data.ordering.unit import Ints, SpanTable
 from orchestrator.storage.stores import Fetched
 
 
@@ -87,14 +88,12 @@ def cut_slots(order: SlotOrder, slots: Slots, rows: Ints) -> SpanTable:
     for source, of_source in parts(slots.source[rows]):
         for unit, of_unit in parts(slots.unit[rows[of_source]]):
             here = rows[of_source[of_unit]]
-            table = _unit_of(order, source, unit).cut(slots.index[here])
+            table = order.unit(source, unit).cut(slots.index[here])
             tables.append(table._replace(row=here[table.row]))
     if not tables:
         return SpanTable(*np.empty((len(SpanTable._fields), 0), np.int64))
+    if len(tables) == 1 and (np.diff(tables[0].row) > 0).all():
+        return tables[0]
     columns = [np.concatenate(column) for column in zip(*tables, strict=True)]
     in_order = np.lexsort((columns[1], columns[0]))
     return SpanTable(*(column[in_order] for column in columns))
-
-
-def _unit_of(order: SlotOrder, source: int, number: int) -> Unit:
-    return order.units[source] if isinstance(order, ValidationOrder) else order.unit(source, number)  # type: ignore[attr-defined]

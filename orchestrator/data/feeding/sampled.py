@@ -5,7 +5,6 @@ A batch is cut into parts that several threads read and decode, so that the firs
 The ledger's sums are taken from the checksums of the very bytes that were decoded."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import accumulate, chain
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from orchestrator.data.decoding.stack import stack_values
 from orchestrator.data.decoding.workers import Decoders
 from orchestrator.data.feeding.batch import Hole, RankBatch, ReadFigures, cut_slots
 from orchestrator.data.feeding.samples import SampleReader
+from orchestrator.data.feeding.threads import Threads
 from orchestrator.data.ordering.ledger import Sums, digest_groups
 from orchestrator.data.ordering.order import SlotOrder, Slots, rank_slice
 from orchestrator.data.ordering.skips import Skips
@@ -49,7 +49,7 @@ class SampledBatches:
         self.workers = min(2, threads)  # while one batch is put together, parts of the next are under way
         self._order, self._reader, self._decoders, self._seed = order, reader, decoders, seed
         self._num_parts = threads * PARTS_PER_THREAD if threads > 1 else 1
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._threads = Threads(threads, "decode")
         self._sample_bytes = SAMPLE_BYTES
 
     def make(self, step: int, world: World, skips: Skips) -> RankBatch:
@@ -87,7 +87,7 @@ class SampledBatches:
         return rows * self._sample_bytes
 
     def close(self) -> None:
-        self._threads.shutdown(wait=True)
+        self._threads.close()
         self._decoders.close()
 
     def _draw_keys(self, slots: Slots, fed: SpanTable) -> NDArray[np.uint64]:
@@ -107,14 +107,18 @@ class SampledBatches:
         return join_parts(list(self._threads.map(self._read_part, *zip(*parts, strict=True))))
 
     def _read_part(self, ordinal: Ints, place: Ints, keys: NDArray[np.uint64]) -> Part:
-        raw = self._reader.read(ordinal, place)
-        members = dict(zip(self._reader.fields, zip(raw.suffixes, raw.views, strict=True), strict=True))
-        try:
-            columns, holes, seconds = self._decoders.decode(members, keys)
-        except TransformFailed as error:
-            error.where = f"{error.where}, sample {self._name(ordinal, place, error.row)}"
-            raise
-        return Part(columns, holes, raw.checksums, ReadFigures(raw.read_bytes, seconds, raw.fetched))
+        pieces: list[Part] = []
+        done = 0
+        for raw in self._reader.read_pieces(ordinal, place):
+            members = dict(zip(self._reader.fields, zip(raw.suffixes, raw.views, strict=True), strict=True))
+            try:
+                columns, holes, seconds = self._decoders.decode(members, keys[done : done + len(raw.checksums)])
+            except TransformFailed as error:
+                error.where = f"{error.where}, sample {self._name(ordinal, place, done + error.row)}"
+                raise
+            pieces.append(Part(columns, holes, raw.checksums, ReadFigures(raw.read_bytes, seconds, raw.fetched)))
+            done += len(raw.checksums)
+        return join_parts(pieces)
 
     def _name(self, ordinal: Ints, place: Ints, row: int) -> str:
         return self._reader.name(int(ordinal[row]), int(place[row]))

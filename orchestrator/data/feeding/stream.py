@@ -4,12 +4,13 @@ There is no state to save: a stream can begin at any step, and what it made ahea
 
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from orchestrator.core.words import World
 from orchestrator.data.feeding.batch import BatchMaker, RankBatch
+from orchestrator.data.feeding.threads import Threads
 from orchestrator.data.ordering.skips import Skips
 
 MOST_AHEAD = 64  # batches; small ones would fill the limit by the thousand, and keep the threads from the next
@@ -40,7 +41,7 @@ class Stream:
         self._batches, self._world, self._skips = batches, world, skips
         self._next_step, self._stop_step = first_step, stop_step
         self._limit_bytes, self._ahead_bytes = prefetch_bytes, 0
-        self._threads = ThreadPoolExecutor(batches.workers, thread_name_prefix="stream")
+        self._threads = Threads(batches.workers, "stream")
         self._ahead: deque[Ahead] = deque()
         self._run_ahead()
 
@@ -62,10 +63,11 @@ class Stream:
         return ready.future.result()
 
     def close(self) -> None:
-        """Stop making batches, wait for the threads, close the maker. The stream is at its end then."""
+        """Stop making batches and close the maker; a thread that waits for a store ends behind. The stream is at its
+        end then."""
         self._stop_step = self._next_step
         self._ahead.clear()
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._threads.close()
         self._batches.close()
 
     def __enter__(self) -> Self:

@@ -8,12 +8,11 @@ from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.keyed import Keys, key, permute
+from orchestrator.data.ordering.parts import Ints, parts
 
-Ints = NDArray[np.int64]
 BLOCK = 65_536  # positions in a block; the quotas of all sources sum to it
 
 
@@ -48,9 +47,8 @@ class Mixture:
         """For each position its source, and the index in that source's row."""
         source, index = np.empty_like(positions), np.empty_like(positions)
         blocks, places = np.divmod(positions - self.start, BLOCK)
-        for block in np.unique(blocks):
-            here = blocks == block
-            owner, earlier = self._block(int(block))
+        for block, here in parts(blocks):
+            owner, earlier = self._block(block)
             source[here], index[here] = owner[places[here]], earlier[places[here]]
         return source, index + self.begun[source] + blocks * np.asarray(self.quotas)[source]
 

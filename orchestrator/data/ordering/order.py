@@ -4,8 +4,8 @@ Comes after the manifest; batch.py cuts a rank's slice from it. Nothing here is 
 process. Changing one bit of the outcome would be another format."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol, Self
 
 import numpy as np
@@ -16,11 +16,13 @@ from orchestrator.core.errors import DataError
 from orchestrator.core.keyed import Keys, key, text_key
 from orchestrator.core.words import Span
 from orchestrator.data.ordering.mixing import BLOCK, Mixture
+from orchestrator.data.ordering.parts import parts
 from orchestrator.data.ordering.phases import PhaseTable
 from orchestrator.data.ordering.row import Row, Shuffling
 from orchestrator.data.ordering.unit import Ints, KeptSamples, LayoutCache, Unit
 
 ORDER_KEY, MIXTURE, ROW = text_key("longhaul order"), 1, 2
+POSITIONS_AT_ONCE = 4096  # laid out together: for a few, setting out costs more than the arithmetic
 
 
 class Dataset(KeptSamples, Protocol):
@@ -44,7 +46,7 @@ class Slots:
     index: Ints  # sequence (or sample) of the unit, in stream order
     lane: Ints
 
-    def take(self, places: Ints) -> "Slots":
+    def take(self, places: Ints | slice) -> "Slots":
         return Slots(*(column[places] for column in (self.position, self.source, self.unit, self.index, self.lane)))
 
 
@@ -82,6 +84,7 @@ class Order:
             if used[source]
         }
         self._mixtures = self._walk_phases(key(order_key, MIXTURE))
+        self._batches = lru_cache(2)(self._lay_out_batches)
 
     @classmethod
     def of(cls, config: RunConfig, dataset: Dataset, split: str = "train") -> Self:
@@ -119,9 +122,16 @@ class Order:
 
     def slots(self, step: int) -> Slots:
         """Global batch `step`, in batch order."""
-        slots = self.slots_of(range(step, step + 1))
-        batch_order = np.lexsort((slots.index, slots.unit, slots.source, slots.lane))
-        return slots.take(batch_order)
+        size = self.batch_size(step)
+        steps = self.phases.block_of(step, max(1, POSITIONS_AT_ONCE // size))
+        begin = (step - steps.start) * size
+        return self._batches(steps).take(slice(begin, begin + size))
+
+    def _lay_out_batches(self, steps: range) -> Slots:
+        """The slots of neighbouring steps of one phase, step after step, each in batch order."""
+        slots = self.slots_of(steps)
+        step = (slots.position - slots.position[0]) // self.batch_size(steps.start)
+        return slots.take(np.lexsort((slots.index, slots.unit, slots.source, slots.lane, step)))
 
     def slots_of(self, steps: range) -> Slots:
         """The slots of neighbouring steps of one phase, by position."""
@@ -245,6 +255,9 @@ class ValidationOrder:
     def spans(self, slots: Slots, i: int) -> list[Span]:
         return self.units[int(slots.source[i])].spans(int(slots.index[i]))
 
+    def unit(self, source: int, number: int) -> Unit:  # noqa: ARG002 - a source is one unit
+        return self.units[source]
+
     def epochs(self, slots: Slots) -> Ints:
         return np.zeros_like(slots.unit)
 
@@ -256,16 +269,10 @@ class SlotOrder(Protocol):
     def seq_len(self, step: int) -> int | None: ...
     def slots(self, step: int) -> Slots: ...
     def spans(self, slots: Slots, i: int) -> list[Span]: ...
+    def unit(self, source: int, number: int) -> Unit: ...
     def epochs(self, slots: Slots) -> Ints: ...
 
 
 def rank_slice(count: int, data_rank: int, data_size: int) -> range:
     """The slots of a batch that a rank feeds: contiguous, sizes differ by at most one."""
     return range(data_rank * count // data_size, (data_rank + 1) * count // data_size)
-
-
-def parts(values: Ints) -> Iterator[tuple[int, Ints]]:
-    """Each value, and where it stands."""
-    values_found = [values[0]] if values.size and (values == values[0]).all() else np.unique(values)
-    for value in values_found:
-        yield int(value), np.flatnonzero(values == value)

@@ -58,6 +58,12 @@ class PhaseTable:
         row = self.rows[self.at(step)]
         return row.first_position + (step - row.from_step) * row.global_batch
 
+    def block_of(self, step: int, num_steps: int) -> range:
+        """The steps of the same phase that a step is laid out with: its phase cut in blocks of `num_steps`."""
+        number = self.at(step)
+        first = step - (step - self.rows[number].from_step) % num_steps
+        return range(first, min([first + num_steps, *self._from_steps[number + 1 : number + 2]]))
+
     def step_of(self, position: int) -> int:
         """The step that a position belongs to."""
         row = self.rows[bisect_right(self.rows, position, key=lambda row: row.first_position) - 1]

@@ -13,6 +13,7 @@ import numpy as np
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import DataError
 from orchestrator.core.keyed import Keys, key
+from orchestrator.data.ordering.parts import parts
 from orchestrator.data.ordering.unit import Ints, KeptSamples, LayoutCache, Unit, count_sequences
 
 UNITS_KEPT = 4  # a batch seldom spans more than two units of a source; one of 10^6 shards takes 17 MB
@@ -103,8 +104,7 @@ class Row:
         """Index in the row -> number of the unit, and turn inside it."""
         unit, turn = np.empty_like(indices), np.empty_like(indices)
         number = np.searchsorted([stretch.first_index for stretch in self._stretches], indices, side="right") - 1
-        for n in np.unique(number):
-            here = number == n
+        for n, here in parts(number):
             unit[here], turn[here] = self._locate_in(self._stretches[n], indices[here])
         return unit, turn
 

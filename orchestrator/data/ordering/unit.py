@@ -6,9 +6,8 @@ ordered, in runs of neighbours. Memory is O(shards); only the windows in use are
 
 from collections import OrderedDict
 from collections.abc import Callable
-from itertools import pairwise
 from threading import Lock
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +15,10 @@ from numpy.typing import NDArray
 from orchestrator.core.errors import DataError
 from orchestrator.core.keyed import Keys, key, permute
 from orchestrator.core.words import Span
+from orchestrator.data.ordering.parts import parts
 
 Ints = NDArray[np.int64]
+Unsigned = NDArray[np.unsignedinteger[Any]]
 SHARD_ORDER, SEQUENCE_ORDER, DOCUMENT_ORDER, REST_PLACE = 1, 2, 3, 4  # what a unit's key is used for
 
 
@@ -48,16 +49,21 @@ class KeptSamples(Protocol):
 
 
 class Layout(NamedTuple):
-    """The documents of one window in stream order."""
+    """The documents (or samples) of one window in stream order, in as few bytes as hold them."""
 
-    ordinal: NDArray[np.int32]
-    place: NDArray[np.int32]
-    ends: Ints  # where each document's tokens end in the unit's stream
-    begin: int  # where the window's tokens begin
+    shards: Ints  # ordinals of the window's shards
+    shard: Unsigned  # which of them each document is of
+    place: Unsigned
+    ends: Unsigned  # where each document's tokens end, counted from the window's first one; empty of samples
+    begin: int  # where the window begins in the unit's stream
 
     @property
     def size_bytes(self) -> int:
-        return self.ordinal.nbytes + self.place.nbytes + self.ends.nbytes
+        return sum(column.nbytes for column in self[:-1])
+
+    def find(self, number: Ints) -> tuple[Ints, Ints]:
+        """Ordinal and place of the window's n-th documents."""
+        return self.shards[self.shard[number]], self.place[number].astype(np.int64)
 
 
 class SpanTable(NamedTuple):
@@ -72,7 +78,7 @@ class SpanTable(NamedTuple):
 
 
 class LayoutCache:
-    """The layouts used last, bounded in bytes. Every lane in use needs one: about 4 MB for 260,000 documents."""
+    """The layouts used last, bounded in bytes. Every lane in use needs one: about 2 MB for 260,000 documents."""
 
     def __init__(self, limit_bytes: int = 2**30) -> None:
         self._limit_bytes, self._size_bytes = limit_bytes, 0
@@ -168,15 +174,15 @@ class Unit:
         stop = np.minimum(at + self.seq_len + 1, self.total)
         begins_in = np.searchsorted(self.window_ends, at, side="right")
         ends_in = np.searchsorted(self.window_ends, stop, side="left")
-        parts = []
+        tables = []
         for window in _distinct(begins_in, ends_in):
             rows = np.flatnonzero((begins_in <= window) & (window <= ends_in))
             rows = rows[np.argsort(at[rows])]  # to search in the stream's order goes easy on the memory
-            parts.append(_cut_window(self.layout(window), rows, at[rows], stop[rows]))
-        return SpanTable(*map(np.concatenate, zip(*parts, strict=True)))
+            tables.append(_cut_window(self.layout(window), rows, at[rows], stop[rows]))
+        return SpanTable(*map(np.concatenate, zip(*tables, strict=True)))
 
     def layout(self, window: int) -> Layout:
-        """The documents of a window in stream order (packing only)."""
+        """The documents (or samples) of a window in stream order."""
         return self._layouts.get(int(self._key), window, lambda: self._lay_out(window))
 
     def _lane_place(self, turns: Ints) -> tuple[Ints, Ints]:
@@ -191,32 +197,34 @@ class Unit:
         return values[permute(np.arange(values.size), values.size, order_key)] if self._shuffle else values
 
     def _pick_samples(self, indices: Ints) -> SpanTable:
-        ordinal, number = self.locate(indices)
-        place, none = np.empty_like(indices), np.zeros_like(indices)
-        by_shard = np.argsort(ordinal)
-        begins = np.flatnonzero(np.diff(ordinal[by_shard], prepend=-1))
-        for begin, end in pairwise([*begins, indices.size]):
-            here = by_shard[begin:end]
-            place[here] = self._samples.places(int(ordinal[here[0]]), self._split)[number[here]]
+        ordinal, place, none = np.empty_like(indices), np.empty_like(indices), np.zeros_like(indices)
+        for window, here in parts(np.searchsorted(self.window_ends, indices, side="right")):
+            layout = self.layout(window)
+            ordinal[here], place[here] = layout.find(indices[here] - layout.begin)
         return SpanTable(np.arange(indices.size), none, ordinal, place, none, none)
 
     def _lay_out(self, window: int) -> Layout:
         shards = self.shards[self._window_shards[window] : self._window_shards[window + 1]]
-        lengths = [self._samples.lengths(int(ordinal), self._split) for ordinal in shards]
-        places = [self._samples.places(int(ordinal), self._split) for ordinal in shards]
-        order = self._order(np.arange(sum(map(len, lengths))), key(self._key, DOCUMENT_ORDER, window))
         begin = int(self.window_ends[window - 1]) if window else 0
-        ends = begin + np.cumsum(np.concatenate(lengths)[order], dtype=np.int64)
-        if ends[-1] != self.window_ends[window]:
+        places = [self._samples.places(int(ordinal), self._split) for ordinal in shards]
+        place, shard = np.concatenate(places), np.repeat(np.arange(shards.size), list(map(len, places)))
+        if self.seq_len is None:
+            ends, size = np.empty(0, np.int64), place.size
+        else:
+            lengths = [self._samples.lengths(int(ordinal), self._split) for ordinal in shards]
+            order = self._order(np.arange(place.size), key(self._key, DOCUMENT_ORDER, window))
+            ends = np.cumsum(np.concatenate(lengths)[order], dtype=np.int64)
+            place, shard, size = place[order], shard[order], int(ends[-1])
+        stated = int(self.window_ends[window]) - begin
+        if size != stated:
             names = [self._samples.shard_name(int(ordinal)) for ordinal in shards[:3]]
-            stated = self.window_ends[window] - begin
+            unit = "samples" if self.seq_len is None else "tokens"
             raise DataError(
-                f"the kept documents of {shards.size} shards have {ends[-1] - begin} tokens, their totals say {stated}",
+                f"the kept documents of {shards.size} shards have {size} {unit}, their totals say {stated}",
                 where=f"{', '.join(names)}{', ...' if shards.size > 3 else ''}",
                 remedy="delete the prepared files under data.work and prepare again",
             )
-        owner = np.repeat(shards, [len(part) for part in lengths])
-        return Layout(owner[order].astype(np.int32), np.concatenate(places)[order].astype(np.int32), ends, begin)
+        return Layout(shards, _narrow(shard), _narrow(place), _narrow(ends), begin)
 
 
 def count_sequences(total: int, seq_len: int | None) -> int:
@@ -246,15 +254,21 @@ def _passes_multiple(ends: Ints, limit: int) -> NDArray[np.bool_]:
 
 def _cut_window(layout: Layout, rows: Ints, at: Ints, stop: Ints) -> SpanTable:
     """The part of the stretches [at, stop) of the stream that lies in a window."""
-    from_token = np.maximum(at, layout.begin)
-    j = np.searchsorted(layout.ends, from_token, side="right")
-    k = np.minimum(np.searchsorted(layout.ends, stop, side="left") + 1, layout.ends.size)
+    at, stop = at - layout.begin, stop - layout.begin
+    kind = layout.ends.dtype  # searching with another one would widen all of them
+    j = np.searchsorted(layout.ends, np.maximum(at, 0).astype(kind), side="right")
+    last = np.minimum(stop, layout.ends[-1])
+    k = np.where(stop > last, layout.ends.size, np.searchsorted(layout.ends, last.astype(kind), side="left") + 1)
     which, document = expand(j, k)
-    end = layout.ends[document]
-    begin = np.where(document > 0, layout.ends[document - 1], layout.begin)
+    end = layout.ends[document].astype(np.int64)
+    begin = np.where(document > 0, layout.ends[document - 1].astype(np.int64), 0)
     first, last = np.maximum(begin, at[which]), np.minimum(end, stop[which])
-    ordinal, place = layout.ordinal[document].astype(np.int64), layout.place[document].astype(np.int64)
-    return SpanTable(rows[which], first - at[which], ordinal, place, first - begin, last - first)
+    return SpanTable(rows[which], first - at[which], *layout.find(document), first - begin, last - first)
+
+
+def _narrow(values: Ints) -> Unsigned:
+    """In as few bytes as hold the largest."""
+    return values.astype(np.min_scalar_type(values.max(initial=0)))
 
 
 def expand(begins: Ints, ends: Ints) -> tuple[Ints, Ints]:

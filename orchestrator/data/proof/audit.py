@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from orchestrator.data.feeding.read import TokenReader, TokenStore
 from orchestrator.data.ordering.ledger import NUM_LIMBS, Sums, digest_groups
-from orchestrator.data.ordering.order import Order, parts
+from orchestrator.data.ordering.order import Order
+from orchestrator.data.ordering.parts import parts
 from orchestrator.data.ordering.skips import Skips
 from orchestrator.data.ordering.unit import Ints, Unit, expand
 
@@ -152,13 +153,14 @@ def _cut_windows(unit: Unit) -> Iterator[Columns]:
     """Every kept document, window after window in file order, in the pieces that the unit's sequences have of it."""
     for window in range(unit.num_windows):
         layout = unit.layout(window)
-        begins = np.concatenate([[layout.begin], layout.ends[:-1]])
-        in_file = np.lexsort((layout.place, layout.ordinal))
+        ordinal, place = layout.find(np.arange(layout.ends.size))
+        ends = layout.begin + layout.ends.astype(np.int64)
+        begins = np.concatenate([[layout.begin], ends[:-1]])
+        in_file = np.argsort(ordinal << 32 | place)
         for at in range(0, in_file.size, DOCUMENTS_AT_ONCE):
             some = in_file[at : at + DOCUMENTS_AT_ONCE]
-            document, first, count = _cut_documents(unit, begins[some], layout.ends[some])
-            ordinal, place = layout.ordinal[some].astype(np.int64), layout.place[some].astype(np.int64)
-            yield ordinal[document], place[document], first, count
+            document, first, count = _cut_documents(unit, begins[some], ends[some])
+            yield ordinal[some][document], place[some][document], first, count
 
 
 def _cut_documents(unit: Unit, begins: Ints, ends: Ints) -> tuple[Ints, Ints, Ints]:

@@ -36,17 +36,19 @@ def c4(
 
     wanted = _Wanted(lorem_ipsum, javascript, curly_brackets, policies)
     look_at_all = wanted.may_occur(text.lower())
-    fates, counts = judge_lines(text.codes, text.kinds, max_word_length, min_line_words, line_ends)
+    lines = text.splitlines()
+    fates, counts = judge_lines(text.codes, text.kinds, len(lines), max_word_length, min_line_words, line_ends)
     kept, sentences = [], 0
-    for line, fate, count in zip(text.splitlines(), fates.tolist(), counts.tolist(), strict=True):
+    for line, fate, count in zip(lines, fates.tolist(), counts.tolist(), strict=True):
         if fate == DROP:
             continue
         line = line.strip()
         if fate == LOOK:
-            line = _mend(line, min_line_words, line_ends, citations)
-            count = _count_sentences(line)
-        if not line:
-            continue
+            mended = _CITATION.sub("", line) if citations else line
+            if line_ends and (not mended.endswith(_MARKS) or mended.endswith("...")):
+                continue
+            count = count if mended == line else _count_sentences(mended)
+            line = mended
         if fate == LOOK or look_at_all:
             verdict = wanted.judge(line)
             if isinstance(verdict, Unfit):
@@ -86,16 +88,8 @@ class _Wanted(NamedTuple):
         return not (self.policies and any(policy in small for policy in POLICIES))
 
 
-def _mend(line: str, least_words: int, ended: bool, citations: bool) -> str:
-    """A line with a bracket, without Wikipedia's citations; nothing if it is too short or no sentence's end."""
-    if len(line.split()) < least_words:
-        return ""
-    line = _CITATION.sub("", line) if citations else line
-    return "" if ended and (not line.endswith(_MARKS) or line.endswith("...")) else line
-
-
 def _count_sentences(line: str) -> int:
-    from orchestrator.prepare.clean.lines import count_sentences
+    from orchestrator.prepare.clean.lines import judge_lines
 
     text = Text(line)
-    return count_sentences(text.codes, text.kinds, 0, len(text))
+    return int(judge_lines(text.codes, text.kinds, 1, 0, 0, False)[1][0])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +34,7 @@ def language(
 def _load_model(path: str) -> Any:
     """Once a process."""
     try:
-        from fasttext.FastText import _FastText  # fasttext.load_model warns on stderr at each call
+        fasttext = import_module("fasttext")
     except ImportError as error:
         raise ConfigError(
             f"the rule language needs the package fasttext: {error}",
@@ -47,4 +48,4 @@ def _load_model(path: str) -> Any:
             where="prepare.clean",
             remedy="give the path of a fastText model, such as lid.176.bin, that every machine can read",
         )
-    return _FastText(str(file))
+    return fasttext.load_model(str(file))

@@ -11,82 +11,52 @@ DROP, KEEP, LOOK = range(3)  # LOOK: it has a bracket, which decides
 _STOP, _SQUARE, _CURLY, _RETURN, _NEWLINE = ord("."), ord("["), ord("{"), ord("\r"), ord("\n")
 _MARKS = np.array([ord(mark) for mark in ".?!\"'"], np.uint32)
 _CLOSERS = np.array([ord(closer) for closer in "\"')]}\u00bb\u201d\u2019\u300d\u300f"], np.uint32)
-Ints = NDArray[np.int64]
 
 
 @compiled
 def judge_lines(
-    codes: Codes, kinds: Kinds, longest_word: int, least_words: int, ended: bool
-) -> tuple[NDArray[np.uint8], Ints]:
-    """For every line, as str.splitlines() cuts them: what becomes of it, and its number of sentences if it is kept."""
-    num_lines = _count_lines(codes, kinds)
+    codes: Codes, kinds: Kinds, num_lines: int, longest_word: int, least_words: int, ended: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """For each line, as str.splitlines() cuts them into `num_lines`: what becomes of it, and its number of sentences.
+
+    A sentence ends with a mark, closing quotes or brackets after it, and whitespace or the end of the line."""
     fates, sentences = np.empty(num_lines, np.uint8), np.zeros(num_lines, np.int64)
-    begin = 0
+    at = 0
     for line in range(num_lines):
-        end = begin
-        while end < codes.size and not kinds[end] & LINE_BREAK:
-            end += 1
-        fates[line] = _judge_line(codes, kinds, begin, end, longest_word, least_words, ended)
-        if fates[line] == KEEP:
-            sentences[line] = count_sentences(codes, kinds, begin, end)
-        if end + 1 < codes.size and codes[end] == _RETURN and codes[end + 1] == _NEWLINE:
-            end += 1
-        begin = end + 1
+        words, word, longest, last, bracket = 0, 0, 0, -1, False
+        is_open, ending = False, False  # whether a sentence has begun; whether whitespace would end it
+        begin = at
+        while at < codes.size and not kinds[at] & LINE_BREAK:
+            code, kind = codes[at], kinds[at]
+            if kind & SPACE:
+                sentences[line] += ending
+                is_open, ending = is_open and not ending, False
+                word = 0
+            else:
+                is_open, ending = True, kind & SENTENCE_END != 0 or (ending and _is_one_of(code, _CLOSERS))
+                word += 1
+                words += word == 1
+                longest = max(longest, word)
+                bracket = bracket or code in (_SQUARE, _CURLY)
+                last = at
+            at += 1
+        sentences[line] += is_open
+        if last < 0 or words < least_words or (longest_word and longest > longest_word):
+            fates[line] = DROP
+        elif bracket:
+            fates[line] = LOOK
+        else:
+            fates[line] = KEEP if not ended or _ends_sentence(codes, begin, last) else DROP
+        at += 2 if at + 1 < codes.size and codes[at] == _RETURN and codes[at + 1] == _NEWLINE else 1
     return fates, sentences
 
 
 @compiled
-def count_sentences(codes: Codes, kinds: Kinds, begin: int, end: int) -> int:
-    """A sentence ends with a mark, closing quotes or brackets after it, and whitespace or the end of the line."""
-    sentences, is_open, ending = 0, False, False
-    for at in range(begin, end):
-        kind = kinds[at]
-        if kind & SPACE:
-            sentences += ending
-            is_open = is_open and not ending
-            ending = False
-        else:
-            is_open = True
-            ending = kind & SENTENCE_END != 0 or (ending and _is_one_of(codes[at], _CLOSERS))
-    return sentences + is_open
-
-
-@compiled
-def _judge_line(
-    codes: Codes, kinds: Kinds, begin: int, end: int, longest_word: int, least_words: int, ended: bool
-) -> int:
-    """By its words, and by its last characters."""
-    words, word, last, bracket = 0, 0, -1, False
-    for at in range(begin, end):
-        if kinds[at] & SPACE:
-            word = 0
-            continue
-        word += 1
-        words += word == 1
-        if longest_word and word > longest_word:
-            return DROP
-        bracket = bracket or codes[at] == _SQUARE or codes[at] == _CURLY
-        last = at
-    if bracket:
-        return LOOK
-    if words < least_words or last < 0:
-        return DROP
-    if not ended:
-        return KEEP
-    ellipsis = last - begin >= 2 and codes[last] == codes[last - 1] == codes[last - 2] == _STOP
-    return KEEP if _is_one_of(codes[last], _MARKS) and not ellipsis else DROP
-
-
-@compiled
-def _count_lines(codes: Codes, kinds: Kinds) -> int:
-    lines, is_open = 0, False
-    for at in range(codes.size):
-        if not kinds[at] & LINE_BREAK:
-            is_open = True
-        elif at == 0 or codes[at] != _NEWLINE or codes[at - 1] != _RETURN:
-            lines += 1
-            is_open = False
-    return lines + is_open
+def _ends_sentence(codes: Codes, begin: int, last: int) -> bool:
+    """Whether a line's last character is a mark, and no ellipsis."""
+    if not _is_one_of(codes[last], _MARKS):
+        return False
+    return not (last - begin >= 2 and codes[last] == _STOP and codes[last - 1] == _STOP and codes[last - 2] == _STOP)
 
 
 @compiled

@@ -96,7 +96,7 @@ def _hash_run(prefixes: Hashes, i: int, n: int, power: np.uint64) -> np.uint64:
 def _find_slot(keys: Hashes, key: np.uint64) -> int:
     """Where `key` is, or is to be put."""
     mask = keys.size - 1
-    slot = np.int64((key * _SPREAD) >> np.uint64(33)) & mask
+    slot = int((key * _SPREAD) >> np.uint64(33)) & mask
     while keys[slot] != 0 and keys[slot] != key:
         slot = (slot + 1) & mask
     return slot

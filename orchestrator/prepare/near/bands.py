@@ -1,7 +1,7 @@
 """How many bands of how many rows a signature has, and what share of the true pairs that finds.
 
-Pure arithmetic; comes before sign.py. A pair becomes a candidate if some band agrees in all its rows and enough bytes of the
-two sketches are equal. Both are counted here, with the bytes that are equal by chance."""
+Pure arithmetic; comes before sign.py. A pair becomes a candidate if some band agrees in all its rows and enough bytes
+of the two sketches are equal. Both are counted here, with the bytes that are equal by chance."""
 
 import math
 from functools import reduce
@@ -38,7 +38,7 @@ def choose_bands(threshold: float, recall: float) -> tuple[int, int]:
 def recall_at(
     similarity: float, bands: int, rows: int, *, threshold: float | None = None, slack: float = SLACK
 ) -> float:
-    """The share of the pairs of this similarity that become candidates. The threshold is `similarity` if none is given."""
+    """The share of the pairs of this similarity that become candidates; it is the threshold if none is given."""
     least = least_equal(similarity if threshold is None else threshold, bands * rows, slack)
     unlike = (1 - similarity) * _BY_CHANCE, (1 - similarity) * (1 - _BY_CHANCE)
     band = _multiply([np.array([unlike[1], similarity + unlike[0]])] * rows)  # equal bytes of one band

@@ -158,7 +158,8 @@ def _find_partner(
             break
         name, mark = ordered[place] & np.uint64(crowd.counts.size - 1), np.int32(ordered[place] >> UPPER)
         tail = index.tails[name]
-        block, i = _find_entry(index, tail, tail, index.tree.size, size)
+        first = index.blocks[tail, 3] if tail >= 0 else -1
+        block, i = _find_entry(index, tail, first, 0, size)
         while block >= 0:
             cell = index.blocks[block, 0] + 2 * i
             k = index.entries[cell]
@@ -177,8 +178,7 @@ def _find_partner(
 
 @compiled
 def _find_entry(index: _Index, tail: int, block: int, begin: int, size: int) -> tuple[int, int]:
-    """Block and place of the next entry, from place `begin` of a block on, that reaches partners of this size; -1: none.
-    Beyond a list's last block comes nothing; beyond a place that no block has, its first."""
+    """Block and place of the next entry, from place `begin` of a block on, that reaches this size; block -1: none."""
     while block >= 0:
         base, room = index.blocks[block, 0], index.blocks[block, 1]
         place = _find_place(index.tree, base, room, begin, size)
@@ -209,25 +209,23 @@ def _find_place(tree: NDArray[np.int32], base: int, room: int, begin: int, least
 
 
 @compiled
-def _add_document(
-    index: _Index, d: int, ordered: NDArray[np.uint64], counts: NDArray[np.uint16], share: float, smallest: int
-) -> _Index:
+def _add_member(crowd: _Crowd, index: _Index, row: int, ordered: NDArray[np.uint64]) -> _Index:
     size = ordered.size
     for place in range(size):
-        reach = _reach(size - place, share) - size
-        if reach < smallest:
+        largest = _reach(size - place, size, crowd.threshold)
+        if largest < crowd.smallest:
             break
-        name = ordered[place] & np.uint64(counts.size - 1)
-        if counts[name] > 1:  # else no other document has it
+        name = ordered[place] & np.uint64(crowd.counts.size - 1)
+        if crowd.counts[name] > 1:  # else no other member has it
             tail = index.tails[name]
             if tail < 0 or index.blocks[tail, 2] == index.blocks[tail, 1]:
                 index = _open_block(index, name)
                 tail = index.tails[name]
             base, room, used = index.blocks[tail, 0], index.blocks[tail, 1], index.blocks[tail, 2]
-            index.entries[base + 2 * used], index.entries[base + 2 * used + 1] = d, np.int32(ordered[place] >> UPPER)
+            index.entries[base + 2 * used], index.entries[base + 2 * used + 1] = row, np.int32(ordered[place] >> UPPER)
             node = room + used
-            while node and index.tree[base + node] < reach:
-                index.tree[base + node] = reach
+            while node and index.tree[base + node] < largest:
+                index.tree[base + node] = largest
                 node >>= 1
             index.blocks[tail, 2] = used + 1
     return index

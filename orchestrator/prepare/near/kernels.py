@@ -1,8 +1,8 @@
 """Everything about single texts that is compiled: reading characters, folding whitespace, cutting shingles, MinHash.
 
-Used by texts.py and sign.py. All in one file, since numba's cache of compiled functions watches only a function's own file.
-Places are offsets into the bytes of all documents, `table` is letters.letter_table(), and texts are valid UTF-8 unless said
-otherwise. Every function depends on the bytes of one document alone."""
+Used by texts.py and sign.py. All in one file: numba's cache of compiled functions watches only a function's own file.
+Places are offsets into the bytes of all documents, `table` is letters.letter_table(), and texts are valid UTF-8 unless
+said otherwise. What comes of a document depends on its own bytes alone."""
 
 from typing import Any
 
@@ -15,6 +15,8 @@ from orchestrator.prepare.near.documents import CHARACTERS, WORDS
 Bytes = NDArray[np.uint8]
 Words32 = NDArray[np.uint32]
 Words64 = NDArray[np.uint64]
+
+at = np.uint64  # an index of this type costs no look whether it counts from the end
 
 SEPARATOR, SPACE, LETTER, UNSPACED = range(4)  # classes of characters; the last is letters of scripts without spaces
 MAY_COMPOSE, CLASS_BITS = 4, 3
@@ -50,34 +52,36 @@ def mix(x: np.uint64) -> np.uint64:
 @compiled
 def read_character(data: Bytes, place: int) -> tuple[int, int]:
     """The code point at `place`, and the place after it."""
-    lead = np.int64(data[place])
+    lead = np.int64(data[at(place)])
     if lead < 0x80:
         return lead, place + 1
-    second = np.int64(data[place + 1]) & 63
+    second = np.int64(data[at(place + 1)]) & 63
     if lead < 0xE0:
         return (lead & 31) << 6 | second, place + 2
-    third = np.int64(data[place + 2]) & 63
+    third = np.int64(data[at(place + 2)]) & 63
     if lead < 0xF0:
         return (lead & 15) << 12 | second << 6 | third, place + 3
-    return (lead & 7) << 18 | second << 12 | third << 6 | (np.int64(data[place + 3]) & 63), place + 4
+    return (lead & 7) << 18 | second << 12 | third << 6 | (np.int64(data[at(place + 3)]) & 63), place + 4
 
 
 @compiled
-def is_ascii(data: Bytes, begin: int, end: int) -> bool:
-    seen = np.uint8(0)
-    for place in range(begin, end):
-        seen |= data[place]
-    return seen < 0x80
+def find_largest(data: Bytes, begin: int, end: int) -> np.uint8:
+    """The largest byte: below 0x80 the text is ASCII, below 0xE0 all its characters are below U+0800."""
+    text = data[begin:end]
+    largest = np.uint8(0)
+    for i in range(text.size):
+        largest = max(largest, text[i])
+    return largest
 
 
 @compiled
 def is_surely_composed(data: Bytes, begin: int, end: int, table: Words32) -> bool:
     """Whether any bytes are valid UTF-8 in normal form C; where this says no they may still be."""
-    if is_ascii(data, begin, end):
+    if find_largest(data, begin, end) < 0x80:
         return True
     place = begin
     while place < end:
-        lead = data[place]
+        lead = data[at(place)]
         if lead < 0x80:
             place += 1
             continue
@@ -85,12 +89,12 @@ def is_surely_composed(data: Bytes, begin: int, end: int, table: Words32) -> boo
         if lead < 0xC2 or lead > 0xF4 or place + size > end:
             return False
         for k in range(place + 1, place + size):
-            if data[k] & 0xC0 != 0x80:
+            if data[at(k)] & 0xC0 != 0x80:
                 return False
         code, place = read_character(data, place)
         if (size == 3 and code < 0x800) or (size == 4 and code < 0x10000) or code > 0x10FFFF:
             return False
-        if table[code] & MAY_COMPOSE:
+        if table[at(code)] & MAY_COMPOSE:
             return False
     return True
 
@@ -110,23 +114,23 @@ def find_unsure(data: Bytes, begins: NDArray[np.int64], ends: NDArray[np.int64],
 @compiled
 def fold_spaces(data: Bytes, begin: int, end: int, table: Words32, out: Bytes) -> int:
     """Write the text with one space for every run of whitespace and none at the ends; how many bytes that is."""
-    size, place, gap = 0, begin, True  # gap: nothing but whitespace since the last word, or no word yet
+    size, place, gap = 0, begin, 1  # gap: nothing but whitespace since the last word, or no word yet
     while place < end:
-        byte = data[place]
+        byte = data[at(place)]
         if byte < 0x80:
-            space = (table[byte] & _CLASS) == SPACE
-            out[size] = 32 if space else byte
-            size += not (space and gap)
+            space = np.int64((table[at(byte)] & _CLASS) == SPACE)
+            out[at(size)] = 32 if space else byte
+            size += 1 - (space & gap)
             place += 1
         else:
             code, after = read_character(data, place)
-            space = (table[code] & _CLASS) == SPACE
+            space = np.int64((table[at(code)] & _CLASS) == SPACE)
             if space:
-                out[size] = 32
-                size += not gap
+                out[at(size)] = 32
+                size += 1 - gap
             else:
                 for k in range(place, after):
-                    out[size] = data[k]
+                    out[at(size)] = data[at(k)]
                     size += 1
             place = after
         gap = space
@@ -152,12 +156,12 @@ def fold_all_spaces(
 @compiled
 def choose_kind(data: Bytes, begin: int, end: int, table: Words32) -> int:
     """CHARACTERS if more than half of the letters are of scripts without spaces, else WORDS."""
-    if is_ascii(data, begin, end):
+    if find_largest(data, begin, end) < 0xE0:  # the first letter of a script without spaces is U+0E01
         return WORDS
     letters, unspaced, place = 0, 0, begin
     while place < end:
         code, place = read_character(data, place)
-        kind = table[code] & _CLASS
+        kind = table[at(code)] & _CLASS
         letters += kind >= LETTER
         unspaced += kind == UNSPACED
     return CHARACTERS if 2 * unspaced > letters else WORDS
@@ -167,39 +171,40 @@ def choose_kind(data: Bytes, begin: int, end: int, table: Words32) -> int:
 def take_words(
     data: Bytes, place: int, end: int, table: Words32, units: Words64, filled: int, word: np.uint64, before: np.uint32
 ) -> tuple[int, int, np.uint64, np.uint32]:
-    """Put the hashes of words behind the `filled` first units until `units` or the text is full; no branch by character.
+    """Put the hashes of words behind the `filled` first units, until the units are full or the text ends.
 
-    `word` and `before` are the word so far and the class of the character before, to go on from."""
-    while place < end and filled < units.size - 1:  # one is left for the word at the end
+    No branch depends on where words end: it could not be foreseen. `word` and `before` are the word so far and the class
+    of the character before, to go on from."""
+    room = units.size - 1  # one is left for the word at the end
+    while place < end and filled < room:
         code, place = read_character(data, place)
-        entry = table[code]
+        entry = table[at(code)]
         kind = entry & _CLASS
-        inside = before >= LETTER
-        ends_word = inside and (kind < LETTER or kind == UNSPACED or before == UNSPACED)
-        units[filled] = word
-        filled += ends_word
-        word = (word if inside and not ends_word else _SEED) * _FACTOR + np.uint64(entry >> CLASS_BITS)
+        goes_on = (before == LETTER) & (kind == LETTER)
+        units[at(filled)] = word
+        filled += (before >= LETTER) & (not goes_on)
+        word = (word if goes_on else _SEED) * _FACTOR + np.uint64(entry >> CLASS_BITS)
         before = kind
     if place == end and before >= LETTER:
-        units[filled] = word
+        units[at(filled)] = word
         filled += 1
     return place, filled, word, before
 
 
 @compiled
 def take_characters(data: Bytes, place: int, end: int, table: Words32, units: Words64, filled: int) -> tuple[int, int]:
-    """Put letters behind the `filled` first units until `units` or the text is full."""
+    """Put letters behind the `filled` first units, until the units are full or the text ends."""
     while place < end and filled < units.size:
         code, place = read_character(data, place)
-        entry = table[code]
-        units[filled] = entry >> CLASS_BITS
+        entry = table[at(code)]
+        units[at(filled)] = entry >> CLASS_BITS
         filled += (entry & _CLASS) >= LETTER
     return place, filled
 
 
 @compiled
 def slide_window(units: Words64, mixed: int, filled: int, width: int) -> int:
-    """Turn units into hashes of `width` in a row, from the front; how many. The last `width - 1` units stay as they are.
+    """Turn units into hashes of `width` in a row, from the front; how many. The last `width - 1` units stay.
 
     The first `mixed` units have been through mix() already: they were left from the last time."""
     for i in range(mixed, filled):
@@ -231,9 +236,9 @@ def cut_block(
     word: np.uint64,
     before: np.uint32,
 ) -> tuple[int, int, int, np.uint64, np.uint32]:
-    """Put the next shingles of a text at the front of `units`, in which the last `left` units of the block before stand.
+    """Put the next shingles of a text at the front of `units`, where the last `left` units of the block before are.
 
-    Gives the place after them, how many shingles and units there are, and where a word stands that goes on."""
+    Gives the place after them, how many shingles and how many units there are, and a word that goes on."""
     if kind == WORDS:
         place, filled, word, before = take_words(data, place, end, table, units, left, word, before)
     else:
@@ -265,7 +270,7 @@ def list_shingles(
 
 @compiled
 def drop_repeats(flat: Words64, ends: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of sorted lists that end at `ends`, move those of each first to the front that differ; where each list ends then."""
+    """Move together what differs within each of the sorted lists that end at `ends`; where each list ends then."""
     kept = np.empty(ends.size, np.int64)
     size, place = 0, 0
     for i in range(ends.size):

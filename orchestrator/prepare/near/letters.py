@@ -1,7 +1,7 @@
 """What a character is to the comparison of texts, by code point: part of a word or not, folded to which letter.
 
-Comes before kernels.py, which looks characters up here. From Python's own Unicode data, whose version is `UNICODE`: a new
-version may class new characters otherwise, so it belongs into whatever signatures are kept under."""
+Comes before kernels.py, which looks characters up here. From Python's own Unicode data, whose version is `UNICODE`:
+another version may class new characters otherwise, so it belongs to what signatures are kept under."""
 
 import re
 import unicodedata

@@ -16,6 +16,7 @@ from orchestrator.prepare.near.compare import sketches_agree
 from orchestrator.prepare.near.compiled import compiled
 from orchestrator.prepare.near.kernels import read_only
 
+LINE_END = 1 << 32  # the number line has so many places
 NUMBER = np.uint64(0xFFFFFFFF)  # the lower half of a packed pair, or of a key with its number
 UPPER = np.uint64(32)
 
@@ -44,7 +45,7 @@ class Matches(NamedTuple):
 def sort_keys(keys: NDArray[np.uint32], first: int) -> NDArray[np.uint64]:
     """A band's keys of documents `first`, `first + 1`, ... as `key << 32 | number`, sorted; those with key 0 left
     out."""
-    if first + len(keys) > NUMBER:
+    if first + len(keys) > LINE_END:
         raise ValueError(f"document {first + len(keys) - 1} is beyond the number line, which ends at 2^32")
     rows = np.flatnonzero(keys)
     packed = keys[rows].astype(np.uint64) << UPPER | (rows + first).astype(np.uint64)

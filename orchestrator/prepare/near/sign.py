@@ -1,7 +1,7 @@
 """Signatures and shingle sets of texts. Comes after texts.py; match.py compares signatures, decide.py sets.
 
-A signature and a set depend on the text and the rules alone. Hash functions of MinHash are `factor * x + term` on 32 bits
-with odd factors: the shingles are well-mixed hashes, for which this meets theory (tests measure it)."""
+A signature and a set depend on the text and the rules alone. The hash functions of MinHash are `factor * x + term` on
+32 bits with odd factors: the shingles are well-mixed hashes, for which these meet theory (tests measure it)."""
 
 import numpy as np
 from numpy.typing import NDArray

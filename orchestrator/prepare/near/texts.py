@@ -26,7 +26,7 @@ def canonical_texts(
 ) -> tuple[Texts, NDArray[np.int64]]:
     """The documents, and of each the place of its first wrong byte, or VALID. One with a wrong byte is given as empty.
 
-    The array of the texts is that of `data`; if some document had to be normalised, a copy with all such ones behind it."""
+    The texts' array is that of `data`; if some document had to be normalised, a copy with all such ones behind it."""
     view = np.frombuffer(data, np.uint8)
     begins, ends = begins.copy(), begins + sizes
     wrong = np.full(len(begins), VALID, np.int64)

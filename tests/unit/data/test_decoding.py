@@ -108,6 +108,14 @@ def test_a_users_decoder_is_found_by_its_name():
     assert spec.decode_sample({"marks": ("txt", memoryview(b"oh! no!"))}, KEYS[0]) == {"marks": 2}
 
 
+def test_a_hole_has_the_same_reason_on_every_machine():
+    _, failures = decoding({"image": {"members": ["jpg"]}}).decode_columns(
+        {"image": (["jpg"], [b"no image"])}, KEYS[:1]
+    )
+    assert "cannot identify" in failures[0]
+    assert "0x" not in failures[0]
+
+
 def test_a_sample_that_a_transform_cannot_use_is_a_hole():
     step = {"name": f"{FAKES}:keep_long", "field": "text", "args": {"letters": 3}}
     columns, failures = decoding(TEXT, step).decode_columns(texts(b"ab", b"abc", b"a"), KEYS)

@@ -10,11 +10,10 @@ from orchestrator.config.data import (
     DataSection,
     ModelSection,
     Phase,
-    PrepareSection,
     Source,
     TaskSection,
-    TokensSection,
 )
+from orchestrator.config.preparing import PrepareSection, TokensSection
 from orchestrator.config.reading import FieldSection
 from orchestrator.config.run import RunConfig
 from orchestrator.config.training import TrainSection
@@ -30,6 +29,16 @@ ONE_SOURCE = ((6,), (4,), (3,))
 
 def rows_of(slots):
     return list(zip(slots.position, slots.source, slots.unit, slots.index, slots.lane, strict=True))
+
+
+def test_batches_laid_out_together_are_those_of_each_step_alone():
+    phases = [Phase(from_step=3, global_batch=8), Phase(from_step=5, global_batch=2)]
+    manifest = make_corpus(1)
+    together = make_order(manifest, phases=phases)
+    for step in (0, 2, 3, 4, 5, 6, 500):
+        alone = make_order(manifest, phases=phases).slots_of(range(step, step + 1))
+        assert sorted(rows_of(together.slots(step))) == sorted(rows_of(alone))
+        assert together.slots(step).position.size == together.batch_size(step)
 
 
 def batch_of(order, step):

@@ -6,6 +6,7 @@ import pytest
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import World
 from orchestrator.data.decoding.draws import sample_keys
+from orchestrator.data.feeding import samples
 from orchestrator.data.feeding.feed import open_batches
 from orchestrator.data.ordering.ledger import Sums, digest
 from orchestrator.data.ordering.order import Order, ValidationOrder
@@ -96,6 +97,16 @@ def test_threads_change_nothing(feed):
         assert (one.figures.read_bytes, one.figures.fetched) == (many.figures.read_bytes, many.figures.fetched)
         for name, values in one.fields.items():
             assert np.array_equal(many.fields[name], values)
+
+
+def test_pieces_change_nothing(feed, monkeypatch):
+    whole = [feed.make(step) for step in range(4)]
+    monkeypatch.setattr(samples, "PIECE_BYTES", 1)
+    for one in whole:
+        cut = feed.make(one.step)
+        assert (cut.sums, cut.holes, cut.figures.read_bytes) == (one.sums, one.holes, one.figures.read_bytes)
+        for name, values in one.fields.items():
+            assert np.array_equal(cut.fields[name], values)
 
 
 def test_the_sums_are_those_of_the_manifests_checksums(feed):

@@ -1,4 +1,5 @@
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -94,6 +95,19 @@ def test_close_waits_for_the_thread_and_ends_the_stream():
     stream.close()
     assert list(stream) == []
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("stream")]
+
+
+def test_close_does_not_wait_for_a_store_that_is_down():
+    batches = GatedBatches()
+    stream = stream_of(batches)
+    began = time.monotonic()
+    stream.close()
+    assert time.monotonic() - began < 5
+    assert batches.closed
+    assert any(thread.name.startswith("stream") for thread in threading.enumerate())  # still waiting, and a daemon
+    assert all(thread.daemon for thread in threading.enumerate() if thread.name.startswith("stream"))
+    for gate in batches.gates:
+        gate.set()
 
 
 def test_waiting_is_measured():

@@ -1,4 +1,5 @@
 """C4's and FineWeb's rules: each by hand, and C4 against a plain implementation over random texts."""
+# ruff: noqa: RUF001 - text of other scripts is meant
 
 import random
 import re
@@ -23,7 +24,7 @@ def test_prose_stays_as_it_is() -> None:
 
 
 def test_five_sentences_are_enough_and_four_are_not() -> None:
-    assert c4(Text("\n".join(GOOD[1:] + ["A fifth is here."]))) != ""
+    assert c4(Text("\n".join([*GOOD[1:], "A fifth is here."]))) != ""
     assert reason(c4(Text("\n".join(GOOD[1:])))) == "4 sentences, fewer than 5"
 
 
@@ -61,7 +62,9 @@ def test_a_line_just_inside_the_bounds_stays(line: str) -> None:
 
 
 def test_lines_are_stripped_and_citations_go() -> None:
-    text = "\n".join(["  " + GOOD[0] + "\t", *GOOD[1:3], "Berlin is large.[12][citation needed]", "This ends here.[edit]"])
+    text = "\n".join(
+        ["  " + GOOD[0] + "\t", *GOOD[1:3], "Berlin is large.[12][citation needed]", "This ends here.[edit]"]
+    )
     assert c4(Text(text)) == "\n".join([*GOOD[:3], "Berlin is large.", "This ends here."])
     assert c4(Text(text), citations=False, min_sentences=4) == "\n".join(GOOD[:3])
 
@@ -112,7 +115,10 @@ def make_page(seed: int) -> str:
     often = rng.choice([0, 0, 0.01, 0.05, 0.1])
     lines = []
     for _ in range(rng.randint(1, 12)):
-        line = [rng.choice(rare) if rng.random() < often else rng.choices(words, weights)[0] for _ in range(rng.randint(0, 9))]
+        line = [
+            rng.choice(rare) if rng.random() < often else rng.choices(words, weights)[0]
+            for _ in range(rng.randint(0, 9))
+        ]
         ends = [".", "?", "!", '."', "...", "", ". And more.", "'", ".[3]", "。", "”"]
         lines.append(rng.choice(["", " ", "\t"]) + " ".join(line) + rng.choice(ends))
     return "".join(line + rng.choice(["\n", "\n", "\r\n", "\n\n", "\u2028", "\x85", "\r"]) for line in lines)
@@ -149,7 +155,7 @@ def test_fineweb_bounds() -> None:
     assert reason(fineweb_quality(Text(" \n"))) == "it has no lines"
     open_ends = [line[:-1] for line in good]
     assert "of its lines end a sentence, fewer than 0.12" in reason(fineweb_quality(Text("\n".join(open_ends))))
-    assert fineweb_quality(Text("\n".join([*open_ends[:22 // 2], good[-1] , good[0]]))) is None
+    assert fineweb_quality(Text("\n".join([*open_ends[: 22 // 2], good[-1], good[0]]))) is None
     short = [*good[:4], *(f"Short number {i} is this one." for i in range(9))]
     assert "of its lines have 30 characters or fewer, more than 0.67" in reason(fineweb_quality(Text("\n".join(short))))
     assert "in repeated lines, more than 0.01" in reason(fineweb_quality(Text("\n".join([*good, good[0]]))))

@@ -16,7 +16,25 @@ from orchestrator.prepare.clean.repetition import (
 from orchestrator.prepare.clean.sample import Unfit
 from orchestrator.prepare.clean.text import Text
 
-SCRIPTS = ["the", "of", "and", "with", "wörter", "слово", "字", "x1", "42", "—", "#", "...", "…", "•", "-", "a\u0301", "🙂"]
+SCRIPTS = [
+    "the",
+    "of",
+    "and",
+    "with",
+    "wörter",
+    "слово",
+    "字",
+    "x1",
+    "42",
+    "—",
+    "#",
+    "...",
+    "…",
+    "•",
+    "-",
+    "a\u0301",
+    "🙂",
+]
 
 
 def reason(said: Unfit | None) -> str:

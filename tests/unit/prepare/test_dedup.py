@@ -47,8 +47,11 @@ def write_varied(folder, shards: int = 6, documents: int = 30, seed: int = 5) ->
 
 
 def config_of(root, prepare_section, **data) -> RunConfig:
-    config = make_config(root, data=data).model_dump(mode="json")
+    config = make_config(root).model_dump(mode="json")
+    config["data"] |= data
     config["prepare"] |= prepare_section
+    if "fields" in data:
+        config["task"] = {"name": "image_classification"}
     return RunConfig.model_validate(config)
 
 
@@ -154,7 +157,6 @@ def test_a_source_of_duplicates_only_is_refused_with_its_largest_groups(tmp_path
 
 
 def test_a_training_document_close_to_a_test_document_goes(tmp_path):
-    rng = random.Random(2)
     write_varied(tmp_path / "data")
     config = config_of(tmp_path, {"decontaminate": {"similarity": 0.5}}, split={"validation": 0.2, "test": 0.1})
     manifest = prepare(config)
@@ -170,4 +172,72 @@ def test_a_training_document_close_to_a_test_document_goes(tmp_path):
     tested = [shingles(texts[sample]) for sample, split in splits.items() if split != "train"]
     assert len(tested) > 20
     assert max(len(a & b) / len(a | b) for a in train for b in tested) < 0.5
-    assert rng is not None
+
+
+def test_a_document_that_repeats_a_benchmark_goes(tmp_path):
+    rng = random.Random(3)
+    question, short = make_text(rng, 30), "what is the longest river of europe"
+    texts = {f"d{i}": make_text(rng, 60) for i in range(8)}
+    texts["d1"] += " " + " ".join(question.split()[5:18]).upper() + " " + make_text(rng, 20)
+    texts["d2"] += " " + " ".join(question.split()[5:17]) + " " + make_text(rng, 20)  # one word less
+    texts["d3"] += f" {short}? " + make_text(rng, 20)
+    write_texts(tmp_path / "data" / "0.tar", texts)
+    (tmp_path / "questions.jsonl").write_text(f'{{"q": ["{question}"], "n": 5}}\n\n{{"q": "{short}"}}\n')
+    section = {"decontaminate": {"similarity": None, "files": [str(tmp_path / "questions.jsonl")]}}
+    manifest = prepare(config_of(tmp_path, section))
+    reasons = {row["place"]: row["reason"] for row in drops_of(manifest).values()}
+    assert reasons == {
+        1: "13 words in a row as in questions.jsonl:1",
+        3: "7 words in a row as in questions.jsonl:3",
+    }
+    (tmp_path / "questions.jsonl").write_text("other\n")
+    with pytest.raises(DataError, match="line 1 is no JSON"):
+        prepare(config_of(tmp_path, section))
+
+
+def test_cleaning_comes_before_comparing_and_alters_what_is_tokenised_only(tmp_path):
+    rng = random.Random(4)
+    mail, text = "write to someone@example.com now ", make_text(rng, 100)
+    texts = {"a": "too short", "b": mail + text, "c": mail + text, "d": make_text(rng, 80)}
+    write_texts(tmp_path / "data" / "0.tar", texts)
+    steps = [{"name": "length", "args": {"min_words": 10}}, {"name": "mask_email"}]
+    alone = prepare(config_of(tmp_path, {"clean": steps}, work=str(tmp_path / "w1")))
+    both = prepare(config_of(tmp_path, {"clean": steps, **NEAR}, work=str(tmp_path / "w2")))
+    assert {row["place"]: row["rule"] for row in drops_of(alone).values()} == {0: "length"}
+    assert {row["place"]: row["rule"] for row in drops_of(both).values()} == {0: "length", 2: "exact duplicate"}
+    from orchestrator.prepare.tokenizer import open_tokenizer
+
+    for manifest in (alone, both):
+        told = open_tokenizer(manifest.tokenizer).decode(manifest.tokens(0).tolist())
+        assert "someone@example.com" not in told
+        assert text in told
+
+
+def test_samples_that_are_fed_as_they_are_lose_their_copies(tmp_path):
+    from tests.fakes.shards import write_tar
+
+    members = [(f"{key}.npy", data) for key, data in (("a", b"1"), ("b", b"2"), ("c", b"1"), ("d", b"3"))]
+    write_tar(tmp_path / "data" / "0.tar", members)
+    config = config_of(tmp_path, {"dedup": {}, "tokens": None}, fields={"x": {"members": ["npy"]}})
+    manifest = prepare(config)
+    assert {row["place"]: row["partner_place"] for row in drops_of(manifest).values()} == {2: 0}
+    assert manifest.places(0, "train").tolist() == [0, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"dedup": {"near": {}}, "tokens": None}, "prepare.dedup.near: compares texts"),
+        ({"dedup": {"prefer": ["dta"]}}, "did you mean 'data'"),
+        ({"decontaminate": {}}, "there is nothing to compare with"),
+        ({"decontaminate": {"similarity": None, "files": ["/none/such.txt"]}}, "cannot be read"),
+        ({"clean": [{"name": "gopher_qualty"}]}, "gopher_quality"),
+        ({"dedup": {"near": {"threshold": 0.5, "recall": 0.999999}}}, "prepare.dedup.near"),
+    ],
+)
+def test_what_cannot_work_is_told_by_key(tmp_path, section, words):
+    from orchestrator.prepare.check import check_preparing
+
+    config = config_of(tmp_path, section, **({"fields": {"x": {"members": ["npy"]}}} if "tokens" in section else {}))
+    (problem,) = check_preparing(config)
+    assert words in f"{problem.key}: {problem}"

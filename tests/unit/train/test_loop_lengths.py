@@ -1,12 +1,17 @@
 """The whole trainer over lengths stated in tokens and epochs: how it ends when a last batch has fewer samples than
 ranks, or none that decodes. One gang of three goes through all cases once."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.checkpoint.found import list_checkpoints
+from orchestrator.checkpoint.reader import open_checkpoint
+from orchestrator.config.check import replace_values
+from orchestrator.core.errors import TrainingFailed
 from orchestrator.core.news import EvaluationNews, HolesNews, StepNews
 from orchestrator.core.words import RunState
 from orchestrator.data.ordering.length import resolve_length
@@ -19,6 +24,7 @@ from tests.fakes.small_runs import SmallManifest, picture_config, small_config, 
 
 TOKENS = 700
 SHARDS, PICTURES, BATCH = 3, 12, 7  # 29 of the pictures are trained on: four batches and one sample, 7 validated
+KNOWN = [{"step": 0, "position": 2}, {"step": 3, "position": 22}]
 STAGES = {1: 0, 2: 2, 3: 3}  # of ZeRO, by world
 
 
@@ -49,13 +55,26 @@ def run_all(rank: int, size: int, store: Any, folder: Path, manifests: dict[str,
             case, manifest = f"{name}{world}", manifests[name]
             config, _ = resolve_length(pictures_config(folder / name, STAGES[world]), manifest)
             results[case] = train_small(rank, world, store, config, folder / "runs" / case, manifest=manifest)
+    if rank == 0:
+        results["limit"] = exceed_holes(store, folder, manifests["holes"])
     return results
 
 
+def exceed_holes(store: Any, folder: Path, manifest: Any) -> str:
+    """Two are known from before, two are allowed, and the last step brings one more."""
+    config, _ = resolve_length(pictures_config(folder / "holes"), manifest)
+    config = replace_values(config, {"data.max_holes": 2, "checkpoint.every_steps": 2, "evaluate.every_steps": None})
+    rows: list[dict[str, int]] = [{"format": 1}, *KNOWN]
+    (folder / "runs" / "limit-skips.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(TrainingFailed) as caught:
+        train_small(0, 1, store, config, folder / "runs" / "limit", manifest=manifest)
+    return str(caught.value)
+
+
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory):
-    """What each rank saw: [{case: (outcome, sink)}]. In `holes` the last sample that is trained on and all that are
-    validated do not decode; `whole` has none of these."""
+def ran(tmp_path_factory):
+    """What each rank saw ([{case: (outcome, sink)}]), and in which folder. In `holes` the last sample that is trained
+    on and all that are validated do not decode; `whole` has none of these."""
     folder = tmp_path_factory.mktemp("lengths")
     write_pictures(folder / "whole" / "pictures", shards=SHARDS, pictures=PICTURES)
     whole = prepare(pictures_config(folder / "whole"))
@@ -65,7 +84,7 @@ def seen(tmp_path_factory):
     assert len(broken) == 1 + whole.kept("validation").sum()
     write_pictures(folder / "holes" / "pictures", shards=SHARDS, pictures=PICTURES, broken=tuple(broken))
     manifests = {"whole": whole, "holes": prepare(pictures_config(folder / "holes"))}
-    return run_gang(3, run_all, folder, manifests)
+    return run_gang(3, run_all, folder, manifests), folder
 
 
 def find_samples(order: SlotOrder, step: int, manifest: Any) -> list[tuple[int, int]]:
@@ -73,6 +92,11 @@ def find_samples(order: SlotOrder, step: int, manifest: Any) -> list[tuple[int, 
     slots = order.slots(step)
     spans = [order.spans(slots, row)[0] for row in range(slots.position.size)]
     return [(int(manifest.shard_name(span.ordinal)[-7:-4]), span.place) for span in spans]
+
+
+@pytest.fixture
+def seen(ran):
+    return ran[0]
 
 
 def rows(seen, case) -> list[dict[str, Any]]:
@@ -118,3 +142,13 @@ def test_a_validation_of_which_nothing_decodes_tells_so_and_ends_no_run(seen):
     assert none.metrics["holes"] == good.metrics["samples"] > 0
     assert none.metrics["samples"] == 0
     assert math.isnan(none.metrics["loss"])
+
+
+def test_holes_of_earlier_lives_count_towards_the_limit(seen):
+    assert "step 4: 3 samples do not decode, more than data.max_holes=2" in seen[0]["limit"]
+
+
+def test_a_checkpoint_has_the_skips_up_to_its_step_though_later_ones_are_known(ran):
+    _, folder = ran
+    skips = {one.step: list(open_checkpoint(one.path).facts.skips) for one in list_checkpoints(folder / "runs/limit")}
+    assert skips == {2: KNOWN[:1], 4: KNOWN}
