@@ -13,6 +13,7 @@ from launch.cluster import reached_cluster
 from launch.loading import load_checked
 from launch.screen import Screen
 from orchestrator.config.run import RunConfig
+from orchestrator.core.mapping import tell_nobody
 from orchestrator.data.shards.split import SPLITS
 
 if TYPE_CHECKING:
@@ -34,19 +35,37 @@ def index_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], scree
     screen.say(f"{len(reports)} shards with {samples} samples are indexed in {config.data.work}")
 
 
-def prepare_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], screen: Screen) -> None:
+def prepare_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], screen: Screen, *, as_json: bool) -> None:
     config = load_checked(path, overlays, sets)
     with _on_ray(config), screen.preparing() as progress:
         from orchestrator.control.fleet import run_all
         from orchestrator.prepare.funnel import count_funnels
         from orchestrator.prepare.run import prepare
 
-        manifest = prepare(config, run_all, progress)
-    show_funnels(count_funnels(manifest), screen)
+        manifest = prepare(config, run_all, tell_nobody if as_json else progress)
+    funnels, recall = count_funnels(manifest), tell_recall(config)
+    if as_json:
+        value = {"format": 1, "work": config.data.work, "segments": len(manifest.segments)}
+        print(json.dumps({**value, "funnel": [funnel.as_json() for funnel in funnels], "recall": recall}))
+        return
+    show_funnels(funnels, screen)
+    if recall:
+        screen.say("recall by similarity: " + ", ".join(f"{s:.2f}: {r:.3f}" for s, r in recall))
     unit, counts = ("tokens", manifest.totals) if manifest.has_tokens else ("samples", manifest.kept)
     totals = {split: int(counts(split).sum()) for split in SPLITS}
     shown = ", ".join(f"{count:,} {split}" for split, count in totals.items() if count)
     screen.say(f"{len(manifest.segments)} segment(s) are prepared in {config.data.work}; {unit}: {shown}")
+
+
+def tell_recall(config: RunConfig) -> list[tuple[float, float]]:
+    """Of pairs this similar, the share that is found; from just below the threshold on. None if nothing is compared."""
+    near = config.prepare.dedup.near if config.prepare.dedup else None
+    if near is None:
+        return []
+    from orchestrator.prepare.near.bands import recall_curve
+    from orchestrator.prepare.near.documents import NearRules
+
+    return [(s, r) for s, r in recall_curve(NearRules.of(near)) if s >= near.threshold]
 
 
 def show_funnels(funnels: "Sequence[Funnel]", screen: Screen) -> None:

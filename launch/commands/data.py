@@ -20,12 +20,24 @@ def index(config: Config, sets: Sets = None, overlay: Overlays = None) -> None:
 
 
 @app.command()
-def prepare(config: Config, sets: Sets = None, overlay: Overlays = None) -> None:
-    """Index, decide and tokenize, ahead of time; goes on where it was interrupted."""
-    from launch.ahead import prepare_ahead
+def prepare(
+    config: Config,
+    sets: Sets = None,
+    overlay: Overlays = None,
+    explain: Annotated[
+        str | None, typer.Option(help="tell why the sample shard/key is kept or dropped; prepares nothing")
+    ] = None,
+    text: Annotated[bool, typer.Option(help="with --explain: show the texts too")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Index, clean, compare and tokenize, ahead of time; goes on where it was interrupted."""
+    from launch.ahead import explain_here, prepare_ahead
     from launch.screen import Screen
 
-    prepare_ahead(config, overlay or [], sets or [], Screen())
+    if explain is None:
+        prepare_ahead(config, overlay or [], sets or [], Screen(), as_json=as_json)
+    else:
+        explain_here(config, overlay or [], sets or [], explain, Screen(), texts=text, as_json=as_json)
 
 
 @app.command("import")

@@ -13,6 +13,7 @@ from orchestrator.prepare.near.compiled import compiled
 from orchestrator.prepare.near.documents import CHARACTERS, WORDS
 
 Bytes = NDArray[np.uint8]
+Places = NDArray[np.int64]
 Words32 = NDArray[np.uint32]
 Words64 = NDArray[np.uint64]
 
@@ -50,18 +51,23 @@ def mix(x: np.uint64) -> np.uint64:
 
 
 @compiled
+def read_byte(data: Bytes, place: int) -> int:
+    return int(np.int64(data[at(place)]))  # signed: the compiler makes a float of unsigned and signed together
+
+
+@compiled
 def read_character(data: Bytes, place: int) -> tuple[int, int]:
     """The code point at `place`, and the place after it."""
-    lead = np.int64(data[at(place)])
+    lead = read_byte(data, place)
     if lead < 0x80:
         return lead, place + 1
-    second = np.int64(data[at(place + 1)]) & 63
+    second = read_byte(data, place + 1) & 63
     if lead < 0xE0:
         return (lead & 31) << 6 | second, place + 2
-    third = np.int64(data[at(place + 2)]) & 63
+    third = read_byte(data, place + 2) & 63
     if lead < 0xF0:
         return (lead & 15) << 12 | second << 6 | third, place + 3
-    return (lead & 7) << 18 | second << 12 | third << 6 | (np.int64(data[at(place + 3)]) & 63), place + 4
+    return (lead & 7) << 18 | second << 12 | third << 6 | (read_byte(data, place + 3) & 63), place + 4
 
 
 @compiled
@@ -100,7 +106,7 @@ def is_surely_composed(data: Bytes, begin: int, end: int, table: Words32) -> boo
 
 
 @compiled
-def find_unsure(data: Bytes, begins: NDArray[np.int64], ends: NDArray[np.int64], table: Words32) -> NDArray[np.bool_]:
+def find_unsure(data: Bytes, begins: Places, ends: Places, table: Words32) -> NDArray[np.bool_]:
     """Documents that is_surely_composed does not vouch for."""
     unsure = np.empty(begins.size, np.bool_)
     for i in range(begins.size):
@@ -118,13 +124,13 @@ def fold_spaces(data: Bytes, begin: int, end: int, table: Words32, out: Bytes) -
     while place < end:
         byte = data[at(place)]
         if byte < 0x80:
-            space = np.int64((table[at(byte)] & _CLASS) == SPACE)
+            space = int((table[at(byte)] & _CLASS) == SPACE)
             out[at(size)] = 32 if space else byte
             size += 1 - (space & gap)
             place += 1
         else:
             code, after = read_character(data, place)
-            space = np.int64((table[at(code)] & _CLASS) == SPACE)
+            space = int((table[at(code)] & _CLASS) == SPACE)
             if space:
                 out[at(size)] = 32
                 size += 1 - gap
@@ -138,9 +144,7 @@ def fold_spaces(data: Bytes, begin: int, end: int, table: Words32, out: Bytes) -
 
 
 @compiled
-def fold_all_spaces(
-    data: Bytes, begins: NDArray[np.int64], ends: NDArray[np.int64], table: Words32, out: Bytes
-) -> NDArray[np.int64]:
+def fold_all_spaces(data: Bytes, begins: Places, ends: Places, table: Words32, out: Bytes) -> Places:
     """Write the documents one after another, folded; where each ends."""
     folded = np.empty(begins.size, np.int64)
     size = 0
@@ -169,12 +173,19 @@ def choose_kind(data: Bytes, begin: int, end: int, table: Words32) -> int:
 
 @compiled
 def take_words(
-    data: Bytes, place: int, end: int, table: Words32, units: Words64, filled: int, word: np.uint64, before: np.uint32
+    data: Bytes,
+    place: int,
+    end: int,
+    table: Words32,
+    units: Words64,
+    filled: int,
+    word: np.uint64,
+    before: np.uint32,
 ) -> tuple[int, int, np.uint64, np.uint32]:
     """Put the hashes of words behind the `filled` first units, until the units are full or the text ends.
 
-    No branch depends on where words end: it could not be foreseen. `word` and `before` are the word so far and the class
-    of the character before, to go on from."""
+    No branch depends on where words end: it could not be foreseen. `word` and `before` are the word so far and the
+    class of the character before, to go on from."""
     room = units.size - 1  # one is left for the word at the end
     while place < end and filled < room:
         code, place = read_character(data, place)
@@ -182,7 +193,7 @@ def take_words(
         kind = entry & _CLASS
         goes_on = (before == LETTER) & (kind == LETTER)
         units[at(filled)] = word
-        filled += (before >= LETTER) & (not goes_on)
+        filled += int((before >= LETTER) & (not goes_on))
         word = (word if goes_on else _SEED) * _FACTOR + np.uint64(entry >> CLASS_BITS)
         before = kind
     if place == end and before >= LETTER:
@@ -198,7 +209,7 @@ def take_characters(data: Bytes, place: int, end: int, table: Words32, units: Wo
         code, place = read_character(data, place)
         entry = table[at(code)]
         units[at(filled)] = entry >> CLASS_BITS
-        filled += (entry & _CLASS) >= LETTER
+        filled += int((entry & _CLASS) >= LETTER)
     return place, filled
 
 
@@ -247,14 +258,7 @@ def cut_block(
 
 
 @compiled
-def list_shingles(
-    data: Bytes,
-    begins: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    table: Words32,
-    widths: NDArray[np.int64],
-    flat: Words64,
-) -> NDArray[np.int64]:
+def list_shingles(data: Bytes, begins: Places, ends: Places, table: Words32, widths: Places, flat: Words64) -> Places:
     """Write the shingles of the documents one after another, as often as they occur; where each ends.
 
     A document needs half as many places as it has bytes, and two."""
@@ -269,7 +273,7 @@ def list_shingles(
 
 
 @compiled
-def drop_repeats(flat: Words64, ends: NDArray[np.int64]) -> NDArray[np.int64]:
+def drop_repeats(flat: Words64, ends: Places) -> Places:
     """Move together what differs within each of the sorted lists that end at `ends`; where each list ends then."""
     kept = np.empty(ends.size, np.int64)
     size, place = 0, 0
@@ -319,7 +323,7 @@ def sign_text(
     while place < end:
         place, count, filled, word, before = cut_block(data, place, end, table, kind, width, units, left, word, before)
         lower_minima(units[:count], factors, terms, block, minima)
-        signed |= count > 0
+        signed = signed or count > 0
         left = filled - count
         for i in range(left):
             units[i] = units[count + i]
@@ -341,15 +345,15 @@ def write_keys(minima: Words32, kind: int, keys: Words32) -> None:
 @compiled
 def sign_all(
     data: Bytes,
-    begins: NDArray[np.int64],
-    ends: NDArray[np.int64],
+    begins: Places,
+    ends: Places,
     table: Words32,
-    widths: NDArray[np.int64],
+    widths: Places,
     factors: Words32,
     terms: Words32,
     kinds: Bytes,
-    keys: NDArray[np.uint32],
-    sketch: NDArray[np.uint8],
+    keys: Words32,
+    sketch: Bytes,
 ) -> None:
     """Fill in kinds, keys and sketches; those of exempt documents stay as they are."""
     units, block = np.empty(_BLOCK, np.uint64), np.empty(_BLOCK, np.uint32)

@@ -27,7 +27,8 @@ _SURROGATES = range(0xD800, 0xE000)
 @cache
 def letter_table() -> NDArray[np.uint32]:
     """Of every code point `folded << CLASS_BITS | may compose | class`, read-only. Takes a fifth of a second, once."""
-    table = np.arange(0x110000, dtype=np.uint32) << CLASS_BITS
+    table = np.arange(0x110000, dtype=np.uint32)
+    table <<= CLASS_BITS
     for plane in _PLANES:
         for code, category in zip(plane, map(unicodedata.category, map(chr, plane)), strict=True):
             kind = _class_of(chr(code), category)

@@ -34,7 +34,7 @@ def canonical_texts(
     size = len(view)
     for i in np.flatnonzero(find_unsure(read_only(view), read_only(begins), read_only(ends), letter_table())):
         try:
-            text = _normalise(memoryview(view[begins[i] : ends[i]]))
+            text = _normalise(view[begins[i] : ends[i]].data)
         except UnicodeDecodeError as error:
             wrong[i] = error.start
             ends[i] = begins[i]
@@ -55,7 +55,7 @@ def hash_texts(texts: Texts) -> NDArray[np.uint64]:
     for some in group_documents(texts.ends - texts.begins, CHUNK_BYTES):
         out = np.empty((ends[some] - begins[some]).sum(), np.uint8)
         folded = fold_all_spaces(data, begins[some], ends[some], letter_table(), out).tolist()
-        view = memoryview(out)
+        view = out.data
         digests += [xxhash.xxh3_128_digest(view[a:b]) for a, b in zip([0, *folded], folded, strict=False)]
     return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64).reshape(-1, 2)
 

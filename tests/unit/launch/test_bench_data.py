@@ -18,7 +18,8 @@ from orchestrator.prepare.run import prepare
 from tests.fakes.pictures import picture_config, write_pictures
 from tests.fakes.shards import make_config, write_dataset
 
-SECONDS, BATCH = 0.3, 8
+SECONDS, BATCH = 0.9, 8
+SLOW_S = 0.05  # of one picture: more than all else together, also where others are at work
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def texts(tmp_path_factory):
 def pictures(tmp_path_factory):
     root = tmp_path_factory.mktemp("pictures")
     write_pictures(root / "data", 4)
-    slow = [{"name": "tests.fakes.slow_steps.take_long", "field": "image", "args": {"seconds": 0.002}}]
+    slow = [{"name": "tests.fakes.slow_steps.take_long", "field": "image", "args": {"seconds": SLOW_S}}]
     data = {"data.workers.threads": 2, "data.transforms": slow}
     return write_config(root, picture_config(root), **data, **{"cluster.ranks_per_node": 2})
 
@@ -73,11 +74,11 @@ def test_of_pictures_a_slow_transform_is_named_as_the_limit_with_the_key_that_he
     assert found["ranks"] == 2
     assert found["limit"] == TRANSFORMS
     assert found["stages"].keys() == {ORDER, READING, CHECKSUMS, DECODING, TRANSFORMS, BATCHING}
-    assert found["stages"][TRANSFORMS] > 0.3
+    assert found["stages"][TRANSFORMS] > 0.5
     assert "data.workers.threads" in found["advice"]
     one, two = found["speeds"]
     assert (one["threads"], two["threads"]) == (1, 2)
-    assert one["samples_per_s"] < 500  # 2 ms each
+    assert one["samples_per_s"] < 2 / SLOW_S  # two batches may be ready at the start
     assert two["samples_per_s"] > 1.2 * one["samples_per_s"]
     assert one["tokens_per_s"] is None
 

@@ -2,6 +2,7 @@ import math
 import random
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from orchestrator.prepare.near.texts import canonical_texts
 
 RULES = NearRules(threshold=0.8, words=2, characters=3, bands=18, rows=7)
 ONE_WORD = NearRules(threshold=0.8, words=1, characters=1, bands=18, rows=7)
-ALPHABET = "aB1_ \n'’—éÉ́ßΣς中文かカーกำ้한국नि्Ж½\U00020000"
+ALPHABET = "aB1_ \n'\u2019—éÉ́ßΣς中文かカーกำ้한국नि्Ж½\U00020000"
 texts_of_all_scripts = st.text(st.sampled_from(ALPHABET), max_size=40) | st.text(st.sampled_from("aB 中"), max_size=12)
 
 
@@ -53,7 +54,7 @@ def fold_slowly(character: str) -> str:
 
 def sets_of(texts, rules, which=None):
     flat, ends = cut_sets(texts, rules, which)
-    return [flat[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return [flat[a:b] for a, b in pairwise(ends)]
 
 
 @given(st.lists(texts_of_all_scripts, min_size=1, max_size=6))
@@ -142,7 +143,7 @@ def test_sets_do_not_depend_on_how_documents_are_grouped():
 
 def test_the_algorithm_is_still_the_one_that_its_name_says():
     """Kept signatures are compared with new ones: if this changes, ALGORITHM must."""
-    texts = pack(["The quick brown fox, the lazy dog: 100 times.", "床前明月光，疑是地上霜", "too short"])
+    texts = pack(["The quick brown fox, the lazy dog: 100 times.", "床前明月光\uff0c疑是地上霜", "too short"])
     rules = NearRules(threshold=0.8, words=5, characters=10, bands=18, rows=7)
     parts = [*sign_texts(texts, rules), *cut_sets(texts, rules)]
     assert xxhash.xxh3_64_hexdigest(
@@ -158,7 +159,7 @@ def test_the_algorithm_is_still_the_one_that_its_name_says():
     [
         ("Über ÉTÉ Straße ΟΔΟΣ", "über été straße οδος"),
         ("naïve Zoë Ångström", unicodedata.normalize("NFD", "naïve Zoë Ångström")),
-        ("“Don’t” — he said…", "Don't - he said"),
+        ("“Don\u2019t” — he said…", "Don't - he said"),
         ("one\ttwo\u00a0three\n", "one, two; three."),
         ("한국어 문서 비교", unicodedata.normalize("NFD", "한국어, 문서 비교")),
         ("我们去公园散步。然后回家", "我们去公园散步 然后回家"),
@@ -179,7 +180,7 @@ def test_texts_that_differ_only_in_case_form_or_punctuation_are_the_same(one, ot
     ("text", "words"),
     [
         ("snake_case and 3.14", ["snake_case", "and", "3", "14"]),
-        ("don’t stop—now", ["don", "t", "stop", "now"]),
+        ("don\u2019t stop—now", ["don", "t", "stop", "now"]),
         ("हिन्दी में नमस्ते", ["हिन्दी", "में", "नमस्ते"]),
         ("שָׁלוֹם עולם", ["שָׁלוֹם", "עולם"]),
         ("q̃x ẍ", ["q̃x", "ẍ"]),

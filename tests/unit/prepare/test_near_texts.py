@@ -1,6 +1,7 @@
 import mmap
 import random
 import unicodedata
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from orchestrator.prepare.near.texts import PIECE_BYTES, VALID, canonical_texts,
 
 SPACES = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())
 TRICKY = "aé́̀e中文가각ᄀ가กำ้ด़़ \t\u00a0\u2028\u3000\u200b\U0001f600ﬁ;;Å" + SPACES
+WRONG = (b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\x80", b"\xe2\x82", b"\xf8\x88\x80\x80\x80")
 tricky_texts = st.text(st.sampled_from(TRICKY) | st.characters(codec="utf-8"), max_size=30)
+wrong_texts = st.binary(max_size=12) | st.sampled_from(WRONG) | tricky_texts.map(lambda text: text.encode()[:-1])
 
 
 def canonical(documents):
@@ -44,8 +47,7 @@ def test_every_character_alone_and_after_a_letter_comes_out_in_normal_form():
     assert read(texts) == [unicodedata.normalize("NFC", document) for document in documents]
 
 
-@given(st.lists(st.binary(max_size=12) | st.sampled_from([b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\x80", b"\xe2\x82"])
-                | tricky_texts.map(lambda text: text.encode()[:-1]), max_size=6))  # fmt: skip
+@given(st.lists(wrong_texts, max_size=6))
 def test_the_first_wrong_byte_is_where_python_finds_it(documents):
     texts, wrong, _ = canonical(documents)
     for i, document in enumerate(documents):
@@ -150,9 +152,9 @@ def test_no_documents_have_no_hashes():
 @given(st.lists(st.integers(0, 10), max_size=20))
 def test_groups_are_as_large_as_they_may_be(sizes):
     groups = [sizes[some] for some in group_documents(np.array(sizes, np.int64), 12)]
-    assert sum(groups, []) == sizes
+    assert list(chain(*groups)) == sizes
     assert all(sum(group) <= 12 for group in groups)
-    assert all(sum(one) + other[0] > 12 for one, other in zip(groups, groups[1:], strict=False))
+    assert all(sum(one) + other[0] > 12 for one, other in pairwise(groups))
 
 
 def test_a_document_longer_than_a_group_stands_alone():
