@@ -26,11 +26,11 @@ def look_up_kinds(codes: Codes, table: Kinds) -> Kinds:
 
 
 @compiled
-def cut_words(codes: Codes, kinds: Kinds) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
+def cut_words(codes: Codes, kinds: Kinds) -> tuple[NDArray[np.uint64], NDArray[np.int32], NDArray[np.int64]]:
     """Hash and length of every word; and four counts: words with a letter, words that are not only punctuation and
     symbols, the characters of those, and the characters of the longest word."""
     most = codes.size // 2 + 1
-    hashes, lengths, counts = np.empty(most, np.uint64), np.empty(most, np.int64), np.zeros(4, np.int64)
+    hashes, lengths, counts = np.empty(most, np.uint64), np.empty(most, np.int32), np.zeros(4, np.int64)
     num, at = 0, 0
     while at < codes.size:
         if kinds[at] & SPACE:

@@ -16,7 +16,7 @@ class Words:
     """What stands between whitespace. `symbols` are words of punctuation and symbols alone."""
 
     hashes: NDArray[np.uint64]
-    lengths: NDArray[np.int64]
+    lengths: NDArray[np.int32]
     with_letter: int
     not_symbols: int
     characters: int  # of those that are not symbols

@@ -75,7 +75,7 @@ def decide_crowd(
 ) -> Verdicts:
     """Verdicts of the members, in the order of `numbers` (ascending); sets, keys and sketches are theirs, row by row.
     Those numbered below `own` are known to be kept. Not `among_own`: own ones duplicate only those."""
-    flat, ends, keys, sketches = map(read_only, (*sets, keys, sketches))
+    flat, ends, keys, sketches = read_only(sets.flat), read_only(sets.ends), read_only(keys), read_only(sketches)
     lists = 1 << max(10, min(int(ends[-1] // 4).bit_length(), MOST_LISTS.bit_length() - 1))
     least = least_equal(threshold, sketches.shape[1])
     counts = _count_shingles(flat, lists)

@@ -101,6 +101,7 @@ def test_two_different_stop_words_are_enough() -> None:
     assert reason(stop_words(Text("the the cat"))).startswith("1 of the stop words the, be, to")
     assert stop_words(Text("die Katze"), 1, ["die", "der"]) is None
     assert stop_words(Text("die, Katze"), 1, ["die", "der"]) is not None  # as they are written
+    assert stop_words(Text("die Katze"), 2, ["die", "die"]) is not None
 
 
 def test_three_of_ten_lines_may_be_repeated() -> None:
