@@ -1,8 +1,8 @@
 """Gopher's and C4's rules: documents per second on one core, beside the same filters of datatrove.
 
 The same documents of about 3.5 KB: real prose (the manual of the Python language), real sources, and generated prose
-that passes every rule, as most documents of a filtered corpus do. Each way judges all of them in a process of its own, in
-turn; rates are by CPU time. datatrove is measured as it is, with spaCy's words, and once more with words between
+that passes every rule, as most documents of a filtered corpus do. Each way judges all of them in a process of its own,
+in turn; rates are by CPU time. datatrove is measured as it is, with spaCy's words, and once more with words between
 whitespace, which Longhaul has. Run:
 
     python benchmarks/cleaning.py --rounds 5 --peer-env cleaning-env

@@ -156,12 +156,11 @@ def _commit_segments(steps: Steps, run_all: RunAll, progress: Progress) -> None:
         return
     from orchestrator.prepare.judge import judge_segments, read_verdicts  # compiled code, which not everybody needs
 
-    tokenizer = steps.tokenizer
+    known = steps.tokenizer
     for segment, verdicts in judge_segments(steps, run_all, progress):
-        if tokenizer is None:
-            tokenizer = _train_tokenizer(steps, read_verdicts(steps, 0), run_all, progress)
-        _prepare_segments(steps, [segment], verdicts, tokenizer, run_all, progress)
-    if tokenizer is None:  # lost, while nothing else was
+        known = known or _train_tokenizer(steps, read_verdicts(steps, 0), run_all, progress)
+        _prepare_segments(steps, [segment], verdicts, known, run_all, progress)
+    if known is None:  # lost, while nothing else was
         _train_tokenizer(steps, read_verdicts(steps, 0), run_all, progress)
 
 

@@ -140,6 +140,6 @@ def _unsigned(n: int) -> Signatures:
 
 
 def _store(path: Path, signs: Signs) -> None:
-    columns = map(fold_rows, (signs.splits, signs.hashes, *signs.near))
+    columns = [fold_rows(column) for column in (signs.splits, signs.hashes, *signs.near)]
     drops = [[drop.place, drop.rule, drop.reason] for drop in signs.drops]
     store_table(path, pa.table(dict(zip(COLUMNS, columns, strict=True))), {"drops": drops})

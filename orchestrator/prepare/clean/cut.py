@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from orchestrator.prepare.clean.characters import LETTER, NUM_CODES, PUNCTUATION, SPACE, SYMBOL
 from orchestrator.prepare.near.compiled import compiled
 
-Codes = NDArray[np.uint32]
+Codes = NDArray[np.uint32 | np.uint8]
 Kinds = NDArray[np.uint8]
 _SEED, _FACTOR = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xFF51AFD7ED558CCD)
 _SHIFT = np.uint64(32)

@@ -26,12 +26,30 @@ class Words:
         return len(self.hashes)
 
 
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """As str.splitlines() cuts them. `marks` are bits of lines.py."""
+
+    marks: NDArray[np.uint8]
+    words: NDArray[np.int64]
+    longest_word: NDArray[np.int64]
+    sentences: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.marks)
+
+    def count(self, mark: int) -> int:
+        return int(np.count_nonzero(self.marks & mark))
+
+
 class Text(str):
     """Altering steps make a new one."""
 
     @cached_property
-    def codes(self) -> NDArray[np.uint32]:
-        """Its code points."""
+    def codes(self) -> NDArray[np.uint32 | np.uint8]:
+        """Its code points, in a byte each where that is enough: kernels are compiled for both."""
+        if self.isascii():
+            return np.frombuffer(self.encode("ascii"), np.uint8)
         return np.frombuffer(self.encode("utf-32-le", "surrogatepass"), np.uint32)
 
     @cached_property
@@ -47,6 +65,12 @@ class Text(str):
 
         hashes, lengths, counts = cut_words(self.codes, self.kinds)
         return Words(hashes, lengths, *counts.tolist())
+
+    @cached_property
+    def lines(self) -> Lines:
+        from orchestrator.prepare.clean.lines import read_lines
+
+        return Lines(*read_lines(self.codes, self.kinds, len(self.splitlines())))
 
     @cached_property
     def bits(self) -> list[int]:

@@ -49,6 +49,7 @@ def test_altering_steps_come_in_order_and_others_do_not_run() -> None:
     assert one.alters
     assert not cleaner(step("length")).alters
     assert cleaner(step("length")).alter([Sample("a  b")]) == ["a  b"]
+    assert cleaner(step(f"{MINE}:first_byte", wanted=1)).alter([Sample("a")]) == ["a"]  # it would fail
 
 
 def test_verdicts_do_not_depend_on_neighbours() -> None:

@@ -131,6 +131,12 @@ def test_top_ngrams_count_only_when_they_repeat() -> None:
     assert "the most frequent 2 words" in reason(repeated_ngrams(Text("one two one two")))
 
 
+def test_ngrams_may_be_asked_in_any_order() -> None:
+    text = Text("a b c d a b e f a b g h")
+    assert "the most frequent 2 words" in reason(repeated_ngrams(text, top=[[4, 0.5], [2, 0.1]], duplicate=[]))
+    assert "repeated runs of 2 words" in reason(repeated_ngrams(text, top=[], duplicate=[[4, 0.5], [2, 0.1]]))
+
+
 def test_bounds_of_ngrams_are_the_users() -> None:
     text = Text("a b c d e f a b c d e g h i j k l m n o p q r s")  # five words twice: 5 of 47 characters
     assert repeated_ngrams(text, top=[], duplicate=[[5, 5 / 47]]) is None

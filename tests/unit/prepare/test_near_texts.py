@@ -20,11 +20,11 @@ wrong_texts = st.binary(max_size=12) | st.sampled_from(WRONG) | tricky_texts.map
 
 
 def canonical(documents):
-    """Laid out with gaps of wrong bytes between them, which nobody may look at."""
+    """Laid out with bytes between them that would complete a character, or change it: nobody may look at them."""
     data, begins = b"\xff", []
     for document in documents:
         begins.append(len(data))
-        data += document + b"\xcc\x81\xff"
+        data += document + b"\x80\x80\x80\xcc\x81\xff"
     sizes = np.array([len(document) for document in documents], np.int64)
     return *canonical_texts(data, np.array(begins, np.int64), sizes), data
 
