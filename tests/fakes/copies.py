@@ -73,6 +73,29 @@ def config_of(root: Path, prepare: dict[str, Any] | None = None, **data: Any) ->
     return RunConfig.model_validate(config)
 
 
+def write_everything(root: Path, documents: int = 25) -> None:
+    """Two sources that share texts, with templated pages, and benchmark questions that some texts repeat."""
+    rng = random.Random(2)
+    write_varied(root / "books", range(3), documents, pages=60)
+    write_varied(root / "web", range(1, 5), documents, pages=60)
+    question = make_text(rng, 13)
+    (root / "questions.txt").write_text(f"{question}\nsomething that nobody says at all\n")
+    texts = {f"q{i}": f"{make_text(rng, 40)} {question if i % 2 else ''} {make_text(rng, 40)}" for i in range(6)}
+    texts |= {"short": "too short", "mail": f"mail me@example.com {make_text(rng, 30)}", "empty": ""}
+    write_texts(root / "web" / "0000.tar", texts)
+
+
+def everything(root: Path) -> RunConfig:
+    """Compares what write_everything wrote in every way there is."""
+    section = {
+        "clean": [{"name": "length", "args": {"min_words": 20}}, {"name": "mask_email"}],
+        "dedup": {"exact": True, "near": {"threshold": 0.8}, "prefer": ["web"]},
+        "decontaminate": {"similarity": 0.9, "files": [str(root / "questions.txt")]},
+    }
+    sources = [{"path": str(root / name)} for name in ("books", "web")]
+    return config_of(root, section, train=sources, split={"validation": 0.1, "test": 0.05}, segment_shards=4)
+
+
 def published(root: Path) -> dict[str, bytes]:
     """What preparing leaves, without caches that know paths and times of this copy, and what the killed left."""
     return {

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import numba
+import numpy as np
+from numpy.typing import NDArray
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Kind = TypeVar("Kind", bound=np.generic)
 
 ROOM = Path(__file__).parent
 SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(ROOM.glob("*.py")))).hexdigest()[:16]
@@ -27,3 +30,11 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     finally:
         settings.CACHE_DIR = before
     return marked
+
+
+@compiled
+def enlarge(array: NDArray[Kind], length: int) -> NDArray[Kind]:
+    """A longer array that begins with this one; what comes after is not set."""
+    larger = np.empty((length,) + array.shape[1:], array.dtype)  # noqa: RUF005  # what numba can compile
+    larger[: len(array)] = array
+    return larger

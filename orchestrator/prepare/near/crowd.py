@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from orchestrator.prepare.near.bands import least_equal
 from orchestrator.prepare.near.compare import measure_similarity, share_key, sketches_agree
-from orchestrator.prepare.near.compiled import compiled
+from orchestrator.prepare.near.compiled import compiled, enlarge
 from orchestrator.prepare.near.documents import Sets
 from orchestrator.prepare.near.kernels import read_only
 from orchestrator.prepare.near.match import UPPER
 
-MOST_COUNTED = 0xFFFF
+MOST_COUNTED = 0xFFFF  # what two bytes hold
 RARITIES = 17  # binary digits of a count, 0 to 16
-MOST_LISTS = 1 << 26
+MOST_LISTS = 1 << 26  # six bytes each
 EPSILON = 1e-6  # shingles; makes a reach too long rather than too short where floats round
 
 
@@ -238,16 +238,10 @@ def _open_block(index: _Index, name: int) -> _Index:
     tail, block, base = tails[name], ends[0], ends[1]
     room = 1 if tail < 0 else 2 * blocks[tail, 1]
     if block == len(blocks):
-        more_blocks = np.empty((2 * block, 4), np.int64)
-        more_blocks[:block] = blocks
-        blocks = more_blocks
+        blocks = enlarge(blocks, 2 * block)
     if base + 2 * room > tree.size:
-        more_tree, more_entries = (
-            np.empty(2 * tree.size + 2 * room, np.int32),
-            np.empty(2 * tree.size + 2 * room, np.int32),
-        )
-        more_tree[:base], more_entries[:base] = tree[:base], entries[:base]
-        tree, entries = more_tree, more_entries
+        cells = 2 * (tree.size + room)
+        tree, entries = enlarge(tree, cells), enlarge(entries, cells)
     tree[base : base + 2 * room] = -1
     blocks[block, 0], blocks[block, 1], blocks[block, 2] = base, room, 0
     blocks[block, 3] = block if tail < 0 else blocks[tail, 3]

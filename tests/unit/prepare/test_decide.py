@@ -40,7 +40,7 @@ def related_pages(draw: st.DrawFn) -> list[Page]:
     return [np.unique(page) for page in pages]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     related_pages(),
     st.sampled_from([0.5, 0.7, 0.8, 0.9, 1.0]),
@@ -59,7 +59,7 @@ def test_verdicts_are_those_of_comparing_every_two(
     assert verdicts.score.tolist() == scores
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(related_pages(), st.lists(st.floats(0, 1), max_size=4), st.sampled_from([ALL_CROWDS, MIXED, Limits()]))
 def test_cutting_the_line_into_segments_changes_no_verdict(
     pages: list[Page], cuts: list[float], limits: Limits

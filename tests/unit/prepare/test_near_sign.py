@@ -158,6 +158,7 @@ def test_the_algorithm_is_still_the_one_that_its_name_says():
     ("one", "other"),
     [
         ("Über ÉTÉ Straße ΟΔΟΣ", "über été straße οδος"),
+        ("AUẞEN STRAẞE", "außen straße"),
         ("naïve Zoë Ångström", unicodedata.normalize("NFD", "naïve Zoë Ångström")),
         ("“Don\u2019t” — he said…", "Don't - he said"),
         ("one\ttwo\u00a0three\n", "one, two; three."),
