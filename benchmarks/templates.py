@@ -58,7 +58,8 @@ def main() -> None:
     parser.add_argument("--pages", type=int, nargs="+", default=[3_000, 10_000, 30_000, 100_000])
     asked = parser.parse_args()
     rules = NearRules.of(NearSection())
-    table = Table(title=f"threshold {rules.threshold}, {rules.bands} bands of {rules.rows}", title_justify="left")
+    title = f"threshold {rules.threshold}, {rules.bands} bands of {rules.rows}; seconds of one core"
+    table = Table(title=title, title_justify="left")
     for column in ("", "pages", "signing, s", "verdicts, s", "pages / s", "go", "missed", "exact checks"):
         table.add_column(column, justify="right" if column else "left")
     measure(CASES[1], 300, rules)  # compiles

@@ -44,7 +44,7 @@ def c4(
         stays &= brackets | (lines.marks & ENDED > 0)
     kept, sentences = [], 0
     for line, stay, bracket, count in zip(
-        text.splitlines(), stays.tolist(), brackets.tolist(), lines.sentences.tolist(), strict=True
+        lines.texts, stays.tolist(), brackets.tolist(), lines.sentences.tolist(), strict=True
     ):
         if not stay:
             continue

@@ -27,24 +27,24 @@ def read_lines(codes: Codes, kinds: Kinds, num_lines: int) -> tuple[NDArray[np.u
     for line in range(num_lines):
         word, first, last = 0, -1, -1  # characters of the word so far; where the line's text begins and ends
         is_open, ending = False, False  # whether a sentence has begun; whether whitespace would end it
+        num_words, most, num_sentences, bracket = 0, 0, 0, False  # local: several times as fast as in the arrays
         while at < codes.size and not kinds[at] & LINE_BREAK:
             code, kind = codes[at], kinds[at]
             if kind & SPACE:
-                sentences[line] += ending
+                num_sentences += ending
                 is_open, ending = is_open and not ending, False
                 word = 0
             else:
                 is_open, ending = True, kind & SENTENCE_END != 0 or (ending and _is_one_of(code, _CLOSERS))
                 word += 1
-                words[line] += word == 1
-                longest[line] = max(longest[line], word)
-                if code in (_SQUARE, _CURLY):
-                    marks[line] |= BRACKET
+                num_words += word == 1
+                most = max(most, word)
+                bracket = bracket or code in (_SQUARE, _CURLY)
                 first, last = at if first < 0 else first, at
             at += 1
-        sentences[line] += is_open
+        words[line], longest[line], sentences[line] = num_words, most, num_sentences + is_open
         if last >= 0:
-            marks[line] |= _mark_ends(codes, first, last)
+            marks[line] = _mark_ends(codes, first, last) | (BRACKET if bracket else 0)
         at += 2 if at + 1 < codes.size and codes[at] == _RETURN and codes[at + 1] == _NEWLINE else 1
     return marks, words, longest, sentences
 

@@ -30,13 +30,14 @@ class Words:
 class Lines:
     """As str.splitlines() cuts them. `marks` are bits of lines.py."""
 
+    texts: list[str]
     marks: NDArray[np.uint8]
     words: NDArray[np.int64]
     longest_word: NDArray[np.int64]
     sentences: NDArray[np.int64]
 
     def __len__(self) -> int:
-        return len(self.marks)
+        return len(self.texts)
 
     def count(self, mark: int) -> int:
         return int(np.count_nonzero(self.marks & mark))
@@ -70,7 +71,8 @@ class Text(str):
     def lines(self) -> Lines:
         from orchestrator.prepare.clean.lines import read_lines
 
-        return Lines(*read_lines(self.codes, self.kinds, len(self.splitlines())))
+        texts = self.splitlines()
+        return Lines(texts, *read_lines(self.codes, self.kinds, len(texts)))
 
     @cached_property
     def bits(self) -> list[int]:

@@ -1,6 +1,6 @@
 """Marks the functions of this room that are compiled to machine code.
 
-The first call compiles, in a second or so; later runs load that from a cache. What a function takes in from another
+The first call compiles, for some seconds; later runs load that from a cache. What a function takes in from another
 file is compiled into it, and numba would not see that file change: so the cache is one for the state of all files
 of the room."""
 

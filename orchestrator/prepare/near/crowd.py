@@ -157,7 +157,7 @@ def _find_partner(
         if largest < crowd.smallest:
             break
         name, mark = ordered[place] & np.uint64(crowd.counts.size - 1), np.int32(ordered[place] >> UPPER)
-        tail = index.tails[name]
+        tail = index.tails[name] if crowd.counts[name] > 1 else -1  # else no other member has it
         first = index.blocks[tail, 3] if tail >= 0 else -1
         block, i = _find_entry(index, tail, first, 0, size)
         while block >= 0:
@@ -216,7 +216,7 @@ def _add_member(crowd: _Crowd, index: _Index, row: int, ordered: NDArray[np.uint
         if largest < crowd.smallest:
             break
         name = ordered[place] & np.uint64(crowd.counts.size - 1)
-        if crowd.counts[name] > 1:  # else no other member has it
+        if crowd.counts[name] > 1:
             tail = index.tails[name]
             if tail < 0 or index.blocks[tail, 2] == index.blocks[tail, 1]:
                 index = _open_block(index, name)
