@@ -36,7 +36,7 @@ def prepare(config: RunConfig, run_all: RunAll = run_serially, progress: Progres
     steps = prepare_steps(config)
     if not steps.finished:
         _check_unseen(steps, run_all, progress)
-        _commit_segments(steps, run_all, progress)
+        _commit_segments(_with_statistics(steps, run_all), run_all, progress)
         _remember_seen(steps)
     manifest = Manifest.of_chain(steps.work.root, steps.chain, steps.dataset.roots)
     unit = "tokens" if manifest.has_tokens else "kept"
@@ -146,6 +146,14 @@ def _train_tokenizer(steps: Steps, verdicts: Verdicts, run_all: RunAll, progress
             remedy=f"restore {steps.manifest.tokenizer.path}, or delete this folder and run longhaul prepare again",
         )
     return info
+
+
+def _with_statistics(steps: Steps, run_all: RunAll) -> Steps:
+    if not steps.rules.clean:
+        return steps
+    from orchestrator.prepare.collect import with_statistics  # compiled code, which not everybody needs
+
+    return with_statistics(steps, run_all)
 
 
 def _commit_segments(steps: Steps, run_all: RunAll, progress: Progress) -> None:

@@ -25,7 +25,7 @@ from orchestrator.prepare.text import cut_text, places_left, read_kept
 from orchestrator.prepare.tokenizer import open_tokenizer
 from orchestrator.storage.stores import StoreSettings, open_stores
 from orchestrator.storage.tables import map_table, store_table
-from orchestrator.storage.workplace import WorkPlace, name_prepared, prepared_file, store_bytes
+from orchestrator.storage.workplace import WorkPlace, hash_text, name_prepared, prepared_file, store_bytes
 
 _CHUNK = 4_000_000  # characters encoded at once: bounds memory, keeps threads busy
 SAMPLES = pa.schema(
@@ -70,7 +70,7 @@ class ShardJob:
     def verdicts_id(self) -> str:
         """Part of the files' names, since the same shard may meet others elsewhere; empty if none depend on others."""
         if self.verdicts is None:
-            return ""
+            return hash_text(self.rules.statistics) if self.rules.statistics else ""
         return hash_json([astuple(drop) for drop in self.verdicts])
 
 
