@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from launch.ahead import show_funnels
 from launch.cluster import reached_cluster
 from launch.environment import has_wandb_key
 from launch.follow import Follower
@@ -39,6 +40,7 @@ from orchestrator.core.errors import BadInput
 from orchestrator.core.words import ExitCode, RunState
 from orchestrator.data.ordering.length import resolve_length
 from orchestrator.data.shards.manifest import Manifest
+from orchestrator.prepare.funnel import count_funnels
 from orchestrator.prepare.run import prepare
 from orchestrator.storage.publish import publish_bytes, publish_json, read_json
 from orchestrator.tracking.rundir import RunDir, RunView
@@ -105,6 +107,8 @@ def _begin(config: RunConfig, run_dir: RunDir, address: str, screen: Screen, ear
     screen.say(f"{RUN_DIRECTORY}{run_dir.path}")
     with screen.preparing() as progress:
         manifest = prepare(config, run_all, progress)
+    if earlier is None:
+        show_funnels(count_funnels(manifest), screen)
     if earlier is not None:
         began_with = read_json(run_dir.manifest)["segments"]
         manifest.check_prefix(began_with)

@@ -25,10 +25,15 @@ class Source(Section):
 
 
 class SplitSection(Section):
-    """Shares of the samples kept from training; chosen by hash of (source, shard, key)."""
+    """Shares of the samples kept from training; chosen by hash of (source, shard, key), or of a group."""
 
     validation: float = identity("share for validation", 0.0, ge=0, lt=1)
     test: float = identity("share for test", 0.0, ge=0, lt=1)
+    by: str | None = identity(
+        "field of the json member; samples with the same value share a split. None: each is by itself",
+        None,
+        min_length=1,
+    )
 
     @model_validator(mode="after")
     def leave_something_to_train_on(self) -> "SplitSection":

@@ -34,9 +34,7 @@ class CleanStep(Section):
 class NearSection(Section):
     """Near duplicates: alike by the exact Jaccard similarity of their shingles."""
 
-    threshold: float = identity(
-        "from this similarity on a document duplicates an earlier one", 0.8, ge=0.5, le=1
-    )
+    threshold: float = identity("from this similarity on a document duplicates an earlier one", 0.8, ge=0.5, le=1)
     recall: float = identity("share of the pairs at the threshold that must be found", 0.95, gt=0, lt=1)
     words: int = identity("words a shingle", 5, ge=1, le=32)
     characters: int = identity(
@@ -61,7 +59,7 @@ class DecontaminateSection(Section):
     similarity: float | None = identity(
         "a training document this similar to one for validation or test goes; none: not looked at", 0.5, ge=0.3, le=1
     )
-    files: list[str] = identity("files with what must not be trained on: .txt (a text a line), .jsonl", [])
+    files: list[str] = identity("files with what must not be trained on: .txt (a text a line), .jsonl, .tar shards", [])
     ngram: int = identity("a document that has this many words in a row of a text in `files` goes", 13, ge=1, le=64)
 
 

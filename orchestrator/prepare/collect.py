@@ -13,13 +13,14 @@ import numpy as np
 from orchestrator.core.mapping import RunAll
 from orchestrator.core.words import ShardRef
 from orchestrator.data.shards.index import index_shard
-from orchestrator.data.shards.split import TRAIN, split_of
+from orchestrator.data.shards.split import TRAIN
 from orchestrator.prepare.clean.cleaner import Cleaner
 from orchestrator.prepare.clean.sample import Sample
 from orchestrator.prepare.clean.statistics import Statistics
 from orchestrator.prepare.cleaning import read_metas
 from orchestrator.prepare.plan import Steps
 from orchestrator.prepare.rules import Rules
+from orchestrator.prepare.splits import find_splits
 from orchestrator.storage.publish import read_json
 from orchestrator.storage.stores import StoreSettings, open_stores
 from orchestrator.storage.workplace import store_json
@@ -55,9 +56,10 @@ def collect_shard(job: CollectJob) -> Statistics:
     index = index_shard(job.shard, job.work, job.rules.on_bad, stores)
     opened = stores.open(job.shard.url, index.stamp)
     opened.need_all()
-    splits = split_of(job.source_name, job.shard.name, index.keys(), job.rules.split)
+    splits = find_splits(job.shard, job.source_name, index, job.rules, stores)
     sound = np.array([why is None for why in index.bad()], bool)
-    places = np.flatnonzero(sound & (splits == TRAIN)).tolist()
+    sound[[drop.place for drop in splits.drops]] = False
+    places = np.flatnonzero(sound & (splits.of == TRAIN)).tolist()
     metas = read_metas(opened.data, index, places)
     return Cleaner.of(job.rules.clean).collect([Sample(meta=meta) for meta in metas])
 

@@ -1,12 +1,12 @@
 """Why samples are not kept: what every stage of preparing says of what it drops, and when that stops the work."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.core.words import ShardRef
 from orchestrator.data.shards.index import OnBad, ShardIndex, refuse_samples
 
-BROKEN = ("bad sample", "no text", "not UTF-8", "missing member")  # what data.on_bad is about
+BROKEN = ("bad sample", "no text", "not UTF-8", "missing member", "no group")  # what data.on_bad is about
 DUPLICATES = ("exact duplicate", "near duplicate")
 WHOLE_SHARD = -1  # the place of a drop that concerns the shard itself
 
@@ -24,6 +24,14 @@ class Drop:
 
 
 Verdicts = Mapping[int, tuple[Drop, ...]]  # all drops of some shards, by ordinal
+
+
+def keep_first(drops: Iterable[Drop]) -> list[Drop]:
+    """One a place, in their order: who found something first says why."""
+    found: dict[int, Drop] = {}
+    for drop in drops:
+        found.setdefault(drop.place, drop)
+    return [found[place] for place in sorted(found)]
 
 
 def refuse_drops(shard: ShardRef, index: ShardIndex, drops: list[Drop], on_bad: OnBad, config_key: str) -> None:

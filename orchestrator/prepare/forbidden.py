@@ -3,7 +3,9 @@
 Read from the files of prepare.decontaminate; signs.py asks for each shard. What is compared are runs of `ngram` words
 (in scripts without spaces, twice as many characters), of shorter texts all their words."""
 
+import io
 import json
+import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,7 +35,7 @@ def hash_files(files: Sequence[str]) -> list[str]:
 class Forbidden:
     """Runs of words by their width, sorted, and of each which text it is from."""
 
-    names: list[str]  # file and line
+    names: list[str]  # file, and line or key
     runs: list[tuple[int, NDArray[np.uint64], NDArray[np.int64]]]
 
     def find(self, texts: Texts) -> dict[int, str]:
@@ -53,12 +55,12 @@ class Forbidden:
 
 
 @lru_cache(maxsize=2)
-def load_forbidden(files: tuple[str, ...], hashes: tuple[str, ...], ngram: int) -> Forbidden:
-    """`hashes` are those of the rules: on every machine the files must hold the same."""
+def load_forbidden(files: tuple[str, ...], hashes: tuple[str, ...], ngram: int, member: str) -> Forbidden:
+    """`hashes` are those of the rules: on every machine the files must hold the same. Of tar shards `member` is read."""
     for path, before, now in zip(files, hashes, hash_files(files), strict=True):
         if now != before:
             raise DataError("is not what it was", where=f"{KEY}: {path}", remedy="let all machines read the same file")
-    named = [(f"{Path(path).name}:{line}", text) for path in files for line, text in _texts_of(path)]
+    named = [(f"{Path(path).name}:{place}", text) for path in files for place, text in _texts_of(path, member)]
     texts = _as_texts([text for _, text in named])
     left = np.arange(len(texts))
     runs = []
@@ -84,19 +86,16 @@ def _as_texts(texts: Sequence[str]) -> Texts:
     return canonical_texts(b"".join(data) or b" ", ends - sizes, sizes)[0]
 
 
-def _texts_of(path: str) -> Iterator[tuple[int, str]]:
-    """Line numbers and texts: of .jsonl every text in an object, of other files each line."""
-    try:
-        lines = _read(path).decode().splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"is no UTF-8: byte {error.start}", where=f"{KEY}: {path}", remedy="save it as UTF-8"
-        ) from error
-    for number, line in enumerate(lines, 1):
+def _texts_of(path: str, member: str) -> Iterator[tuple[str, str]]:
+    """Of .tar the text of each sample, by key; of .jsonl every text in an object, of other files each line, by line."""
+    if path.endswith(".tar"):
+        yield from _texts_of_shard(path, member)
+        return
+    for number, line in enumerate(_decode(_read(path), path).splitlines(), 1):
         if not line.strip():
             continue
         if not path.endswith(".jsonl"):
-            yield number, line
+            yield str(number), line
             continue
         try:
             value = json.loads(line)
@@ -104,7 +103,34 @@ def _texts_of(path: str) -> Iterator[tuple[int, str]]:
             raise DataError(
                 f"line {number} is no JSON: {error}", where=f"{KEY}: {path}", remedy="repair it, or name it .txt"
             ) from error
-        yield from ((number, text) for text in _strings(value))
+        yield from ((str(number), text) for text in _strings(value))
+
+
+def _texts_of_shard(path: str, member: str) -> Iterator[tuple[str, str]]:
+    found = False
+    try:
+        with tarfile.open(fileobj=io.BytesIO(_read(path)), mode="r:") as tar:
+            for info in tar:
+                key, _, suffix = info.name.rpartition("/")[2].partition(".")
+                data = tar.extractfile(info) if suffix.lower() == member else None
+                if data is not None:
+                    found = True
+                    yield key, _decode(data.read(), f"{path}, {info.name}")
+    except tarfile.TarError as error:
+        raise DataError(f"is no tar shard: {error}", where=f"{KEY}: {path}", remedy="make it anew") from error
+    if not found:
+        raise DataError(
+            f"no sample has a member .{member}", where=f"{KEY}: {path}", remedy="give shards that are like data.train"
+        )
+
+
+def _decode(data: bytes, where: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"is no UTF-8: byte {error.start}", where=f"{KEY}: {where}", remedy="save it as UTF-8"
+        ) from error
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -120,5 +146,5 @@ def _read(path: str) -> bytes:
         return Path(path).expanduser().read_bytes()
     except OSError as error:
         raise DataError(
-            f"cannot be read: {error.strerror}", where=f"{KEY}: {path}", remedy="give a .txt or .jsonl file"
+            f"cannot be read: {error.strerror}", where=f"{KEY}: {path}", remedy="give a .txt, .jsonl or .tar file"
         ) from error

@@ -54,12 +54,17 @@ def _add_segment(manifest: Manifest, number: int, funnels: list[Funnel]) -> None
         funnel.kept += kept
         funnel.tokens += tokens
     drops = manifest.drops(number)
+    rules = drops["rule"].combine_chunks().dictionary_encode()
     ordinals, places = drops["ordinal"].to_numpy(), drops["place"].to_numpy()
     first = np.cumsum(sizes) - sizes
-    rows = first[ordinals - manifest.segments[number].ordinals.start] + places
-    for row, place, rule in zip(rows.tolist(), places.tolist(), drops["rule"].to_pylist(), strict=True):
-        if place != WHOLE_SHARD:
-            funnels[of_funnel[row]].dropped[rule] += 1
+    of_sample = places != WHOLE_SHARD
+    rows = (first[ordinals - manifest.segments[number].ordinals.start] + places)[of_sample]
+    pairs, times = np.unique(
+        np.stack([of_funnel[rows], rules.indices.to_numpy()[of_sample]]), axis=1, return_counts=True
+    )
+    names = rules.dictionary.to_pylist()
+    for funnel, rule, count in zip(*pairs.tolist(), times.tolist(), strict=True):
+        funnels[funnel].dropped[names[rule]] += count
 
 
 def _sum_by(groups: NDArray[Any], values: NDArray[Any], count: int) -> NDArray[np.int64]:

@@ -64,13 +64,14 @@ class Rules:
     @property
     def needed(self) -> list[tuple[str, ...]]:
         """For each thing that is fed the suffixes of which a sample must have one."""
-        return [suffixes for _, suffixes in self.fields] or [(self.text_member,)]
+        fed = [suffixes for _, suffixes in self.fields] or [(self.text_member,)]
+        return fed if self.split.by is None else [*fed, ("json",)]
 
     @property
     def id(self) -> str:
         value: dict[str, Any] = {
             "version": VERSION,
-            "split": self.split.model_dump(),
+            "split": self.split.model_dump(exclude={"by"} if self.split.by is None else None),
             "on_bad": self.on_bad,
             "text_member": self.text_member,
             "fields": self.fields,

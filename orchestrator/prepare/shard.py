@@ -3,7 +3,7 @@
 After index and tokenizer, before the segment's commit. The samples table is published last and carries the report, so
 whatever a killed worker left behind is not trusted, and finished work is found again by name and content."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +17,11 @@ from orchestrator.core.words import ShardRef
 from orchestrator.data.shards.chain import TokenizerInfo
 from orchestrator.data.shards.contents import Contents, read_contents
 from orchestrator.data.shards.index import ShardIndex, index_shard
-from orchestrator.data.shards.split import SPLITS, split_of
-from orchestrator.prepare.drops import BROKEN, WHOLE_SHARD, Drop, refuse_drops
+from orchestrator.data.shards.split import SPLITS
+from orchestrator.prepare.drops import BROKEN, WHOLE_SHARD, Drop, keep_first, refuse_drops
 from orchestrator.prepare.members import check_members
 from orchestrator.prepare.rules import Rules, hash_json
+from orchestrator.prepare.splits import find_splits
 from orchestrator.prepare.text import cut_text, places_left, read_kept
 from orchestrator.prepare.tokenizer import open_tokenizer
 from orchestrator.storage.stores import StoreSettings, open_stores
@@ -100,8 +101,9 @@ def prepare_shard(job: ShardJob) -> ShardReport:
     found = _find_report(job, contents)
     if found is not None:
         return found
+    splits = find_splits(job.shard, job.source_name, index, job.rules, stores)
     judge = _feed_members if job.rules.fields else _feed_tokens
-    return _publish(job, index, contents.content, judge(job, index, contents))
+    return _publish(job, index, contents.content, splits.of, judge(job, index, contents, splits.drops))
 
 
 def shard_files(folder: Path, name: str, content: str, verdicts: str) -> tuple[Path, Path, Path]:
@@ -135,22 +137,22 @@ class Verdicts:
     tokens: NDArray[Any]
 
 
-def _feed_tokens(job: ShardJob, index: ShardIndex, contents: Contents) -> Verdicts:
+def _feed_tokens(job: ShardJob, index: ShardIndex, contents: Contents, groupless: Sequence[Drop]) -> Verdicts:
     """Of each sample its text as tokens."""
-    kept = read_kept(job.shard, index, job.rules, open_stores(job.stores), job.verdicts)
+    kept = read_kept(job.shard, index, job.rules, open_stores(job.stores), job.verdicts, groupless)
     lengths = np.zeros(len(index), np.int64)
     lengths[kept.places], tokens = _encode(kept.texts, job.tokenizer)
     checksums = np.stack([contents.high, contents.low], axis=1)
     return Verdicts(drops=kept.drops, checksums=checksums, lengths=lengths, sizes=np.zeros_like(lengths), tokens=tokens)
 
 
-def _feed_members(job: ShardJob, index: ShardIndex, _: Contents) -> Verdicts:
+def _feed_members(job: ShardJob, index: ShardIndex, _: Contents, groupless: Sequence[Drop]) -> Verdicts:
     """Of each sample the members of data.fields, as they are."""
     opened = open_stores(job.stores).open(job.shard.url, index.stamp)
     opened.need_all()
     fed = check_members(opened.data, index, job.rules.fields)
     refuse_drops(job.shard, index, fed.drops, job.rules.on_bad, "data.fields")
-    drops = fed.drops if job.verdicts is None else list(job.verdicts)
+    drops = keep_first([*groupless, *fed.drops]) if job.verdicts is None else list(job.verdicts)
     if job.rules.clean and job.verdicts is None:
         from orchestrator.prepare.cleaning import judge_members  # compiled code, which not everybody needs
 
@@ -167,12 +169,13 @@ def _feed_members(job: ShardJob, index: ShardIndex, _: Contents) -> Verdicts:
     )
 
 
-def _publish(job: ShardJob, index: ShardIndex, content: str, verdicts: Verdicts) -> ShardReport:
+def _publish(
+    job: ShardJob, index: ShardIndex, content: str, split: NDArray[np.uint8], verdicts: Verdicts
+) -> ShardReport:
     """Tokens and drops, then the samples table with the report."""
     keys, drops, tokens = index.keys(), verdicts.drops, verdicts.tokens
     kept = np.ones(len(keys), np.uint8)
     kept[[drop.place for drop in drops]] = 0
-    split = split_of(job.source_name, job.shard.name, keys, job.rules.split)
     of_split = [(kept == 1) & (split == number) for number in range(len(SPLITS))]
     report = ShardReport(
         ordinal=job.shard.ordinal,

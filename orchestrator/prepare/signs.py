@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from orchestrator.core.words import ShardRef
 from orchestrator.data.shards.contents import read_contents
 from orchestrator.data.shards.index import ShardIndex, index_shard
-from orchestrator.data.shards.split import TRAIN, split_of
+from orchestrator.data.shards.split import TRAIN
 from orchestrator.prepare.cleaning import judge_members, judge_texts
 from orchestrator.prepare.drops import Drop, refuse_drops
 from orchestrator.prepare.forbidden import load_forbidden
@@ -25,6 +25,7 @@ from orchestrator.prepare.near.documents import EXEMPT, NearRules, Signatures, T
 from orchestrator.prepare.near.sign import sign_texts
 from orchestrator.prepare.near.texts import VALID, canonical_texts, hash_texts
 from orchestrator.prepare.rules import Rules
+from orchestrator.prepare.splits import Splits, find_splits
 from orchestrator.prepare.text import KEY, decode_texts, find_lacking, not_utf8, places_left
 from orchestrator.storage.stores import Stores, StoreSettings, open_stores
 from orchestrator.storage.tables import fold_rows, map_table, store_table, unfold_rows
@@ -67,7 +68,7 @@ def sign_shard(job: SignJob) -> Signed:
     content = read_contents(job.shard, index, job.work, stores).content
     path = _path(job.work, job.rules, job.shard.name, content)
     if not path.exists():
-        splits = split_of(job.source_name, job.shard.name, index.keys(), job.rules.split)
+        splits = find_splits(job.shard, job.source_name, index, job.rules, stores)
         _store(path, _sign(job, index, splits, stores))
     return Signed(job.shard.ordinal, job.shard.name, content)
 
@@ -84,8 +85,8 @@ def _path(work: Path, rules: Rules, name: str, content: str) -> Path:
     return prepared_file(WorkPlace.at(work).signs(rules.id), name, signed, ".signs.arrow")
 
 
-def _sign(job: SignJob, index: ShardIndex, splits: NDArray[np.uint8], stores: Stores) -> Signs:
-    rules, drops = job.rules, dict[int, Drop]()
+def _sign(job: SignJob, index: ShardIndex, splits: Splits, stores: Stores) -> Signs:
+    rules, drops = job.rules, {drop.place: drop for drop in splits.drops}
     opened = stores.open(job.shard.url, index.stamp)
     opened.need_all()
     hashes, near = np.zeros((len(index), 2), np.uint64), _unsigned(len(index))
@@ -98,10 +99,10 @@ def _sign(job: SignJob, index: ShardIndex, splits: NDArray[np.uint8], stores: St
             _add(drops, judge_members(opened.data, index, rules, places_left(len(index), drops.values())))
     if rules.compared_member:
         texts = _find_texts(job, index, opened.data, drops)
-        _add(drops, _find_forbidden(rules, texts, splits))
+        _add(drops, _find_forbidden(rules, texts, splits.of))
         hashes = hash_texts(texts)
         near = sign_texts(texts, NearRules.of(rules.near)) if rules.near is not None else near
-    return Signs(splits=splits, hashes=hashes, near=near, drops=[drops[place] for place in sorted(drops)])
+    return Signs(splits=splits.of, hashes=hashes, near=near, drops=[drops[place] for place in sorted(drops)])
 
 
 def _add(drops: dict[int, Drop], found: Sequence[Drop]) -> None:
@@ -131,7 +132,8 @@ def _find_forbidden(rules: Rules, texts: Texts, splits: NDArray[np.uint8]) -> li
     """Training samples that repeat a benchmark."""
     if rules.decontaminate is None or not rules.decontaminate.files:
         return []
-    forbidden = load_forbidden(tuple(rules.decontaminate.files), rules.forbidden, rules.decontaminate.ngram)
+    files, ngram = tuple(rules.decontaminate.files), rules.decontaminate.ngram
+    forbidden = load_forbidden(files, rules.forbidden, ngram, rules.compared_member)
     return [drop for drop in forbidden.drop(texts) if splits[drop.place] == TRAIN]
 
 

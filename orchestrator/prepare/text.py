@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from orchestrator.core.words import ShardRef
 from orchestrator.data.shards.index import MemberPlaces, ShardIndex
-from orchestrator.prepare.drops import Drop, refuse_drops
+from orchestrator.prepare.drops import Drop, keep_first, refuse_drops
 from orchestrator.prepare.rules import Rules
 from orchestrator.storage.stores import Stores
 
@@ -28,13 +28,21 @@ class Kept(NamedTuple):
 
 
 def read_kept(
-    shard: ShardRef, index: ShardIndex, rules: Rules, stores: Stores, verdicts: Sequence[Drop] | None = None
+    shard: ShardRef,
+    index: ShardIndex,
+    rules: Rules,
+    stores: Stores,
+    verdicts: Sequence[Drop] | None,
+    groupless: Sequence[Drop],
 ) -> Kept:
-    """The texts that become tokens. `verdicts` are all drops of the shard where they have been decided already."""
+    """The texts that become tokens. `verdicts` are all drops of the shard where they have been decided already;
+    `groupless` are samples that belong to no split."""
     opened = stores.open(shard.url, index.stamp)
     opened.need_all()
     members = index.find_members([rules.text_member])
-    drops = list(verdicts) if verdicts is not None else find_lacking(index, members, rules.text_member)
+    drops = list(verdicts or ())
+    if verdicts is None:
+        drops = keep_first([*groupless, *find_lacking(index, members, rules.text_member)])
     texts, wrong = decode_texts(opened.data, members, rules.text_member, places_left(len(index), drops))
     drops += wrong
     if verdicts is None:

@@ -16,9 +16,10 @@ from orchestrator.core.errors import DataError
 from orchestrator.core.words import ShardRef
 from orchestrator.data.shards.chain import TokenizerInfo
 from orchestrator.data.shards.index import index_shard
-from orchestrator.data.shards.split import TRAIN, split_of
+from orchestrator.data.shards.split import TRAIN
 from orchestrator.prepare.drops import Drop
 from orchestrator.prepare.rules import Rules, hash_json
+from orchestrator.prepare.splits import find_splits
 from orchestrator.prepare.text import cut_text, read_kept
 from orchestrator.storage.publish import read_json
 from orchestrator.storage.stores import StoreSettings, open_stores
@@ -125,10 +126,10 @@ def _training_texts(job: TrainJob) -> Iterator[str]:
     decided = job.verdicts or (None,) * len(job.shards)
     for shard, verdicts in zip(job.shards, decided, strict=True):
         index = index_shard(shard, job.work, job.rules.on_bad, stores)
-        splits = split_of(job.source_names[shard.source], shard.name, index.keys(), job.rules.split)
-        kept = read_kept(shard, index, job.rules, stores, verdicts)
+        splits = find_splits(shard, job.source_names[shard.source], index, job.rules, stores)
+        kept = read_kept(shard, index, job.rules, stores, verdicts, splits.drops)
         for place, text in zip(kept.places, kept.texts, strict=True):
-            if splits[place] == TRAIN:
+            if splits.of[place] == TRAIN:
                 yield from (text[begin:end] for begin, end in cut_text(text))
 
 

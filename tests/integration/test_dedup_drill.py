@@ -2,6 +2,7 @@
 once, workers are killed: what is left is what one process leaves that nobody disturbed."""
 
 import contextlib
+import json
 import random
 import re
 import subprocess
@@ -115,3 +116,24 @@ def test_any_number_of_processes_gives_the_same_bytes(calm, tmp_path, workers):
     with worker_processes(workers) as run_all:
         prepare(everything(tmp_path), run_all)
     assert published(tmp_path) == calm
+
+
+def test_what_became_of_the_samples_is_shown_to_people_and_as_data(harassed):
+    at_80 = {"COLUMNS": "80"}
+    first = harassed.longhaul("prepare", "test.yaml", env=at_80)
+    assert first.returncode == 0, first.stdout + first.stderr
+    lines = first.stdout.splitlines()
+    begin, end = (next(i for i, line in enumerate(lines) if line.startswith(head)) for head in ("books ", "recall"))
+    table = lines[begin:end]
+    heads = [line.split() for line in table if line.startswith(("books ", "web "))]
+    assert heads == [["books", "train", "validation", "test"], ["web", "train", "validation", "test"]]
+    assert max(map(len, table)) <= 80
+    told = json.loads(harassed.longhaul("prepare", "test.yaml", "prepare.dedup.near=null", "--json").stdout)
+    assert [funnel["source"] for funnel in told["funnel"]] == ["books"] * 3 + ["web"] * 3
+    for funnel in told["funnel"]:
+        assert funnel["in"] - sum(funnel["dropped"].values()) == funnel["kept"]
+        assert "near duplicate" not in funnel["dropped"]
+    assert len(told["others"]) == 1
+    again = harassed.longhaul("prepare", "test.yaml", env=at_80).stdout
+    assert f"this preparation: {told['others'][0]}" in again
+    assert f"by other rules, tokenizer or weights: {told['chain']}" in again

@@ -1,4 +1,7 @@
-"""Which split a sample belongs to: a hash of (source, shard, key), so it depends on no order, seed or other sample."""
+"""Which split a sample belongs to: a hash of (source, shard, key) or of its group, so it depends on no order, seed or
+other sample."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import xxhash
@@ -14,9 +17,19 @@ TRAIN, VALIDATION, TEST = range(3)
 def split_of(source_name: str, shard_name: str, keys: list[str], split: SplitSection) -> NDArray[np.uint8]:
     """The split of each key of a shard, as a place in SPLITS."""
     hashes = np.fromiter((xxhash.xxh3_64_intdigest(name.encode()) for name in keys), np.uint64, len(keys))
-    share = unit_interval(
-        key(np.full(len(keys), text_key(source_name), np.uint64), np.uint64(text_key(shard_name)), hashes)
+    return _choose(
+        key(np.full(len(keys), text_key(source_name), np.uint64), np.uint64(text_key(shard_name)), hashes), split
     )
+
+
+def split_groups(groups: Sequence[str], split: SplitSection) -> NDArray[np.uint8]:
+    """The split of each group: the same in every shard and source."""
+    hashes = np.fromiter((text_key(group) for group in groups), np.uint64, len(groups))
+    return _choose(key(np.full(len(groups), text_key("data.split.by"), np.uint64), hashes), split)
+
+
+def _choose(keys: NDArray[np.uint64], split: SplitSection) -> NDArray[np.uint8]:
+    share = unit_interval(keys)
     chosen = np.full(len(keys), TRAIN, np.uint8)
     chosen[share < split.validation + split.test] = TEST
     chosen[share < split.validation] = VALIDATION

@@ -65,7 +65,7 @@ def test_an_explanation_as_data_has_texts_when_asked_only(prepared: Path) -> Non
 
 
 def test_an_unknown_sample_is_refused_with_what_a_name_looks_like(prepared: Path) -> None:
-    with pytest.raises(BadInput, match="no prepared sample is named 'data/0.tar/nobody'") as caught:
+    with pytest.raises(BadInput, match=r"no prepared sample is named 'data/0.tar/nobody'") as caught:
         explain(prepared, "data/0.tar/nobody")
     assert caught.value.exit_code == 2
     assert "give shard/key" in caught.value.remedy
@@ -91,7 +91,9 @@ def make_funnel(source: str, split: str, dropped: dict[str, int], samples: int =
 def test_funnels_of_many_sources_and_splits_stay_readable_at_80_columns() -> None:
     dropped = {"near duplicate": 1_234_567_890, "gopher_repetition": 1}
     sources = ["web [2024]", "a-source-with-a-long-name-" + "x" * 60, "books"]
-    said = show([make_funnel(source, split, dropped) for source in sources for split in ("train", "validation", "test")])
+    said = show(
+        [make_funnel(source, split, dropped) for source in sources for split in ("train", "validation", "test")]
+    )
     assert max(map(len, said.splitlines())) <= 80
     assert said.count("-1,234,567,890") == said.count("3,333,333,303,000") == 9
     assert "web [2024]" in said

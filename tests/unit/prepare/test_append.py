@@ -84,6 +84,27 @@ def test_appended_data_reads_earlier_shards_only_to_compare_texts_exactly(tmp_pa
     assert {"0006.tar"} < opened
 
 
+@pytest.mark.parametrize("stage", ["match_bands", "score_slice", "prepare_shard"])
+def test_verdicts_that_were_never_committed_do_not_outlive_the_data_they_were_about(tmp_path, stage):
+    class Killed(BaseException):
+        """Stands for SIGKILL: nothing catches it."""
+
+    def stop_at_stage(function, jobs):
+        if function.__name__ == stage:
+            raise Killed
+        return run_serially(function, jobs)
+
+    for root in (tmp_path / "calm", tmp_path / "stopped"):
+        write_varied(root / "data", range(3))
+    with pytest.raises(Killed):
+        prepare(config_of(tmp_path / "stopped", NEAR), stop_at_stage)
+    for root in (tmp_path / "calm", tmp_path / "stopped"):
+        write_texts(root / "data" / "0001.tar", make_varied(random.Random(70), 12, []))
+    prepare(config_of(tmp_path / "calm", NEAR))
+    prepare(config_of(tmp_path / "stopped", NEAR))
+    assert {**published(tmp_path / "stopped"), **published(tmp_path / "calm")} == published(tmp_path / "stopped")
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     root = tmp_path_factory.mktemp("prepared")

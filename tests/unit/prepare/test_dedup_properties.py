@@ -22,6 +22,7 @@ from tests.fakes.copies import (
 from tests.fakes.shards import write_texts
 
 SOURCES = ("web", "books", "code")
+EXTRA = ("web", {f"extra{i}": make_text(random.Random(i), 30) for i in range(20)})  # there is always some to train on
 small = settings(
     max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -35,7 +36,7 @@ def unhurried(monkeypatch):
 @st.composite
 def corpora(draw):
     """Shards of three sources; texts in families whose members differ in so many words."""
-    rng = draw(st.randoms(use_true_random=False))
+    rng = random.Random(draw(st.integers(0, 1000)))
     heads = [make_text(rng, 60) for _ in range(draw(st.integers(1, 4)))]
     changes = st.integers(0, 5)
     count = draw(st.integers(3, 9))
@@ -55,7 +56,10 @@ def write(root, shards):
 
 
 def compare(root, shards, section, **data):
+    """Without a tokenizer, which wants something to learn from in segment 0."""
     write(root, shards)
+    section = {"tokens": None, "compare": "txt", **section}
+    data |= {"fields": {"text": {"members": ["txt"]}}}
     sources = [{"path": str(root / source)} for source in SOURCES]
     return prepare(config_of(root, section, **{"train": sources, "segment_shards": 2, **data}))
 
@@ -81,8 +85,7 @@ def test_no_tested_document_has_a_training_twin_at_the_stated_similarity(tmp_pat
     root = tmp_path_factory.mktemp("clear")
     section = {"dedup": {"most_lost": 1.0}, "decontaminate": {"similarity": similarity}}
     split = {"validation": 0.2, "test": 0.2}
-    extra = ("web", {f"extra{i}": make_text(random.Random(i), 30) for i in range(20)})  # there is always some to train on
-    manifest = compare(root, [*shards, extra], section, split=split)
+    manifest = compare(root, [*shards, EXTRA], section, split=split)
     texts, splits = texts_of(manifest, root), splits_of(manifest)
     trained = [texts[sample] for sample, split in splits.items() if split == "train"]
     tested = [texts[sample] for sample, split in splits.items() if split != "train"]
@@ -114,10 +117,9 @@ def test_inside_a_segment_the_preferred_source_stays(tmp_path_factory, shards, p
 def test_comparing_moves_no_sample_to_another_split(tmp_path_factory, shards):
     root = tmp_path_factory.mktemp("splits")
     split = {"validation": 0.3, "test": 0.2}
-    extra = ("web", {f"extra{i}": make_text(random.Random(i), 30) for i in range(20)})
-    before = splits_of(compare(root, [*shards, extra], {}, split=split))
+    before = splits_of(compare(root, [*shards, EXTRA], {}, split=split))
     section = {"dedup": {"near": {}, "most_lost": 1.0}}
-    manifest = compare(root, [*shards, extra], section, split=split, work=str(root / "compared"))
+    manifest = compare(root, [*shards, EXTRA], section, split=split, work=str(root / "compared"))
     after = splits_of(manifest)
     assert after.items() <= before.items()
     assert before.keys() - after.keys() == drops_of(manifest).keys()
@@ -138,8 +140,8 @@ def test_a_source_that_is_not_preferred_keeps_what_an_earlier_segment_has_kept(t
 @pytest.mark.parametrize(
     ("text", "changed"),
     [
-        ("我们在海边看见了很多船" "它们从远方的港口运来粮食和木材" "工人们整天都在码头上卸货直到太阳落山" * 1, "的"),
-        ("私たちは海辺でたくさんの船を見ました" "それらは遠い港から穀物と木材を運んできます", "の"),
+        ("我们在海边看见了很多船它们从远方的港口运来粮食和木材工人们整天都在码头上卸货直到太阳落山", "的"),
+        ("私たちは海辺でたくさんの船を見ましたそれらは遠い港から穀物と木材を運んできます", "の"),
         ("เราเห็นเรือหลายลำที่ชายทะเลพวกมันขนข้าวและไม้มาจากท่าเรือที่อยู่ห่างไกล", "มา"),
         ("the grey harbours lie where cranes unload slow freight " + " ".join(f"w{i}" for i in range(40)), "now"),
     ],
