@@ -56,7 +56,7 @@ class Forbidden:
 
 @lru_cache(maxsize=2)
 def load_forbidden(files: tuple[str, ...], hashes: tuple[str, ...], ngram: int, member: str) -> Forbidden:
-    """`hashes` are those of the rules: on every machine the files must hold the same. Of tar shards `member` is read."""
+    """`hashes` are those of the rules: all machines must see the same files. Of tar shards `member` is read."""
     for path, before, now in zip(files, hashes, hash_files(files), strict=True):
         if now != before:
             raise DataError("is not what it was", where=f"{KEY}: {path}", remedy="let all machines read the same file")

@@ -5,7 +5,7 @@ decided is published beside the chain: the roll of what was compared, then the v
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -184,11 +184,11 @@ def _sign_job(steps: Steps, ordinal: int) -> SignJob:
 
 def _store_verdicts(chapter: Chapter, segment: Segment, drops: Mapping[int, list[Drop]], basis: str) -> None:
     rows = [
-        (ordinal, *astuple(drop))
+        (ordinal, drop)
         for ordinal in segment.ordinals
         for drop in sorted(drops[ordinal], key=lambda drop: drop.place)
     ]
-    columns = zip(*rows, strict=True) if rows else ([] for _ in VERDICTS.names)
-    table = pa.table(dict(zip(VERDICTS.names, map(list, columns), strict=True)), schema=VERDICTS)
+    columns = [[getattr(drop, name) for _, drop in rows] for name in VERDICTS.names[1:]]
+    table = pa.table([[ordinal for ordinal, _ in rows], *columns], schema=VERDICTS)
     ordinals = [segment.ordinals.start, segment.ordinals.stop]
     store_table(chapter.verdicts, table, {"basis": basis, "ordinals": ordinals})

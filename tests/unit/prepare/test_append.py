@@ -55,7 +55,7 @@ def test_appended_data_gets_the_verdicts_of_one_preparation_that_had_it_at_the_e
     write_stream(whole / "data", [f"{i}.tar" for i in range(FIRST + LATER)], stream)
     assert both.ids[: len(first.ids)] == first.ids
     assert {name: published(grown)[name] for name in before} == before
-    assert drops_at(both) == drops_at(prepare(config_of(whole, section)))
+    assert drops_at(both) == drops_at(prepare(config_of(whole, section, segment_shards=100)))
     across = [row for (ordinal, _), row in drops_of(both).items() if ordinal >= FIRST > row["partner_ordinal"]]
     assert len(across) > 5
 

@@ -7,6 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestrator.config.data import SplitSection
+from orchestrator.data.shards.source import order_append
+from orchestrator.data.shards.split import SPLITS, split_of
 from orchestrator.prepare.run import prepare
 from tests.fakes.copies import (
     config_of,
@@ -135,6 +138,30 @@ def test_a_source_that_is_not_preferred_keeps_what_an_earlier_segment_has_kept(t
     apart = prepare(config_of(tmp_path, section, train=sources, segment_shards=1))
     assert named_drops(together) == {"books/0.tar/early": ("exact duplicate", "web/0.tar/late", 1.0)}
     assert named_drops(apart) == {"web/0.tar/late": ("exact duplicate", "books/0.tar/early", 1.0)}
+
+
+@pytest.mark.parametrize("splits", [("train", "validation"), ("test", "train")])
+@pytest.mark.parametrize("segment_shards", [1, 2])
+def test_of_a_trained_and_a_tested_twin_the_later_segment_loses_or_else_training(tmp_path, splits, segment_shards):
+    shares, text = SplitSection(validation=0.3, test=0.3), make_text(random.Random(1))
+    names = order_append(["data"], [1.0], ["data/0.tar", "data/1.tar"])
+    samples = []
+    for number, (name, split) in enumerate(zip(names, splits, strict=True)):
+        keys = [f"k{i}" for i in range(40)]
+        found = [SPLITS[one] for one in split_of("data", name, keys, shares)]
+        twin = keys[found.index(split)]
+        others = {key: make_text(random.Random(40 * number + i)) for i, key in enumerate(keys, 2)}
+        write_texts(tmp_path / name, others | {twin: text if number == 0 else text + " indeed"})
+        samples.append((f"{name}/{twin}", split))
+    section = {"decontaminate": {"similarity": 0.5}}
+    split = shares.model_dump()
+    manifest = prepare(config_of(tmp_path, section, split=split, segment_shards=segment_shards))
+    trained = next(name for name, split in samples if split == "train")
+    ((dropped, (rule, partner, score)),) = named_drops(manifest).items()
+    assert dropped == (trained if segment_shards == 2 else samples[1][0])
+    assert {dropped, partner} == {name for name, _ in samples}
+    assert rule == "contaminated"
+    assert score > 0.9
 
 
 @pytest.mark.parametrize(

@@ -54,10 +54,14 @@ def test_what_the_other_source_holds_is_part_of_the_rules_and_where_it_lies_is_n
 def test_tested_documents_may_repeat_it(tmp_path):
     texts = write_shards(tmp_path)
     write_texts(tmp_path / "bench.tar", texts)
-    manifest = prepare(
-        clear_of(tmp_path, "bench.tar", split={"validation": 0.5}, fields={"text": {"members": ["txt"]}})
-    )
-    assert manifest.kept("train").sum() == 0 < manifest.kept("validation").sum()
+    write_texts(tmp_path / "data" / "1.tar", {f"new{i}": make_text(random.Random(50 + i)) for i in range(10)})
+    manifest = prepare(clear_of(tmp_path, "bench.tar", split={"validation": 0.3}))
+    kept = {
+        split: {key[:3] for ordinal in (0, 1) for key in manifest.keys(ordinal, manifest.places(ordinal, split))}
+        for split in ("train", "validation")
+    }
+    assert kept["train"] == {"new"}
+    assert any(key.startswith("d") for key in kept["validation"])
 
 
 @pytest.mark.parametrize(
