@@ -184,9 +184,7 @@ def _sign_job(steps: Steps, ordinal: int) -> SignJob:
 
 def _store_verdicts(chapter: Chapter, segment: Segment, drops: Mapping[int, list[Drop]], basis: str) -> None:
     rows = [
-        (ordinal, drop)
-        for ordinal in segment.ordinals
-        for drop in sorted(drops[ordinal], key=lambda drop: drop.place)
+        (ordinal, drop) for ordinal in segment.ordinals for drop in sorted(drops[ordinal], key=lambda drop: drop.place)
     ]
     columns = [[getattr(drop, name) for _, drop in rows] for name in VERDICTS.names[1:]]
     table = pa.table([[ordinal for ordinal, _ in rows], *columns], schema=VERDICTS)

@@ -3,8 +3,8 @@
 import json
 
 from orchestrator.prepare.run import prepare
+from tests.fakes.copies import config_of, drops_of
 from tests.fakes.shards import run_backwards, write_tar
-from tests.unit.prepare.test_dedup import config_of, drops_of
 
 STEPS = [
     {"name": "missing", "args": {"columns": ["age"], "rule": "median"}},

@@ -4,83 +4,19 @@ import random
 
 import pytest
 
-from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import DataError
 from orchestrator.core.mapping import run_serially
 from orchestrator.prepare.explain import explain
 from orchestrator.prepare.funnel import count_funnels
 from orchestrator.prepare.run import prepare
-from tests.fakes.shards import make_config, read_tree, run_backwards, write_texts
-
-WORDS = [f"word{i}" for i in range(3000)]
-NEAR = {"dedup": {"exact": True, "near": {"threshold": 0.8}}}
-
-
-def make_text(rng: random.Random, words: int = 200) -> str:
-    return " ".join(rng.choices(WORDS, k=words))
-
-
-def vary(rng: random.Random, text: str, changes: int) -> str:
-    words = text.split()
-    for place in rng.sample(range(len(words)), changes):
-        words[place] = rng.choice(WORDS)
-    return " ".join(words)
-
-
-def write_varied(folder, shards: int = 6, documents: int = 30, seed: int = 5) -> None:
-    """A third of the documents are copies of earlier ones, some of them changed in one word or more."""
-    rng = random.Random(seed)
-    told: list[str] = []
-    for shard in range(shards):
-        texts = {}
-        for i in range(documents):
-            kind = rng.random() if told else 1.0
-            if kind < 0.1:
-                text = rng.choice(told).replace(" ", "  ", 1)  # the same but for whitespace
-            elif kind < 0.35:
-                text = vary(rng, rng.choice(told), rng.choice([1, 2, 4, 8]))
-            else:
-                text = make_text(rng)
-            told.append(text)
-            texts[f"d{i:03d}"] = text
-        write_texts(folder / f"{shard:04d}.tar", texts)
-
-
-def config_of(root, prepare_section, **data) -> RunConfig:
-    config = make_config(root).model_dump(mode="json")
-    config["data"] |= data
-    config["prepare"] |= prepare_section
-    if "fields" in data:
-        config["task"] = {"name": "image_classification"}
-    return RunConfig.model_validate(config)
-
-
-def shingles(text: str) -> set[tuple[str, ...]]:
-    words = text.lower().split()
-    return {tuple(words[i : i + 5]) for i in range(len(words) - 4)}
-
-
-def drops_of(manifest):
-    """(ordinal, place) -> its drop."""
-    rows = [row for number in range(len(manifest.segments)) for row in manifest.drops(number).to_pylist()]
-    return {(row["ordinal"], row["place"]): row for row in rows}
-
-
-def texts_of(manifest, root):
-    import tarfile
-
-    texts = {}
-    for ordinal, name in enumerate(manifest.shard_names()):
-        with tarfile.open(root / name) as tar:
-            for place, member in enumerate(tar):
-                texts[ordinal, place] = tar.extractfile(member).read().decode()
-    return texts
+from tests.fakes.copies import NEAR, config_of, drops_of, make_text, shingles, texts_of, write_varied
+from tests.fakes.shards import read_tree, run_backwards, write_texts
 
 
 @pytest.fixture(scope="module")
 def varied(tmp_path_factory):
     root = tmp_path_factory.mktemp("varied")
-    write_varied(root / "data")
+    write_varied(root / "data", range(6), documents=30)
     return root, prepare(config_of(root, NEAR))
 
 
@@ -106,14 +42,14 @@ def test_no_two_kept_ones_are_alike(varied):
 
 
 def test_any_order_and_repetition_of_jobs_gives_the_same_verdicts(varied, tmp_path):
-    write_varied(tmp_path / "data")
+    write_varied(tmp_path / "data", range(6), documents=30)
     manifest = prepare(config_of(tmp_path, NEAR), run_backwards)
     assert manifest.ids == varied[1].ids
     assert drops_of(manifest) == drops_of(varied[1])
 
 
 def test_however_shards_are_cut_into_segments_the_verdicts_are_the_same(varied, tmp_path):
-    write_varied(tmp_path / "data")
+    write_varied(tmp_path / "data", range(6), documents=30)
     for shards in (1, 6):
         manifest = prepare(config_of(tmp_path, NEAR, segment_shards=shards, work=str(tmp_path / f"w{shards}")))
         assert drops_of(manifest) == drops_of(varied[1])
@@ -157,7 +93,7 @@ def test_a_source_of_duplicates_only_is_refused_with_its_largest_groups(tmp_path
 
 
 def test_a_training_document_close_to_a_test_document_goes(tmp_path):
-    write_varied(tmp_path / "data")
+    write_varied(tmp_path / "data", range(6), documents=30)
     config = config_of(tmp_path, {"decontaminate": {"similarity": 0.5}}, split={"validation": 0.2, "test": 0.1})
     manifest = prepare(config)
     drops, texts = drops_of(manifest), texts_of(manifest, tmp_path)
