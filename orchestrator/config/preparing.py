@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from orchestrator.config.marks import Section, free, identity
+from orchestrator.config.marks import CountOrAuto, Section, free, identity
 
 
 class TokensSection(Section):
@@ -34,9 +34,7 @@ class CleanStep(Section):
 class NearSection(Section):
     """Near duplicates: alike by the exact Jaccard similarity of their shingles."""
 
-    threshold: float = identity(
-        "from this similarity on a document duplicates an earlier one", 0.8, ge=0.5, le=1
-    )
+    threshold: float = identity("from this similarity on a document duplicates an earlier one", 0.8, ge=0.5, le=1)
     recall: float = identity("share of the pairs at the threshold that must be found", 0.95, gt=0, lt=1)
     words: int = identity("words a shingle", 5, ge=1, le=32)
     characters: int = identity(
@@ -66,7 +64,12 @@ class DecontaminateSection(Section):
 
 
 class PrepareSection(Section):
-    mode: Literal["first"] = free("first: prepare everything before training", "first")
+    mode: Literal["first", "ahead"] = free(
+        "first: prepare everything before training; ahead: train as soon as the first segment is prepared", "first"
+    )
+    cpus: CountOrAuto = free(
+        "ahead: CPUs of each node that prepare while ranks train; auto: a quarter of them, at least one", "auto"
+    )
     clean: list[CleanStep] = identity("what is dropped or repaired before anything is compared or fed", [])
     dedup: DedupSection | None = identity("which duplicates go; none: they stay", None)
     compare: str | None = identity("suffix of the member whose text is compared; none: that of prepare.tokens", None)
