@@ -24,9 +24,13 @@ SPLIT = "validation"
 
 
 class Validation:
-    """What stays the same between validations: which batches of the split."""
+    """What stays the same between validations: which batches of the split.
+
+    With prepare.mode ahead they are those of the first segment, however much is prepared: losses can be compared."""
 
     def __init__(self, config: RunConfig, manifest: Manifest, world: World, micro_batch: int) -> None:
+        if config.prepare.mode == "ahead":
+            manifest = manifest.first(1)
         self._config, self._manifest, self._world = config, manifest, world
         self._order = ValidationOrder.of(config, manifest, SPLIT)
         self._num_batches = min(self._order.num_batches, config.evaluate.max_batches or self._order.num_batches)
