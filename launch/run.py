@@ -103,12 +103,16 @@ def _begin(config: RunConfig, run_dir: RunDir, address: str, screen: Screen, ear
     from orchestrator.control.jobs import RunHandle
 
     screen.say(f"{RUN_DIRECTORY}{run_dir.path}")
+    stored = read_json(run_dir.manifest) if earlier is not None else {"segments": []}
     with screen.preparing() as progress:
-        manifest = prepare(config, run_all, progress)
+        first = max(1, len(stored["segments"])) if config.prepare.mode == "ahead" else None
+        manifest = prepare(config, run_all, progress, most=first)
     if earlier is not None:
-        began_with = read_json(run_dir.manifest)["segments"]
-        manifest.check_prefix(began_with)
-        manifest = manifest.first(len(began_with))
+        manifest.check_prefix(stored["segments"])
+        manifest = manifest.first(stored.get("expected", len(stored["segments"])))
+    if manifest.segments_to_come:
+        count, to_come = len(manifest.segments), manifest.segments_to_come
+        screen.say(f"{count} of {count + to_come} segments are prepared, the others will be while ranks train")
     facts = gather_facts(config, manifest)
     config, decisions = decide(config, facts, manifest)
     if earlier is not None:  # what is decided from the same data must be the same
@@ -179,17 +183,20 @@ def make_plan(config: RunConfig, facts: Facts, decisions: Sequence[Decision], ma
 
 
 def gather_facts(config: RunConfig, manifest: Manifest) -> Facts:
-    """What the decisions depend on, from the connected cluster, the data and the environment."""
+    """What the decisions depend on, from the connected cluster, the data and the environment.
+
+    Of the data its first segment speaks for all, so that it does not matter how much is prepared by now."""
     from orchestrator.control.connect import alive_nodes
 
     nodes = alive_nodes()
     with_gpus = [node for node in nodes if node.gpus >= config.cluster.ranks_per_node]
+    first = manifest.segments[0]
     with_cpus = [node for node in nodes if node.cpus]  # heads are often started without
     return Facts(
         device="cuda" if with_gpus else "cpu",
         cpus_per_node=min(node.cpus for node in with_gpus or with_cpus or nodes),
         remote=any("://" in root for root in manifest.roots.values()),
-        sample_bytes=int(manifest.sizes("train").sum()) // max(1, int(manifest.kept("train").sum())),
+        sample_bytes=first.totals["bytes_train"] // max(1, first.totals["kept_train"]),
         wandb_key=has_wandb_key(),
     )
 

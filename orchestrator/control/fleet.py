@@ -12,10 +12,11 @@ J = TypeVar("J")
 R = TypeVar("R")
 
 
-def run_all(function: Callable[[J], R], jobs: Iterable[J]) -> Iterator[R]:
-    """Results as they come. At most two jobs a CPU are under way: back-pressure for whoever makes the jobs."""
+def run_all(function: Callable[[J], R], jobs: Iterable[J], cpus: int | None = None) -> Iterator[R]:
+    """Results as they come. At most two jobs a CPU are under way: back-pressure for whoever makes the jobs. With `cpus`
+    no more than so many, since others need the rest."""
     task = ray.remote(function).options(num_cpus=1, max_retries=3)
-    limit = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
+    limit = cpus or max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
     running: list[Any] = []
     for job in jobs:
         if len(running) >= limit:

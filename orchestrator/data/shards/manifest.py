@@ -72,6 +72,17 @@ class Manifest:
         manifest.check_prefix(ids)
         return manifest
 
+    @classmethod
+    def catch_up(cls, path: Path) -> "Manifest":
+        """Have a run's manifest.json name what has been committed meanwhile of the segments it expects."""
+        known = cls.load(path)
+        if known.segments_to_come and known.work.segment_head(known.chain, len(known.segments)).exists():
+            committed = cls.of_chain(known.work.root, known.chain, known.roots)
+            committed.check_prefix(known.ids)
+            known = committed.first(len(known.segments) + known.segments_to_come)
+            known.write(path)
+        return known
+
     def grow(self) -> bool:
         """Take in what manifest.json names since it was loaded; whether that was anything. What was known stays as it
         is, so other threads may go on reading."""
