@@ -37,7 +37,9 @@ from orchestrator.config.show import dump_yaml
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import BadInput
 from orchestrator.core.words import ExitCode, RunState
+from orchestrator.data.feeding.growing import validated_on
 from orchestrator.data.ordering.length import resolve_length
+from orchestrator.data.ordering.order import ValidationOrder
 from orchestrator.data.shards.manifest import Manifest
 from orchestrator.prepare.run import prepare
 from orchestrator.storage.publish import publish_bytes, publish_json, read_json
@@ -113,6 +115,8 @@ def _begin(config: RunConfig, run_dir: RunDir, address: str, screen: Screen, ear
     if manifest.segments_to_come:
         count, to_come = len(manifest.segments), manifest.segments_to_come
         screen.say(f"{count} of {count + to_come} segments are prepared, the others will be while ranks train")
+    if config.evaluate.every_steps:
+        ValidationOrder.of(config, validated_on(config, manifest))  # refuses an empty one before there is a run
     facts = gather_facts(config, manifest)
     config, decisions = decide(config, facts, manifest)
     if earlier is not None:  # what is decided from the same data must be the same

@@ -19,8 +19,8 @@ from orchestrator.storage.publish import read_json
 from tests.integration.conftest import WORDS, Bench, set_up, small_config
 
 pytestmark = pytest.mark.cluster
-SHARDS, DOCUMENTS, STEPS = 6, 20, 40  # segments of 1, 2 and 3 shards, in which about 37 steps lie
-PATIENCE_S = 60.0
+SHARDS, DOCUMENTS, STEPS = 6, 25, 40  # segments of 1, 2 and 3 shards, in which about 37 steps lie
+PATIENCE_S = 180.0
 
 
 def write_shard(path: Path, shard: int) -> None:
@@ -36,7 +36,7 @@ def write_shard(path: Path, shard: int) -> None:
 
 def ahead_config(free: list[int], gate: Path) -> dict[str, Any]:
     config = small_config()
-    config["data"] |= {"segment_shards": 1, "ledger": "digest"}
+    config["data"] |= {"segment_shards": 1, "ledger": "digest", "split": {"validation": 0.2}}
     step = {"name": "tests.fakes.gated_steps:hold", "args": {"free": free, "gate": str(gate)}}
     config["prepare"] |= {"mode": "ahead", "clean": [step]}
     config["train"] |= {"steps": STEPS, "global_batch": 16}
@@ -58,7 +58,7 @@ class AheadBench(Bench):
     def wait_for(self, what: Callable[[], Any]) -> Any:
         deadline = time.monotonic() + PATIENCE_S
         while not (found := what()):
-            assert time.monotonic() < deadline, (self.folder / "command.log").read_text()
+            assert time.monotonic() < deadline, {log.name: log.read_text() for log in self.folder.glob("*.log")}
             time.sleep(0.1)
         return found
 

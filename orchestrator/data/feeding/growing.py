@@ -13,8 +13,15 @@ from orchestrator.core.errors import NotPrepared
 from orchestrator.core.words import Span
 from orchestrator.data.ordering.order import Dataset, Order, Slots
 from orchestrator.data.ordering.unit import Ints, Unit
+from orchestrator.data.shards.manifest import Manifest
 
 POLL_S = 0.25  # a look at one small file, by every rank that waits
+
+
+def validated_on(config: RunConfig, manifest: Manifest) -> Manifest:
+    """What of the data validation takes its samples from. While more is being prepared it is the first segment,
+    however much there is by now, so that losses can be compared."""
+    return manifest.first(1) if config.prepare.mode == "ahead" else manifest
 
 
 class GrowingDataset(Dataset, Protocol):

@@ -245,7 +245,12 @@ class ValidationOrder:
         self._ends = np.cumsum([unit.count for unit in self.units])
         self.count = int(self._ends[-1])
         if not self.count:
-            raise DataError(f"split {split!r} is empty", remedy=f"raise data.split.{split} or add data")
+            raise DataError(
+                f"split {split!r} is empty",
+                where=f"data.split.{split}",
+                remedy="raise it or add data; with prepare.mode ahead the first segment must have some, so raise "
+                "data.segment_shards",
+            )
 
     @classmethod
     def of(cls, config: RunConfig, dataset: Dataset, split: str = "validation") -> Self:
