@@ -57,7 +57,7 @@ def _decide_tokens(config: RunConfig, order: Order, tokens: int) -> list[Decisio
             return math.inf  # of so many steps nobody can tell yet
 
     # A step feeds one token or more.
-    steps = bisect_left(range(tokens + 1), tokens, key=count_targets)
+    steps = bisect_left(range(tokens + 1), float(tokens), key=count_targets)
     if math.isinf(count_targets(steps)):
         about = -(-tokens // (config.train.global_batch * config.task.seq_len))
         raise ConfigError(

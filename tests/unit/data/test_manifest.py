@@ -183,6 +183,23 @@ def test_a_run_that_began_with_the_first_segment_takes_in_the_others_as_its_mani
     assert np.array_equal(growing.kept("train")[: kept.size], kept)
 
 
+def test_a_run_is_told_of_what_has_been_committed_and_of_no_more_than_it_expects(tmp_path):
+    write_dataset(tmp_path / "data", 14)
+    file = tmp_path / "manifest.json"
+    prepare(make_config(tmp_path), most=1).first(2).write(file)
+    untouched = file.stat().st_mtime_ns
+    assert Manifest.catch_up(file).segments_to_come == 1
+    assert file.stat().st_mtime_ns == untouched
+    whole = prepare(make_config(tmp_path))
+    assert len(whole.segments) == 3
+    for _ in range(2):
+        caught_up = Manifest.catch_up(file)
+        assert (caught_up.ids, caught_up.segments_to_come) == (whole.ids[:2], 0)
+    assert Manifest.load(file).ids == whole.ids[:2]
+    counts = json.loads(file.read_text())["counts"]["train"]
+    assert counts == {"samples": caught_up.kept("train").sum(), "tokens": caught_up.totals("train").sum()}
+
+
 def test_a_manifest_that_names_other_segments_than_the_chain_is_refused_when_it_grows(own, tmp_path):
     file = tmp_path / "manifest.json"
     own.first(1).first(2).write(file)
