@@ -18,8 +18,7 @@ from ray.exceptions import RayActorError
 
 from orchestrator.config.load import load_config
 from orchestrator.config.running import ElasticSection
-from orchestrator.control.connect import alive_nodes
-from orchestrator.control.fleet import run_all
+from orchestrator.control.fleet import run_beside
 from orchestrator.control.jobs import PreparerReport, RunHandle
 from orchestrator.control.logs import keep_output
 from orchestrator.core.errors import DataError, LonghaulError
@@ -70,8 +69,7 @@ class PreparerActor:
 
     def _prepare(self) -> None:
         config = load_config(self._run_dir.config).config
-        cpus = self._cpus * max(1, sum(node.cpus > 0 for node in alive_nodes()))
-        listed = len(prepare(config, partial(run_all, cpus=cpus), most=self._expected).segments)
+        listed = len(prepare(config, partial(run_beside, cpus=self._cpus), most=self._expected).segments)
         if listed < self._expected:
             raise DataError(
                 f"the sources make {listed} segments; there were shards for {self._expected} when the run began",

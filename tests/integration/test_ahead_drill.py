@@ -63,7 +63,7 @@ class AheadBench(Bench):
         return found
 
     def wait_until_ranks_wait(self, run: str) -> int:
-        """Until all that is prepared is fed: the steps done."""
+        """Until all that is prepared is fed: the step that is done then but for knowing what comes next."""
 
         def waiting() -> int:
             if not (self.path(run) / "now.json").exists():
@@ -172,7 +172,7 @@ def test_a_stop_while_training_waits_is_heard_and_a_resume_goes_on_preparing(ahe
     assert asked.returncode == 0, asked.stderr
     assert command.wait(PATIENCE_S) == 130
     [stopped] = ahead.events("stopped", "stopped")
-    assert stopped["step"] == waits_at
+    assert stopped["step"] == waits_at + 1
     assert expected_segments(ahead, "stopped") == (1, 3)
     ahead.gate.touch()
     done = ahead.longhaul("resume", "stopped")
