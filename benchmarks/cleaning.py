@@ -1,9 +1,9 @@
 """Gopher's and C4's rules: documents per second on one core, beside the same filters of datatrove.
 
-The same documents of about 3.5 KB: real prose (the manual of the Python language), real sources, and generated prose that
-passes every rule, as most documents of a corpus that was filtered before do. Everyone judges all of them in a process
-of their own, in turn; rates are by CPU time. datatrove is measured as it is, with spaCy's words, and once more with words
-between whitespace, which it could have and which Longhaul has. Run:
+The same documents of about 3.5 KB: real prose (the manual of the Python language), real sources, and generated prose
+that passes every rule, as most documents of a filtered corpus do. Each way judges all of them in a process of its own,
+in turn; rates are by CPU time. datatrove is measured as it is, with spaCy's words, and once more with words between
+whitespace, which Longhaul has. Run:
 
     python benchmarks/cleaning.py --rounds 5 --peer-env cleaning-env
 """
@@ -19,8 +19,8 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-
 from pydoc_data.topics import topics
+
 from rich.console import Console
 from rich.table import Table
 
@@ -120,7 +120,7 @@ def show(taken: dict[str, list[dict[str, object]]], kinds: list[str], size_bytes
     table = Table(
         title=f"Gopher and C4, {len(kinds)} documents of {size_bytes / len(kinds):.0f} bytes", title_justify="left"
     )
-    for heading in ("", "documents per CPU s", "from", "to", "CPU us each", "kept", "same verdict", "longhaul is"):
+    for heading in ("", "per CPU s", "from", "to", "us each", "kept", "agrees", "slower"):
         table.add_column(heading, justify="right")
     own = statistics.median(one["cpu_s"] for one in taken["longhaul"])
     own_rules = taken["longhaul"][0]["rules"]
@@ -134,7 +134,7 @@ def show(taken: dict[str, list[dict[str, object]]], kinds: list[str], size_bytes
             f"{middle / len(kinds) * 1e6:.0f}",
             f"{rules.count('') / len(rules):.1%}",
             f"{same / len(rules):.1%}",
-            f"{middle / own:.1f} times",
+            f"{middle / own:.1f} x",
         )
     console = Console()
     console.print(table)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,12 +41,15 @@ def prepare_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], scr
     with _on_ray(config), screen.preparing() as progress:
         from orchestrator.control.fleet import run_all
         from orchestrator.prepare.funnel import count_funnels
+        from orchestrator.prepare.others import find_others
         from orchestrator.prepare.run import prepare
 
         manifest = prepare(config, run_all, tell_nobody if as_json else progress)
     funnels, recall = count_funnels(manifest), tell_recall(config)
+    chain, others = str(manifest.work.chain(manifest.chain)), [str(folder) for folder in find_others(manifest)]
     if as_json:
         value = {"format": 1, "work": config.data.work, "segments": len(manifest.segments)}
+        value |= {"chain": chain, "others": others}
         print(json.dumps({**value, "funnel": [funnel.as_json() for funnel in funnels], "recall": recall}))
         return
     show_funnels(funnels, screen)
@@ -55,6 +59,9 @@ def prepare_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], scr
     totals = {split: int(counts(split).sum()) for split in SPLITS}
     shown = ", ".join(f"{count:,} {split}" for split, count in totals.items() if count)
     screen.say(f"{len(manifest.segments)} segment(s) are prepared in {config.data.work}; {unit}: {shown}")
+    if others:
+        screen.say(f"this preparation: {chain}")
+        screen.say(f"of the same sources by other rules, tokenizer or weights: {', '.join(others)}")
 
 
 def tell_recall(config: RunConfig) -> list[tuple[float, float]]:
@@ -69,21 +76,24 @@ def tell_recall(config: RunConfig) -> list[tuple[float, float]]:
 
 
 def show_funnels(funnels: "Sequence[Funnel]", screen: Screen) -> None:
-    """What became of the samples of each source and split; nothing if none was dropped."""
-    rules = sorted({rule for funnel in funnels for rule in funnel.dropped})
-    if not rules:
-        return
+    """What became of the samples of each source and split, a table a source; nothing if none was dropped."""
+    if any(funnel.dropped for funnel in funnels):
+        for source, of_source in groupby(funnels, key=lambda funnel: funnel.source):
+            screen.console.print(_tabulate(source, list(of_source)))
+
+
+def _tabulate(source: str, funnels: "Sequence[Funnel]") -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column("", overflow="fold")
+    table.add_column(Text(source), overflow="fold")
     for funnel in funnels:
-        table.add_column(Text(f"{funnel.source}\n{funnel.split}"), justify="right", overflow="fold")
+        table.add_column(funnel.split, justify="right", no_wrap=True)
     table.add_row("in", *(f"{funnel.samples:,}" for funnel in funnels))
-    for rule in rules:
+    for rule in sorted({rule for funnel in funnels for rule in funnel.dropped}):
         table.add_row(Text(rule), *(f"-{funnel.dropped[rule]:,}" if funnel.dropped[rule] else "" for funnel in funnels))
     table.add_row("kept", *(f"{funnel.kept:,}" for funnel in funnels))
     if any(funnel.tokens for funnel in funnels):
         table.add_row("tokens", *(f"{funnel.tokens:,}" for funnel in funnels))
-    screen.console.print(table)
+    return table
 
 
 def explain_here(

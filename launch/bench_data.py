@@ -4,7 +4,6 @@ Prepares what is not prepared yet, times the loader's stages (loader_stages.py),
 one thread and as the config has it."""
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from launch.checks.limits import count_processors, read_limits
 from launch.loader_stages import BATCHING, CHECKSUMS, DECODING, ORDER, READING, TRANSFORMS, time_stages
 from launch.loading import load_checked
 from launch.screen import Screen
@@ -101,7 +101,7 @@ def open_bench(config: RunConfig, ranks: int | None, screen: Screen) -> Bench:
             where=f"--ranks {ranks}",
             remedy="measure fewer ranks, or raise train.global_batch",
         )
-    cpus = os.cpu_count() or 1
+    cpus = count_processors(read_limits())
     with worker_processes(cpus) as run_all, screen.preparing() as progress:
         manifest = prepare(config, run_all, progress)
     facts = Facts(

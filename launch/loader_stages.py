@@ -55,13 +55,15 @@ class StageClock:
 def time_stages(
     config: RunConfig, manifest: Manifest, order: Order, ranks: int, seconds: float
 ) -> tuple[dict[str, float], int]:
-    """Each stage's share of the time of the first of so many ranks, for steps from 0 on; and the step to go on with."""
+    """Each stage's share of the time of the first of so many ranks, for steps from 0 on; and the step to go on with.
+
+    The first step is not counted: it draws the order of many that follow, and opens shards."""
     clock = StageClock()
     take = (
         take_tokens(config, manifest, clock) if config.packed_len is not None else take_samples(config, manifest, clock)
     )
     step, began = 0, time.perf_counter()
-    while not step or time.perf_counter() - began < seconds:
+    while step < 2 or time.perf_counter() - began < seconds:
         with clock.stage(ORDER):
             slots = order.slots(step)
             mine = rank_slice(slots.position.size, 0, ranks)
@@ -69,6 +71,9 @@ def time_stages(
             epochs = order.epochs(slots)
         take(len(mine), (fed, slots.position[fed.row], epochs[fed.row]))
         step += 1
+        if step == 1:
+            clock.seconds.clear()
+            began = time.perf_counter()
     if config.packed_len is None:  # where these were timed by themselves, too
         clock.take_out(CHECKSUMS, READING)
     if config.data.transforms:

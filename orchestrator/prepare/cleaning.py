@@ -1,8 +1,10 @@
 """The samples of a shard as prepare.clean looks at them, judged and altered. Between the raw bytes and clean/."""
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from mmap import mmap
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +12,7 @@ from orchestrator.config.preparing import CleanStep
 from orchestrator.data.shards.index import ShardIndex
 from orchestrator.prepare.clean.cleaner import Cleaner, CleaningFailed
 from orchestrator.prepare.clean.sample import Sample, read_meta
+from orchestrator.prepare.clean.statistics import Statistics
 from orchestrator.prepare.drops import Drop
 from orchestrator.prepare.rules import Rules
 
@@ -23,7 +26,7 @@ def judge_texts(data: mmap | bytes, index: ShardIndex, rules: Rules, texts: Mapp
 
 def judge_members(data: mmap | bytes, index: ShardIndex, rules: Rules, places: Sequence[int]) -> list[Drop]:
     """What cleaning drops of samples that are fed as they are."""
-    metas = _read_metas(data, index, rules, places)
+    metas = read_metas(data, index, places) if _cleaner(rules).needs_meta else [None] * len(places)
     view, found = memoryview(data), {name: index.find_members(suffixes) for name, suffixes in rules.fields}
     samples = []
     for place, meta in zip(places, metas, strict=True):
@@ -35,25 +38,26 @@ def judge_members(data: mmap | bytes, index: ShardIndex, rules: Rules, places: S
 
 def alter_texts(data: mmap | bytes, index: ShardIndex, rules: Rules, texts: dict[int, str]) -> dict[int, str]:
     """The texts of samples that stay, as they become tokens."""
-    cleaner = _cleaner(rules.clean)
+    cleaner = _cleaner(rules)
     if not cleaner.alters:
         return texts
     return dict(zip(texts, cleaner.alter(_as_samples(data, index, rules, texts)), strict=True))
 
 
 @lru_cache(maxsize=4)
-def _cleaner_of(steps: str) -> Cleaner:
-    return Cleaner.of([CleanStep.model_validate_json(step) for step in steps.split("\n")])
+def _ready(steps: str, statistics: str) -> Cleaner:
+    cleaner = Cleaner.of([CleanStep.model_validate(step) for step in json.loads(steps)])
+    return cleaner.with_statistics(Statistics.from_json(json.loads(statistics))) if statistics else cleaner
 
 
-def _cleaner(steps: Sequence[CleanStep]) -> Cleaner:
+def _cleaner(rules: Rules) -> Cleaner:
     """One a process: rules may load models."""
-    return _cleaner_of("\n".join(step.model_dump_json() for step in steps))
+    return _ready(json.dumps([step.model_dump() for step in rules.clean]), rules.statistics)
 
 
 def _judge(index: ShardIndex, rules: Rules, places: Sequence[int], samples: Sequence[Sample]) -> list[Drop]:
     try:
-        removals = _cleaner(rules.clean).judge(samples)
+        removals = _cleaner(rules).judge(samples)
     except CleaningFailed as error:
         key = index.keys()[places[error.row]]
         raise CleaningFailed(f"{error.message} (sample {key})", where=error.where, remedy=error.remedy) from error
@@ -62,18 +66,14 @@ def _judge(index: ShardIndex, rules: Rules, places: Sequence[int], samples: Sequ
 
 
 def _as_samples(data: mmap | bytes, index: ShardIndex, rules: Rules, texts: Mapping[int, str]) -> list[Sample]:
-    metas = _read_metas(data, index, rules, list(texts))
+    metas = read_metas(data, index, list(texts)) if _cleaner(rules).needs_meta else [None] * len(texts)
     return [Sample(text=text, meta=meta) for text, meta in zip(texts.values(), metas, strict=True)]
 
 
-def _read_metas(
-    data: mmap | bytes, index: ShardIndex, rules: Rules, places: Sequence[int]
-) -> "Sequence[Mapping[str, object] | None]":
-    if not _cleaner(rules.clean).needs_meta:
-        return [None] * len(places)
-    found = index.find_members([META_MEMBER])
-    begins, ends = found.begin[np.asarray(places, int)], (found.begin + found.size)[np.asarray(places, int)]
-    there = found.suffix[np.asarray(places, int)] >= 0
+def read_metas(data: mmap | bytes, index: ShardIndex, places: Sequence[int]) -> list[dict[str, Any] | None]:
+    """The objects in the json members of some samples; None where there is none."""
+    found, rows = index.find_members([META_MEMBER]), np.asarray(places, np.int64)
+    begins, ends, there = found.begin[rows], (found.begin + found.size)[rows], found.suffix[rows] >= 0
     view = memoryview(data)
     return [
         read_meta(view[begin:end] if has else None)

@@ -115,7 +115,7 @@ class _Case:
         takes_part = self._stays & (self._roll.kinds != EXEMPT)
         numbers = np.arange(len(self._roll))
         trains, is_own = self._roll.splits == TRAIN, numbers >= self._own
-        found = {}
+        found = dict[int, tuple[int, float]]()
         for fixed, judged in ((~trains, trains & is_own), (trains & ~is_own, ~trains & is_own)):
             first, second = np.flatnonzero(fixed & takes_part), np.flatnonzero(judged & takes_part)
             trial = self._trial(np.concatenate([first, second]), len(first), near, among_own=False)

@@ -29,6 +29,7 @@ class Rules:
     dedup: DedupSection | None = None
     decontaminate: DecontaminateSection | None = None
     forbidden: tuple[str, ...] = ()  # what the files of decontaminate hold
+    statistics: str = ""  # JSON: of segment 0, which is part of every segment's id (collect.py)
 
     @classmethod
     def of(cls, config: RunConfig) -> Self:

@@ -41,7 +41,7 @@ def prepare(
         steps = steps.first(most)
     if not steps.finished:
         _check_unseen(steps, run_all, progress)
-        _commit_segments(steps, run_all, progress)
+        _commit_segments(_with_statistics(steps, run_all), run_all, progress)
         _remember_seen(steps)
     whole = Manifest.of_chain(steps.work.root, steps.chain, steps.dataset.roots)
     manifest = whole.first(len(steps.dataset.segments))
@@ -154,6 +154,14 @@ def _train_tokenizer(steps: Steps, verdicts: Verdicts, run_all: RunAll, progress
     return info
 
 
+def _with_statistics(steps: Steps, run_all: RunAll) -> Steps:
+    if not steps.rules.clean:
+        return steps
+    from orchestrator.prepare.collect import with_statistics  # compiled code, which not everybody needs
+
+    return with_statistics(steps, run_all)
+
+
 def _commit_segments(steps: Steps, run_all: RunAll, progress: Progress) -> None:
     """In order. Shards of all open segments are under way together, unless verdicts depend on earlier segments."""
     if not steps.rules.compares:
@@ -162,12 +170,11 @@ def _commit_segments(steps: Steps, run_all: RunAll, progress: Progress) -> None:
         return
     from orchestrator.prepare.judge import judge_segments, read_verdicts  # compiled code, which not everybody needs
 
-    tokenizer = steps.tokenizer
+    known = steps.tokenizer
     for segment, verdicts in judge_segments(steps, run_all, progress):
-        if tokenizer is None:
-            tokenizer = _train_tokenizer(steps, read_verdicts(steps, 0), run_all, progress)
-        _prepare_segments(steps, [segment], verdicts, tokenizer, run_all, progress)
-    if tokenizer is None:  # lost, while nothing else was
+        known = known or _train_tokenizer(steps, read_verdicts(steps, 0), run_all, progress)
+        _prepare_segments(steps, [segment], verdicts, known, run_all, progress)
+    if known is None:  # lost, while nothing else was
         _train_tokenizer(steps, read_verdicts(steps, 0), run_all, progress)
 
 

@@ -6,7 +6,7 @@ whatever a killed worker left behind is not trusted, and finished work is found 
 from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,11 +21,11 @@ from orchestrator.data.shards.split import SPLITS, split_of
 from orchestrator.prepare.drops import BROKEN, WHOLE_SHARD, Drop, refuse_drops
 from orchestrator.prepare.members import check_members
 from orchestrator.prepare.rules import Rules, hash_json
-from orchestrator.prepare.text import places_left, read_kept
+from orchestrator.prepare.text import cut_text, places_left, read_kept
 from orchestrator.prepare.tokenizer import open_tokenizer
 from orchestrator.storage.stores import StoreSettings, open_stores
 from orchestrator.storage.tables import map_table, store_table
-from orchestrator.storage.workplace import WorkPlace, name_prepared, prepared_file, store_bytes
+from orchestrator.storage.workplace import WorkPlace, hash_text, name_prepared, prepared_file, store_bytes
 
 _CHUNK = 4_000_000  # characters encoded at once: bounds memory, keeps threads busy
 SAMPLES = pa.schema(
@@ -70,7 +70,7 @@ class ShardJob:
     def verdicts_id(self) -> str:
         """Part of the files' names, since the same shard may meet others elsewhere; empty if none depend on others."""
         if self.verdicts is None:
-            return ""
+            return hash_text(self.rules.statistics) if self.rules.statistics else ""
         return hash_json([astuple(drop) for drop in self.verdicts])
 
 
@@ -202,26 +202,34 @@ def _publish(job: ShardJob, index: ShardIndex, content: str, verdicts: Verdicts)
     return report
 
 
-def _encode(texts: list[str], info: TokenizerInfo) -> tuple[list[int], NDArray[Any]]:
+def _encode(texts: list[str], info: TokenizerInfo) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Tokens of every text with its end mark, one after another, and how many each has."""
     tokenizer = open_tokenizer(info)
-    lengths: list[int] = []
+    lengths = np.zeros(len(texts), np.int64)
     parts: list[NDArray[Any]] = [np.empty(0, info.dtype)]
     for chunk in _in_chunks(texts):
-        for encoding in tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
-            parts.append(np.array([*encoding.ids, info.end_id], info.dtype))
-            lengths.append(len(parts[-1]))
+        encodings = tokenizer.encode_batch_fast([piece.text for piece in chunk], add_special_tokens=False)
+        for piece, encoding in zip(chunk, encodings, strict=True):
+            parts.append(np.array([*encoding.ids, info.end_id] if piece.ends else encoding.ids, info.dtype))
+            lengths[piece.number] += len(parts[-1])
     return lengths, np.concatenate(parts)
 
 
-def _in_chunks(texts: list[str]) -> Iterator[list[str]]:
-    chunk: list[str] = []
+class _Piece(NamedTuple):
+    number: int  # of its text
+    text: str
+    ends: bool  # with it the text ends
+
+
+def _in_chunks(texts: list[str]) -> Iterator[list[_Piece]]:
+    chunk: list[_Piece] = []
     size = 0
-    for text in texts:
-        chunk.append(text)
-        size += len(text)
-        if size >= _CHUNK:
-            yield chunk
-            chunk, size = [], 0
+    for number, text in enumerate(texts):
+        for begin, end in cut_text(text):
+            chunk.append(_Piece(number, text[begin:end], end == len(text)))
+            size += end - begin
+            if size >= _CHUNK:
+                yield chunk
+                chunk, size = [], 0
     if chunk:
         yield chunk

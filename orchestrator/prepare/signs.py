@@ -28,7 +28,7 @@ from orchestrator.prepare.rules import Rules
 from orchestrator.prepare.text import KEY, decode_texts, find_lacking, not_utf8, places_left
 from orchestrator.storage.stores import Stores, StoreSettings, open_stores
 from orchestrator.storage.tables import fold_rows, map_table, store_table, unfold_rows
-from orchestrator.storage.workplace import WorkPlace, prepared_file
+from orchestrator.storage.workplace import WorkPlace, hash_text, name_prepared, prepared_file
 
 COLUMNS = ("split", "hash", "kind", "keys", "sketch")
 
@@ -80,7 +80,8 @@ def read_signs(work: Path, rules: Rules, signed: Signed) -> Signs:
 
 
 def _path(work: Path, rules: Rules, name: str, content: str) -> Path:
-    return prepared_file(WorkPlace.at(work).signs(rules.id), name, content, ".signs.arrow")
+    signed = name_prepared(content, hash_text(rules.statistics) if rules.statistics else "")
+    return prepared_file(WorkPlace.at(work).signs(rules.id), name, signed, ".signs.arrow")
 
 
 def _sign(job: SignJob, index: ShardIndex, splits: NDArray[np.uint8], stores: Stores) -> Signs:
@@ -140,6 +141,6 @@ def _unsigned(n: int) -> Signatures:
 
 
 def _store(path: Path, signs: Signs) -> None:
-    columns = map(fold_rows, (signs.splits, signs.hashes, *signs.near))
+    columns = [fold_rows(column) for column in (signs.splits, signs.hashes, *signs.near)]
     drops = [[drop.place, drop.rule, drop.reason] for drop in signs.drops]
     store_table(path, pa.table(dict(zip(COLUMNS, columns, strict=True))), {"drops": drops})

@@ -1,6 +1,7 @@
 """The text of each sample of a shard, or why it has none. Between the raw bytes and verdicts, tokenizer and tokens."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from mmap import mmap
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from orchestrator.prepare.rules import Rules
 from orchestrator.storage.stores import Stores
 
 KEY = "prepare.tokens.text_member"
+PIECE = 1_000_000  # characters that a tokenizer is given at once: it needs a hundred times their memory
+_BETWEEN_WORDS = re.compile(r"(?<=\w) (?=\w)")
 
 
 class Kept(NamedTuple):
@@ -85,3 +88,15 @@ def decode_texts(
         except UnicodeDecodeError as error:
             wrong.append(not_utf8(place, error.start, member))
     return texts, wrong
+
+
+def cut_text(text: str) -> Iterator[tuple[int, int]]:
+    """Where the pieces of a text begin and end: one, or of a long text several, cut before a space between two words,
+    where tokens end anyway."""
+    begin = 0
+    while len(text) - begin > PIECE:
+        found = _BETWEEN_WORDS.search(text, begin + PIECE // 2, begin + PIECE)
+        end = found.start() if found else begin + PIECE
+        yield begin, end
+        begin = end
+    yield begin, len(text)

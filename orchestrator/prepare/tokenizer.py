@@ -19,7 +19,7 @@ from orchestrator.data.shards.index import index_shard
 from orchestrator.data.shards.split import TRAIN, split_of
 from orchestrator.prepare.drops import Drop
 from orchestrator.prepare.rules import Rules, hash_json
-from orchestrator.prepare.text import read_kept
+from orchestrator.prepare.text import cut_text, read_kept
 from orchestrator.storage.publish import read_json
 from orchestrator.storage.stores import StoreSettings, open_stores
 from orchestrator.storage.workplace import WorkPlace, store_bytes, store_json
@@ -127,7 +127,9 @@ def _training_texts(job: TrainJob) -> Iterator[str]:
         index = index_shard(shard, job.work, job.rules.on_bad, stores)
         splits = split_of(job.source_names[shard.source], shard.name, index.keys(), job.rules.split)
         kept = read_kept(shard, index, job.rules, stores, verdicts)
-        yield from (text for place, text in zip(kept.places, kept.texts, strict=True) if splits[place] == TRAIN)
+        for place, text in zip(kept.places, kept.texts, strict=True):
+            if splits[place] == TRAIN:
+                yield from (text[begin:end] for begin, end in cut_text(text))
 
 
 def _store(work: WorkPlace, text: bytes, end_mark: str) -> TokenizerInfo:

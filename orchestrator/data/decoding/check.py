@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
+from orchestrator.config.arguments import check_arguments, name_parameters
 from orchestrator.config.data import DataSection
 from orchestrator.config.problems import Problem, shown
 from orchestrator.config.reading import FieldSection, TransformSection
 from orchestrator.core.errors import ConfigError
 from orchestrator.data.decoding.decode import decoder_for
-from orchestrator.data.decoding.transform import TRANSFORMS, check_arguments, transform_for
+from orchestrator.data.decoding.transform import TRANSFORMS, transform_for
 
 
 def check_reading(data: DataSection) -> list[Problem]:
@@ -37,4 +38,5 @@ def _check_step(key: str, step: TransformSection) -> Iterator[Problem]:
         return
     if step.field is None and step.name in TRANSFORMS:
         yield Problem(f"{key}.field", f"{step.name} changes one field: name it")
-    yield from check_arguments(step, function, key)
+    given = (next(iter(name_parameters(function)), ""), "draw")  # the value comes first, whatever it is called
+    yield from check_arguments(step.name, step.args, function, given, step.name in TRANSFORMS, key)

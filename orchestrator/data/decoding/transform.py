@@ -3,18 +3,17 @@
 A function takes the value and its arguments, and a `draw` if it has a parameter of that name: the sample's random
 numbers (draws.py). A step that names no field is given the sample, a dict, and returns one. fields.py calls them."""
 
-import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 
-from orchestrator.config.problems import Problem, nearest, shown
-from orchestrator.config.reading import TransformSection
+from orchestrator.config.arguments import name_parameters
+from orchestrator.config.problems import nearest
 from orchestrator.core.dotted import find_function, is_dotted
 from orchestrator.core.errors import ConfigError
 from orchestrator.data.decoding.decode import Undecodable
@@ -183,37 +182,4 @@ def transform_for(name: str, key: str) -> Callable[..., Any]:
 
 
 def takes_draw(function: Callable[..., Any]) -> bool:
-    return "draw" in _parameters(function)
-
-
-def check_arguments(step: TransformSection, function: Callable[..., Any], key: str) -> Iterator[Problem]:
-    """What is wrong with a step's arguments; values are checked for the functions of the table."""
-    parameters = _parameters(function)
-    names = [name for name, one in parameters.items() if one.kind is not one.VAR_KEYWORD][1:]
-    takes_any = not parameters or len(names) + 1 < len(parameters)
-    own = [name for name in names if name != "draw"]
-    for name, value in step.args.items():
-        if name not in own and not takes_any:
-            yield Problem(f"{key}.args.{name}", f"{step.name} has no such argument{nearest(name, own)}", shown(value))
-        elif step.name in TRANSFORMS:
-            yield from _check_value(parameters[name].annotation, value, f"{key}.args.{name}")
-    for name in own:
-        needed = parameters[name].default is inspect.Parameter.empty and parameters[name].kind.name != "VAR_POSITIONAL"
-        if needed and name not in step.args:
-            yield Problem(f"{key}.args", f"{step.name} needs the argument '{name}'")
-
-
-def _check_value(annotation: Any, value: Any, key: str) -> Iterator[Problem]:
-    try:
-        TypeAdapter(annotation).validate_python(value, strict=True)
-    except ValidationError as error:
-        reasons = "; or ".join(dict.fromkeys(detail["msg"] for detail in error.errors(include_url=False)))
-        plain = reasons.replace("Input should be", "must be").replace("an instance of Sequence", "a list")
-        yield Problem(key, plain, shown(value))
-
-
-def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    try:
-        return inspect.signature(function).parameters
-    except ValueError:  # some functions written in C do not tell
-        return {}
+    return "draw" in name_parameters(function)

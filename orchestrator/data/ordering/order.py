@@ -22,7 +22,7 @@ from orchestrator.data.ordering.row import Row, Shuffling
 from orchestrator.data.ordering.unit import Ints, KeptSamples, LayoutCache, Unit
 
 ORDER_KEY, MIXTURE, ROW = text_key("longhaul order"), 1, 2
-POSITIONS_AT_ONCE = 4096  # laid out together: for a few, setting out costs more than the arithmetic
+POSITIONS_AT_ONCE = 2048  # laid out together: for a few, setting out costs more than the arithmetic
 
 
 class Dataset(KeptSamples, Protocol):

@@ -13,6 +13,7 @@ POLICIES = (
     *("terms of use", "privacy policy", "cookie policy"),
     *("uses cookies", "use of cookies", "use cookies"),
 )
+_SIGNS = ("terms of use", "privacy policy", "cookie")  # in each policy is one of them
 _MARKS = (".", "?", "!", '"', "'")
 _CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
 
@@ -32,24 +33,29 @@ def c4(
     """Without its lines that are short, do not end a sentence, or speak of JavaScript, cookies and terms of use.
 
     Dropped whole if a line that is left has `lorem ipsum` or a curly bracket, or with too few sentences left."""
-    from orchestrator.prepare.clean.lines import DROP, LOOK, judge_lines
+    from orchestrator.prepare.clean.lines import BRACKET, ENDED
 
     wanted = _Wanted(lorem_ipsum, javascript, curly_brackets, policies)
     look_at_all = wanted.may_occur(text.lower())
-    lines = text.splitlines()
-    fates, counts = judge_lines(text.codes, text.kinds, len(lines), max_word_length, min_line_words, line_ends)
+    lines = text.lines
+    brackets = lines.marks & BRACKET > 0
+    stays = (lines.words >= max(1, min_line_words)) & (lines.longest_word <= (max_word_length or len(text)))
+    if line_ends:
+        stays &= brackets | (lines.marks & ENDED > 0)
     kept, sentences = [], 0
-    for line, fate, count in zip(lines, fates.tolist(), counts.tolist(), strict=True):
-        if fate == DROP:
+    for line, stay, bracket, count in zip(
+        lines.texts, stays.tolist(), brackets.tolist(), lines.sentences.tolist(), strict=True
+    ):
+        if not stay:
             continue
         line = line.strip()
-        if fate == LOOK:
+        if bracket:
             mended = _CITATION.sub("", line) if citations else line
             if line_ends and (not mended.endswith(_MARKS) or mended.endswith("...")):
                 continue
-            count = count if mended == line else _count_sentences(mended)
+            count = count if mended == line else int(Text(mended).lines.sentences.sum())
             line = mended
-        if fate == LOOK or look_at_all:
+        if bracket or look_at_all:
             verdict = wanted.judge(line)
             if isinstance(verdict, Unfit):
                 return verdict
@@ -73,7 +79,7 @@ class _Wanted(NamedTuple):
         return (
             (self.lorem_ipsum and "lorem ipsum" in small)
             or (self.javascript and "javascript" in small)
-            or (self.policies and any(policy in small for policy in POLICIES))
+            or (self.policies and any(sign in small for sign in _SIGNS))
         )
 
     def judge(self, line: str) -> bool | Unfit:
@@ -86,10 +92,3 @@ class _Wanted(NamedTuple):
         if self.curly_brackets and "{" in line:
             return Unfit("it has a line with a curly bracket")
         return not (self.policies and any(policy in small for policy in POLICIES))
-
-
-def _count_sentences(line: str) -> int:
-    from orchestrator.prepare.clean.lines import judge_lines
-
-    text = Text(line)
-    return int(judge_lines(text.codes, text.kinds, 1, 0, 0, False)[1][0])

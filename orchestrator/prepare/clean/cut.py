@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from orchestrator.prepare.clean.characters import LETTER, NUM_CODES, PUNCTUATION, SPACE, SYMBOL
 from orchestrator.prepare.near.compiled import compiled
 
-Codes = NDArray[np.uint32]
+Codes = NDArray[np.uint32 | np.uint8]
 Kinds = NDArray[np.uint8]
 _SEED, _FACTOR = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xFF51AFD7ED558CCD)
 _SHIFT = np.uint64(32)
@@ -26,11 +26,11 @@ def look_up_kinds(codes: Codes, table: Kinds) -> Kinds:
 
 
 @compiled
-def cut_words(codes: Codes, kinds: Kinds) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
+def cut_words(codes: Codes, kinds: Kinds) -> tuple[NDArray[np.uint64], NDArray[np.int32], NDArray[np.int64]]:
     """Hash and length of every word; and four counts: words with a letter, words that are not only punctuation and
     symbols, the characters of those, and the characters of the longest word."""
     most = codes.size // 2 + 1
-    hashes, lengths, counts = np.empty(most, np.uint64), np.empty(most, np.int64), np.zeros(4, np.int64)
+    hashes, lengths, counts = np.empty(most, np.uint64), np.empty(most, np.int32), np.zeros(4, np.int64)
     num, at = 0, 0
     while at < codes.size:
         if kinds[at] & SPACE:

@@ -17,7 +17,7 @@ def fineweb_quality(
 ) -> Unfit | None:
     """Lines that end a sentence, lines of at most `short_line` characters, characters in repeated lines, line breaks a
     word. Lines of whitespace do not count."""
-    lines = [line for line in text.split("\n") if not line.isspace() and line]
+    lines = [line for line in text.split("\n") if line.strip()]
     if not lines:
         return Unfit("it has no lines")
     ended = sum(line.endswith(_ENDS) for line in lines) / len(lines)

@@ -10,7 +10,6 @@ from orchestrator.prepare.clean.sample import Count, Ratio, Share, Unfit, above,
 from orchestrator.prepare.clean.text import Text
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
-_BULLETS, _ELLIPSES = ("•", "-"), ("...", "…")
 
 
 def gopher_quality(
@@ -48,10 +47,10 @@ def stop_words(text: Text, least: Count = 2, words: Sequence[str] = STOP_WORDS) 
 
 
 def _judge_lines(text: Text, max_bullets: float, max_ellipses: float) -> Unfit | None:
-    lines = text.splitlines()
-    num_lines = len(lines) or 1
-    bullets = sum([line.lstrip().startswith(_BULLETS) for line in lines])
-    ellipses = sum([line.rstrip().endswith(_ELLIPSES) for line in lines]) if any(e in text for e in _ELLIPSES) else 0
+    from orchestrator.prepare.clean.lines import BULLET, ELLIPSIS
+
+    num_lines = len(text.lines) or 1
+    bullets, ellipses = text.lines.count(BULLET), text.lines.count(ELLIPSIS)
     return above(bullets / num_lines, max_bullets, "of its lines begin with a bullet") or above(
         ellipses / num_lines, max_ellipses, "of its lines end with an ellipsis"
     )

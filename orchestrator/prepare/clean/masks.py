@@ -14,12 +14,11 @@ StandIns = Annotated[Sequence[str], Field(min_length=1)]
 EMAILS = ("email@example.com", "firstname.lastname@example.org")
 # Addresses that belonged to nobody when FineWeb chose them.
 IPS = ("22.214.171.124", "126.96.36.199", "188.8.131.52", "184.108.40.206", "220.127.116.11", "18.104.22.168")
-# Possessive, and never tried from inside a name: linear in any text.
+# Possessive, and never tried from inside a name: linear in any text. Dots may stand anywhere: better one too many.
 _NAME = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_EMAIL = re.compile(rf"(?<![{_NAME}.-])(?:\.*+[{_NAME}-]++)++@(?:{_LABEL}\.)+{_LABEL}")
-_BYTE = r"(?:25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?)"
-_IP = re.compile(rf"(?<![0-9])(?<![0-9]\.)(?:{_BYTE}\.){{3}}{_BYTE}(?!\.?[0-9])")
+_EMAIL = re.compile(rf"(?<![{_NAME}.-])[{_NAME}.-]++@(?:{_LABEL}\.)+{_LABEL}")
+_NUMBERS = re.compile(r"[0-9]++(?:\.[0-9]++){3,}+")  # with all their neighbours: longer rows are no addresses
 
 
 def mask_email(text: str, stand_ins: StandIns = EMAILS) -> str:
@@ -35,13 +34,14 @@ def mask_ip(text: str, stand_ins: StandIns = IPS, public_only: bool = True) -> s
     following = cycle(stand_ins)
 
     def replace(found: re.Match[str]) -> str:
-        return found[0] if public_only and not _is_public(found[0]) else next(following)
+        return next(following) if _is_address(found[0], public_only) else found[0]
 
-    return _IP.sub(replace, text)
+    return _NUMBERS.sub(replace, text)
 
 
-def _is_public(address: str) -> bool:
+def _is_address(numbers: str, public_only: bool) -> bool:
     try:
-        return ipaddress.ip_address(address).is_global
-    except ValueError:  # leading zeros: nobody says what they mean
+        address = ipaddress.IPv4Address(numbers)
+    except ValueError:  # too many, too large, or with leading zeros, of which nobody says what they mean
         return False
+    return address.is_global or not public_only

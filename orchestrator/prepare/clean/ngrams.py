@@ -9,11 +9,12 @@ from orchestrator.prepare.near.compiled import compiled
 
 Hashes = NDArray[np.uint64]
 Ints = NDArray[np.int64]
+Shorts = NDArray[np.int32]
 _BASE, _SPREAD = np.uint64(0x9DDFEA08EB382D69), np.uint64(0x9E3779B97F4A7C15)
 
 
 @compiled
-def measure_ngrams(hashes: Hashes, lengths: Ints, top: Ints, duplicate: Ints) -> tuple[Ints, Ints]:
+def measure_ngrams(hashes: Hashes, lengths: Shorts, top: Ints, duplicate: Ints) -> tuple[Ints, Ints]:
     """Characters of the most frequent n-gram for each n of `top`, and in duplicate n-grams for each of `duplicate`.
 
     An n-gram that occurs once is no repetition, and where none of n words repeats, none of more does."""
@@ -25,7 +26,7 @@ def measure_ngrams(hashes: Hashes, lengths: Ints, top: Ints, duplicate: Ints) ->
     size = 16
     while size < 2 * hashes.size:
         size *= 2
-    keys, first, count = np.empty(size, np.uint64), np.empty(size, np.int64), np.empty(size, np.int64)
+    keys, first, count = np.empty(size, np.uint64), np.empty(size, np.int32), np.empty(size, np.int32)
     of_top, of_duplicate = np.zeros(top.size, np.int64), np.zeros(duplicate.size, np.int64)
     unique_from = hashes.size + 1  # no n-gram of this many words repeats
     for i in range(top.size):
@@ -42,7 +43,7 @@ def measure_ngrams(hashes: Hashes, lengths: Ints, top: Ints, duplicate: Ints) ->
 
 
 @compiled
-def _measure_top(prefixes: Hashes, up_to: Ints, n: int, keys: Hashes, first: Ints, count: Ints) -> int:
+def _measure_top(prefixes: Hashes, up_to: Ints, n: int, keys: Hashes, first: Shorts, count: Shorts) -> int:
     """Occurrences times characters, with the spaces inside; of several equally frequent the first counts."""
     keys[:] = 0
     power = _power(n)

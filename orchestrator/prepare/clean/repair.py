@@ -14,7 +14,9 @@ _BYTES_OF_1252 = {
     for byte in range(0x80, 0xA0)
     if byte not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)
 }
-_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0), 0xFEFF) if chr(code) not in "\t\n\r"}
+_SPECIALS = "".join(map(chr, _BYTES_OF_1252))
+_MISREAD = re.compile(rf"[\x00-\x7f]*+[\xc2-\xf4][\x80-\xbf{_SPECIALS}]")  # the first sequence, if all are
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff]+")
 _LINE_END = re.compile("\r\n?")
 
 
@@ -36,7 +38,7 @@ def fix_unicode(text: str, max_replaced: Count | None = None) -> str | Unfit:
 
 def control_characters(text: str) -> str:
     """Without control characters and byte order marks; tabs, newlines and carriage returns stay."""
-    return text.translate(_CONTROLS)
+    return _CONTROLS.sub("", text)
 
 
 def whitespace(text: str, max_blank_lines: Count = 1, runs: bool = True) -> str:
@@ -54,7 +56,7 @@ def whitespace(text: str, max_blank_lines: Count = 1, runs: bool = True) -> str:
 
 def _read_again(text: str) -> str:
     """Its characters as bytes, and these as UTF-8; the text itself where it is not certain."""
-    if text.isascii():
+    if text.isascii() or not _MISREAD.match(text):
         return text
     try:
         again = text.translate(_BYTES_OF_1252).encode("latin-1").decode()

@@ -16,13 +16,12 @@ DUPLICATE_NGRAMS = ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 
 
 def repeated_lines(text: Text, max_lines: Share = 0.3, max_characters: Share = 0.2) -> Unfit | None:
     """Lines that stood before in the text: their share of the lines, and its characters. Empty ones do not count."""
-    return _judge_parts("lines", [line for line in text.split("\n") if line], len(text), max_lines, max_characters)
+    return _judge_parts("lines", text.split("\n"), len(text), max_lines, max_characters)
 
 
 def repeated_paragraphs(text: Text, max_paragraphs: Share = 0.3, max_characters: Share = 0.2) -> Unfit | None:
     """The same for paragraphs, which blank lines separate."""
     paragraphs = [part.lstrip("\n") for part in text.strip().split("\n\n")]
-    paragraphs = [paragraph for paragraph in paragraphs if paragraph]
     return _judge_parts("paragraphs", paragraphs, len(text), max_paragraphs, max_characters)
 
 
@@ -61,6 +60,7 @@ def gopher_repetition(
 
 
 def _judge_parts(what: str, parts: list[str], characters: int, max_parts: float, max_characters: float) -> Unfit | None:
+    parts = list(filter(None, parts))
     different = set(parts)
     repeated = len(parts) - len(different)
     if not repeated:

@@ -16,7 +16,7 @@ class Words:
     """What stands between whitespace. `symbols` are words of punctuation and symbols alone."""
 
     hashes: NDArray[np.uint64]
-    lengths: NDArray[np.int64]
+    lengths: NDArray[np.int32]
     with_letter: int
     not_symbols: int
     characters: int  # of those that are not symbols
@@ -26,12 +26,31 @@ class Words:
         return len(self.hashes)
 
 
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """As str.splitlines() cuts them. `marks` are bits of lines.py."""
+
+    texts: list[str]
+    marks: NDArray[np.uint8]
+    words: NDArray[np.int64]
+    longest_word: NDArray[np.int64]
+    sentences: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def count(self, mark: int) -> int:
+        return int(np.count_nonzero(self.marks & mark))
+
+
 class Text(str):
     """Altering steps make a new one."""
 
     @cached_property
-    def codes(self) -> NDArray[np.uint32]:
-        """Its code points."""
+    def codes(self) -> NDArray[np.uint32 | np.uint8]:
+        """Its code points, in a byte each where that is enough: kernels are compiled for both."""
+        if self.isascii():
+            return np.frombuffer(self.encode("ascii"), np.uint8)
         return np.frombuffer(self.encode("utf-32-le", "surrogatepass"), np.uint32)
 
     @cached_property
@@ -47,6 +66,13 @@ class Text(str):
 
         hashes, lengths, counts = cut_words(self.codes, self.kinds)
         return Words(hashes, lengths, *counts.tolist())
+
+    @cached_property
+    def lines(self) -> Lines:
+        from orchestrator.prepare.clean.lines import read_lines
+
+        texts = self.splitlines()
+        return Lines(texts, *read_lines(self.codes, self.kinds, len(texts)))
 
     @cached_property
     def bits(self) -> list[int]:

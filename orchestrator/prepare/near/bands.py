@@ -4,7 +4,7 @@ Pure arithmetic; comes before sign.py. A pair becomes a candidate if some band a
 of the two sketches are equal. Both are counted here, with the bytes that are equal by chance."""
 
 import math
-from functools import reduce
+from functools import lru_cache, reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ _BY_CHANCE = 1 / 256  # two bytes of unlike minima are equal
 Shares = NDArray[np.float64]  # [k]: how probable it is that k bytes are equal
 
 
+@lru_cache(maxsize=16)
 def choose_bands(threshold: float, recall: float) -> tuple[int, int]:
     """Bands and rows: of all that fill a signature, those with the fewest candidates in vain that reach `recall`.
 

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from orchestrator.prepare.near.bands import least_equal
 from orchestrator.prepare.near.compare import measure_similarity, share_key, sketches_agree
-from orchestrator.prepare.near.compiled import compiled
+from orchestrator.prepare.near.compiled import compiled, enlarge
 from orchestrator.prepare.near.documents import Sets
 from orchestrator.prepare.near.kernels import read_only
 from orchestrator.prepare.near.match import UPPER
 
-MOST_COUNTED = 0xFFFF
+MOST_COUNTED = 0xFFFF  # what two bytes hold
 RARITIES = 17  # binary digits of a count, 0 to 16
-MOST_LISTS = 1 << 26
+MOST_LISTS = 1 << 26  # six bytes each
 EPSILON = 1e-6  # shingles; makes a reach too long rather than too short where floats round
 
 
@@ -75,7 +75,7 @@ def decide_crowd(
 ) -> Verdicts:
     """Verdicts of the members, in the order of `numbers` (ascending); sets, keys and sketches are theirs, row by row.
     Those numbered below `own` are known to be kept. Not `among_own`: own ones duplicate only those."""
-    flat, ends, keys, sketches = map(read_only, (*sets, keys, sketches))
+    flat, ends, keys, sketches = read_only(sets.flat), read_only(sets.ends), read_only(keys), read_only(sketches)
     lists = 1 << max(10, min(int(ends[-1] // 4).bit_length(), MOST_LISTS.bit_length() - 1))
     least = least_equal(threshold, sketches.shape[1])
     counts = _count_shingles(flat, lists)
@@ -157,7 +157,7 @@ def _find_partner(
         if largest < crowd.smallest:
             break
         name, mark = ordered[place] & np.uint64(crowd.counts.size - 1), np.int32(ordered[place] >> UPPER)
-        tail = index.tails[name]
+        tail = index.tails[name] if crowd.counts[name] > 1 else -1  # else no other member has it
         first = index.blocks[tail, 3] if tail >= 0 else -1
         block, i = _find_entry(index, tail, first, 0, size)
         while block >= 0:
@@ -216,7 +216,7 @@ def _add_member(crowd: _Crowd, index: _Index, row: int, ordered: NDArray[np.uint
         if largest < crowd.smallest:
             break
         name = ordered[place] & np.uint64(crowd.counts.size - 1)
-        if crowd.counts[name] > 1:  # else no other member has it
+        if crowd.counts[name] > 1:
             tail = index.tails[name]
             if tail < 0 or index.blocks[tail, 2] == index.blocks[tail, 1]:
                 index = _open_block(index, name)
@@ -238,16 +238,10 @@ def _open_block(index: _Index, name: int) -> _Index:
     tail, block, base = tails[name], ends[0], ends[1]
     room = 1 if tail < 0 else 2 * blocks[tail, 1]
     if block == len(blocks):
-        more_blocks = np.empty((2 * block, 4), np.int64)
-        more_blocks[:block] = blocks
-        blocks = more_blocks
+        blocks = enlarge(blocks, 2 * block)
     if base + 2 * room > tree.size:
-        more_tree, more_entries = (
-            np.empty(2 * tree.size + 2 * room, np.int32),
-            np.empty(2 * tree.size + 2 * room, np.int32),
-        )
-        more_tree[:base], more_entries[:base] = tree[:base], entries[:base]
-        tree, entries = more_tree, more_entries
+        cells = 2 * (tree.size + room)
+        tree, entries = enlarge(tree, cells), enlarge(entries, cells)
     tree[base : base + 2 * room] = -1
     blocks[block, 0], blocks[block, 1], blocks[block, 2] = base, room, 0
     blocks[block, 3] = block if tail < 0 else blocks[tail, 3]

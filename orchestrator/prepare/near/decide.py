@@ -112,7 +112,7 @@ def score_pairs(
     """Exact similarities, and how many were computed. `numbers` (ascending) are the documents of the sets. Once a
     document is like one that is surely kept, its further pairs cannot matter and stay NOT_NEEDED."""
     later, earlier = (np.searchsorted(numbers, side) for side in split_pairs(pairs))
-    return _score(later, earlier, *map(read_only, (sure, sets.flat, sets.ends)), threshold)
+    return _score(later, earlier, read_only(sure), read_only(sets.flat), read_only(sets.ends), threshold)
 
 
 @compiled

@@ -1,8 +1,7 @@
 """Everything about single texts that is compiled: reading characters, folding whitespace, cutting shingles, MinHash.
 
-Used by texts.py and sign.py. All in one file: numba's cache of compiled functions watches only a function's own file.
-Places are offsets into the bytes of all documents, `table` is letters.letter_table(), and texts are valid UTF-8 unless
-said otherwise. What comes of a document depends on its own bytes alone."""
+Used by texts.py and sign.py. Places are offsets into the bytes of all documents, `table` is letters.letter_table(), and
+texts are valid UTF-8 unless said otherwise. What comes of a document depends on its own bytes alone."""
 
 from typing import Any
 
@@ -145,7 +144,7 @@ def fold_spaces(data: Bytes, begin: int, end: int, table: Words32, out: Bytes) -
 
 @compiled
 def fold_all_spaces(data: Bytes, begins: Places, ends: Places, table: Words32, out: Bytes) -> Places:
-    """Write the documents one after another, folded; where each ends."""
+    """Write the documents one after another, folded; where each ends. `out` has room for all their bytes."""
     folded = np.empty(begins.size, np.int64)
     size = 0
     for i in range(begins.size):
@@ -261,7 +260,8 @@ def cut_block(
 def list_shingles(data: Bytes, begins: Places, ends: Places, table: Words32, widths: Places, flat: Words64) -> Places:
     """Write the shingles of the documents one after another, as often as they occur; where each ends.
 
-    A document needs half as many places as it has bytes, and two."""
+    A document needs half as many places as it has bytes, and two: words in ASCII begin two bytes apart, letters of
+    scripts without spaces have three bytes and are more than half of all where every letter is a unit."""
     listed = np.empty(begins.size, np.int64)
     total = 0
     for i in range(begins.size):

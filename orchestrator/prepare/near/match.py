@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from orchestrator.prepare.near.bands import least_equal
 from orchestrator.prepare.near.compare import sketches_agree
-from orchestrator.prepare.near.compiled import compiled
+from orchestrator.prepare.near.compiled import compiled, enlarge
 from orchestrator.prepare.near.kernels import read_only
 
 LINE_END = 1 << 32  # the number line has so many places
@@ -131,9 +131,7 @@ def _match_groups(
         if count > 0 and not crowd:
             room = min(count, limits.pairs * (end - begin))
             if found + room > pairs.size:
-                larger = np.empty(2 * pairs.size + room, np.uint64)
-                larger[:found] = pairs[:found]
-                pairs = larger
+                pairs = enlarge(pairs, 2 * pairs.size + room)
             into = pairs[found : found + room]
             fresh, compared = _pair_group(line[begin:end], middle - begin, among_own, sketches, least, into)
             estimated += compared
@@ -143,9 +141,7 @@ def _match_groups(
                 candidates += count
         if crowd:
             if crowd_count == len(crowds):
-                wider = np.empty((2 * crowd_count, 2), np.int64)
-                wider[:crowd_count] = crowds
-                crowds = wider
+                crowds = enlarge(crowds, 2 * crowd_count)
             crowds[crowd_count, 0], crowds[crowd_count, 1] = begin, end
             crowd_count += 1
         begin = end

@@ -27,7 +27,7 @@ def sign_texts(texts: Texts, rules: NearRules) -> Signatures:
 def cut_sets(texts: Texts, rules: NearRules, which: NDArray[np.int64] | None = None) -> Sets:
     """The sets of shingles of all documents, or of those that `which` names; an exempt one has none.
 
-    Besides the sets, takes at most four bytes for every byte of CHUNK_BYTES, or of a longer document."""
+    Takes the memory of the sets twice, and at most four bytes for every byte of CHUNK_BYTES or of a longer document."""
     begins = texts.begins if which is None else texts.begins[which]
     ends = texts.ends if which is None else texts.ends[which]
     sizes = ends - begins

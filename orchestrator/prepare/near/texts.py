@@ -82,8 +82,9 @@ def _normalise(text: memoryview) -> bytes | None:
             error.start += begin
             raise
         composed = unicodedata.normalize("NFC", piece)
-        changed |= composed != piece
-        parts.append(text[begin:end] if composed == piece else composed.encode())
+        same = composed == piece
+        parts.append(text[begin:end] if same else composed.encode())
+        changed |= not same
     return b"".join(parts) if changed else None
 
 

@@ -134,8 +134,8 @@ def test_a_window_ends_with_the_shard_that_fills_it_in_samples_or_bytes(corpus_s
 def test_windows_are_whole_shards_and_cover_the_unit(unit):
     assert unit.window_ends.max(initial=0) == unit.total
     for window in range(unit.num_windows):
-        shards = set(unit.layout(window).ordinal.tolist())
-        others = [set(unit.layout(other).ordinal.tolist()) for other in range(window)]
+        shards = set(unit.layout(window).shards.tolist())
+        others = [set(unit.layout(other).shards.tolist()) for other in range(window)]
         assert all(not shards & other for other in others)
 
 

@@ -18,8 +18,8 @@ from orchestrator.prepare.run import prepare
 from tests.fakes.pictures import picture_config, write_pictures
 from tests.fakes.shards import make_config, write_dataset
 
-SECONDS, BATCH = 0.9, 8
-SLOW_S = 0.05  # of one picture: more than all else together, also where others are at work
+SECONDS, BATCH = 0.6, 8
+SLOW_S = 0.02  # of one picture: more than all else together, also where others are at work
 
 
 @pytest.fixture(scope="module")

@@ -118,8 +118,8 @@ def with_reading(batches: SampledBatches, change) -> SampledBatches:
         def __init__(self, reader):
             self.fields, self._reader = reader.fields, reader
 
-        def read(self, ordinal, place):
-            return self._reader.read(*change(ordinal, place))
+        def read_pieces(self, ordinal, place):
+            return self._reader.read_pieces(*change(ordinal, place))
 
     batches._reader = ChangedReader(batches._reader)
     return batches

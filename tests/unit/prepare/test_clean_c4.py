@@ -33,6 +33,8 @@ def test_five_sentences_are_enough_and_four_are_not() -> None:
     [
         "Home | About | Contact",  # no end
         "There is more to come...",
+        "a b c...",
+        "a b c…",
         "Two words.",
         "JavaScript must be switched on.",
         "We tell you that this site uses cookies.",
@@ -110,8 +112,8 @@ def test_c4_agrees_with_a_plain_implementation() -> None:
 def make_page(seed: int) -> str:
     rng = random.Random(seed)
     rare = ["{", "lorem ipsum", "[12]", "[edit]", "[citation needed]", "JavaScript", "[x]", "Cookie policy", *POLICIES]
-    words = ["the", "Straße", "слово", "字", "İ", "e.g.", "3.5", '"so"', "(yes.)", "x" * 1001]
-    weights = [20, 8, 8, 5, 1, 1, 1, 1, 1, 0.05]
+    words = ["the", "Straße", "слово", "字", "İ", "e.g.", "3.5", '"so"', "(yes.)", "yes.[4]", "x" * 1001]
+    weights = [20, 8, 8, 5, 1, 1, 1, 1, 1, 0.5, 0.05]
     often = rng.choice([0, 0, 0.01, 0.05, 0.1])
     lines = []
     for _ in range(rng.randint(1, 12)):
@@ -120,7 +122,7 @@ def make_page(seed: int) -> str:
             for _ in range(rng.randint(0, 9))
         ]
         ends = [".", "?", "!", '."', "...", "", ". And more.", "'", ".[3]", "。", "”"]
-        lines.append(rng.choice(["", " ", "\t"]) + " ".join(line) + rng.choice(ends))
+        lines.append(rng.choice(["", " ", "\t"]) + " ".join(line) + rng.choice(ends) + rng.choice(["", "", " ", "\t "]))
     return "".join(line + rng.choice(["\n", "\n", "\r\n", "\n\n", "\u2028", "\x85", "\r"]) for line in lines)
 
 

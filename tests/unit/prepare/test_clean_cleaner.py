@@ -1,13 +1,17 @@
 """The Cleaner: order of steps, users' functions, faults, pickling; and what is wrong with prepare.clean."""
 
+import inspect
+import json
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from orchestrator.config.preparing import CleanStep
+from orchestrator.config.preparing import CleanStep, PrepareSection
 from orchestrator.prepare.clean.cleaner import Cleaner, CleaningFailed
-from orchestrator.prepare.clean.rules import RULES, check_clean
+from orchestrator.prepare.clean.rules import GIVEN, RULES, check_clean
 from orchestrator.prepare.clean.sample import Removal, Sample
 
 MINE = "tests.fakes.clean_rules"
@@ -45,6 +49,7 @@ def test_altering_steps_come_in_order_and_others_do_not_run() -> None:
     assert one.alters
     assert not cleaner(step("length")).alters
     assert cleaner(step("length")).alter([Sample("a  b")]) == ["a  b"]
+    assert cleaner(step(f"{MINE}:first_byte", wanted=1)).alter([Sample("a")]) == ["a"]  # it would fail
 
 
 def test_verdicts_do_not_depend_on_neighbours() -> None:
@@ -158,3 +163,18 @@ def test_rules_fit_the_kind_of_samples() -> None:
     (field,) = check_clean([step("aspect", field="imag")], fields=["image"])
     assert field.key == "prepare.clean.0.args.field"
     assert field.message == "data.fields has no such field; did you mean 'image'?"
+
+
+def test_the_guide_has_every_rule_with_its_defaults_and_an_example_that_works() -> None:
+    guide = (Path(__file__).parents[3] / "docs/prepare.md").read_text()
+    for name, function in RULES.items():
+        (row,) = [line for line in guide.splitlines() if line.startswith(f"| `{name}` |")]
+        for argument, parameter in inspect.signature(function).parameters.items():
+            if argument in GIVEN:
+                continue
+            if isinstance(parameter.default, str | int | float):
+                assert f"`{argument}: {json.dumps(parameter.default).strip(chr(34))}`" in row, (name, argument)
+            else:
+                assert f"`{argument}" in row, (name, argument)
+    example = yaml.safe_load(guide.partition("```yaml\n")[2].partition("```")[0])
+    assert check_clean(PrepareSection.model_validate(example["prepare"]).clean) == []

@@ -101,6 +101,7 @@ def test_two_different_stop_words_are_enough() -> None:
     assert reason(stop_words(Text("the the cat"))).startswith("1 of the stop words the, be, to")
     assert stop_words(Text("die Katze"), 1, ["die", "der"]) is None
     assert stop_words(Text("die, Katze"), 1, ["die", "der"]) is not None  # as they are written
+    assert stop_words(Text("die Katze"), 2, ["die", "die"]) is not None
 
 
 def test_three_of_ten_lines_may_be_repeated() -> None:
@@ -128,6 +129,12 @@ def test_blank_lines_separate_paragraphs_however_many() -> None:
 def test_top_ngrams_count_only_when_they_repeat() -> None:
     assert repeated_ngrams(Text("one two")) is None
     assert "the most frequent 2 words" in reason(repeated_ngrams(Text("one two one two")))
+
+
+def test_ngrams_may_be_asked_in_any_order() -> None:
+    text = Text("a b c d a b e f a b g h")
+    assert "the most frequent 2 words" in reason(repeated_ngrams(text, top=[[4, 0.5], [2, 0.1]], duplicate=[]))
+    assert "repeated runs of 2 words" in reason(repeated_ngrams(text, top=[], duplicate=[[4, 0.5], [2, 0.1]]))
 
 
 def test_bounds_of_ngrams_are_the_users() -> None:

@@ -39,6 +39,7 @@ def test_three_to_one_stays() -> None:
     assert aspect(picture(30, 10)) is None
     assert aspect(picture(10, 30)) is None
     assert aspect(picture(31, 10)) == Unfit("31 x 10 pixels, 3.1 to 1, more than 3")
+    assert aspect(picture(10, 31)) == Unfit("10 x 31 pixels, 3.1 to 1, more than 3")
     assert aspect(picture(10, 31), max_ratio=4) is None
 
 

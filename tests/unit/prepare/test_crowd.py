@@ -35,7 +35,7 @@ def pages_about_a_threshold(draw: st.DrawFn, threshold: float) -> list[Page]:
     return pages
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data(), st.sampled_from([0.3, 0.5, 2 / 3, 0.7, 0.8, 0.9, 1.0]), st.booleans(), st.floats(0, 0.7))
 def test_verdicts_are_those_of_comparing_every_two(
     data: st.DataObject, threshold: float, among_own: bool, share_earlier: float

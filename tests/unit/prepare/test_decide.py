@@ -9,8 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from orchestrator.prepare.near.decide import follow_pairs, gather_sets, judge, score_pairs, slice_pairs
+from orchestrator.prepare.near.decide import (
+    find_surely_kept,
+    follow_pairs,
+    gather_sets,
+    judge,
+    score_pairs,
+    slice_pairs,
+)
 from orchestrator.prepare.near.match import Limits
+from orchestrator.prepare.near.merge import Candidates
 from tests.fakes.alike import Page, judge_every_two, load_from, make_template, pack_sets, sign, similarity_of
 
 BANDS, ROWS = 8, 3
@@ -40,7 +48,7 @@ def related_pages(draw: st.DrawFn) -> list[Page]:
     return [np.unique(page) for page in pages]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     related_pages(),
     st.sampled_from([0.5, 0.7, 0.8, 0.9, 1.0]),
@@ -59,7 +67,7 @@ def test_verdicts_are_those_of_comparing_every_two(
     assert verdicts.score.tolist() == scores
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(related_pages(), st.lists(st.floats(0, 1), max_size=4), st.sampled_from([ALL_CROWDS, MIXED, Limits()]))
 def test_cutting_the_line_into_segments_changes_no_verdict(
     pages: list[Page], cuts: list[float], limits: Limits
@@ -190,6 +198,12 @@ def test_slices_hold_whole_rows_and_few_documents() -> None:
     assert list(slice_pairs(pairs[:0], 6)) == []
 
 
+def test_surely_kept_are_those_of_earlier_segments_and_those_that_nothing_could_drop() -> None:
+    pairs = np.array([later << 32 | earlier for later, earlier in ((8, 1), (8, 4), (9, 5), (9, 6), (9, 8))], np.uint64)
+    candidates = Candidates(pairs, [np.array([1, 6, 20])])
+    assert find_surely_kept(candidates, 3).tolist() == [True, True, True, False, False]
+
+
 def test_pairs_after_one_with_a_surely_kept_document_are_not_checked() -> None:
     pages = [as_page(*range(10))] * 4
     pairs = np.array([3 << 32, 3 << 32 | 1, 3 << 32 | 2], np.uint64)
@@ -200,9 +214,10 @@ def test_pairs_after_one_with_a_surely_kept_document_are_not_checked() -> None:
     assert (sure.tolist(), checks) == ([1, 1, -1], 2)
 
 
-def test_a_pair_with_a_dropped_document_drops_nobody() -> None:
-    alike = np.array([4 << 32 | 2, 6 << 32 | 4, 8 << 32 | 4, 8 << 32 | 6], np.uint64)
-    later, earlier, scores = follow_pairs(alike, np.array([0.9, 0.8, 0.85, 0.95]))
+def test_a_document_goes_once_for_the_first_that_stays() -> None:
+    pairs = ((4, 2), (6, 4), (8, 4), (8, 6), (8, 7))
+    alike = np.array([later << 32 | earlier for later, earlier in pairs], np.uint64)
+    later, earlier, scores = follow_pairs(alike, np.array([0.9, 0.8, 0.85, 0.95, 0.99]))
     assert later.tolist() == [4, 8]
     assert earlier.tolist() == [2, 6]
     assert scores.tolist() == [0.9, 0.95]

@@ -34,6 +34,11 @@ def test_without_the_estimate_recall_is_the_textbook_formula():
     assert recall_at(0.8, 18, 7) < recall_at(0.8, 18, 7, slack=1) - 0.001
 
 
+def test_bytes_that_are_equal_by_chance_count_for_the_estimate_and_not_for_the_bands():
+    both_agree, one_by_chance = 0.5**2, 2 * 0.5 * 0.5 / 256
+    assert recall_at(0.5, 2, 1, threshold=1, slack=0) == pytest.approx(both_agree + one_by_chance, abs=1e-12)
+
+
 def test_the_estimate_allows_for_the_slack_and_no_more():
     assert least_equal(0.8, 126) == math.ceil(0.7 * 126)
     assert least_equal(0.8, 100) == 70  # not 71 by a rounding error
@@ -72,6 +77,7 @@ def test_the_curve_rises_and_names_the_threshold():
     rules = NearRules(threshold=0.83, words=5, characters=10, bands=18, rows=7)
     curve = recall_curve(rules)
     assert dict(curve)[0.83] == recall_at(0.83, 18, 7)
+    assert dict(curve)[0.7] < recall_at(0.7, 18, 7) / 2  # the estimate stops most that are so far below the threshold
     assert dict(curve)[1.0] == 1
     assert dict(curve)[0.0] == pytest.approx(0, abs=1e-9)
     assert [recall for _, recall in curve] == sorted(recall for _, recall in curve)

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.prepare.near.documents import CHARACTERS, EXEMPT, WORDS, NearRules
+from orchestrator.prepare.near.kernels import write_keys
 from orchestrator.prepare.near.sign import cut_sets, draw_hashes, sign_texts
 from orchestrator.prepare.near.texts import canonical_texts
 
@@ -158,6 +159,7 @@ def test_the_algorithm_is_still_the_one_that_its_name_says():
     ("one", "other"),
     [
         ("Über ÉTÉ Straße ΟΔΟΣ", "über été straße οδος"),
+        ("AUẞEN STRAẞE", "außen straße"),
         ("naïve Zoë Ångström", unicodedata.normalize("NFD", "naïve Zoë Ångström")),
         ("“Don\u2019t” — he said…", "Don't - he said"),
         ("one\ttwo\u00a0three\n", "one, two; three."),
@@ -230,12 +232,20 @@ def test_order_of_words_and_of_characters_matters():
     assert not set(third.tolist()) & set(fourth.tolist())
 
 
-def test_documents_of_two_kinds_never_share_a_key():
-    """With one letter a shingle, words and characters of the same letters would have the same minima by chance only."""
-    texts = pack(["中 文 字 " + "a b c d", "中 文 字 " + "a b"])
-    kinds, keys, _ = sign_texts(texts, ONE_WORD)
-    assert kinds.tolist() == [WORDS, CHARACTERS]
-    assert not (keys[0] == keys[1]).any()
+def test_a_key_is_of_the_kind_and_of_every_minimum_of_its_band():
+    minima = np.arange(12, dtype=np.uint32)
+    keys = make_keys(minima, WORDS)
+    assert not (keys == make_keys(minima, CHARACTERS)).any()
+    for changed in range(12):
+        other = minima.copy()
+        other[changed] += 1
+        assert np.flatnonzero(make_keys(other, WORDS) != keys).tolist() == [changed // 4]
+
+
+def make_keys(minima: np.ndarray, kind: int) -> np.ndarray:
+    keys = np.empty(3, np.uint32)
+    write_keys(minima, kind, keys)
+    return keys
 
 
 # ---- how good the estimates are ----

@@ -1,0 +1,68 @@
+"""Statistics of columns that rules for tables go by: of the training samples of segment 0, taken once for a chain.
+
+Before any verdict; segments that come later are judged by the same figures. They are kept beside the chain, with what
+the trainer is to fill in or clip when it feeds the samples."""
+
+import json
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+
+from orchestrator.core.mapping import RunAll
+from orchestrator.core.words import ShardRef
+from orchestrator.data.shards.index import index_shard
+from orchestrator.data.shards.split import TRAIN, split_of
+from orchestrator.prepare.clean.cleaner import Cleaner
+from orchestrator.prepare.clean.sample import Sample
+from orchestrator.prepare.clean.statistics import Statistics
+from orchestrator.prepare.cleaning import read_metas
+from orchestrator.prepare.plan import Steps
+from orchestrator.prepare.rules import Rules
+from orchestrator.storage.publish import read_json
+from orchestrator.storage.stores import StoreSettings, open_stores
+from orchestrator.storage.workplace import store_json
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CollectJob:
+    shard: ShardRef
+    source_name: str
+    work: Path
+    stores: StoreSettings
+    rules: Rules
+
+
+def with_statistics(steps: Steps, run_all: RunAll) -> Steps:
+    """The steps with the figures that their rules need: those of the chain once it has a segment."""
+    cleaner = Cleaner.of(steps.rules.clean)
+    if not cleaner.needs_statistics:
+        return steps
+    path = steps.work.chain(steps.chain) / "statistics.json"
+    if steps.manifest is None or not path.exists():
+        jobs = [_job(steps, ordinal) for ordinal in steps.dataset.segments[0].ordinals]
+        found = reduce(Statistics.merge, run_all(collect_shard, jobs), Statistics())
+        repairs = cleaner.with_statistics(found).list_repairs()
+        store_json(path, {"format": 1, "statistics": found.as_json(), "repairs": repairs})
+    statistics = json.dumps(read_json(path)["statistics"], sort_keys=True)
+    return replace(steps, rules=replace(steps.rules, statistics=statistics))
+
+
+def collect_shard(job: CollectJob) -> Statistics:
+    """As a task: of the training samples of one shard."""
+    stores = open_stores(job.stores)
+    index = index_shard(job.shard, job.work, job.rules.on_bad, stores)
+    opened = stores.open(job.shard.url, index.stamp)
+    opened.need_all()
+    splits = split_of(job.source_name, job.shard.name, index.keys(), job.rules.split)
+    sound = np.array([why is None for why in index.bad()], bool)
+    places = np.flatnonzero(sound & (splits == TRAIN)).tolist()
+    metas = read_metas(opened.data, index, places)
+    return Cleaner.of(job.rules.clean).collect([Sample(meta=meta) for meta in metas])
+
+
+def _job(steps: Steps, ordinal: int) -> CollectJob:
+    shard = steps.dataset.shards[ordinal]
+    name = steps.dataset.source_names[shard.source]
+    return CollectJob(shard=shard, source_name=name, work=steps.work.root, stores=steps.stores, rules=steps.rules)
