@@ -200,20 +200,17 @@ def make_plan(config: RunConfig, facts: Facts, decisions: Sequence[Decision], ma
 
 
 def gather_facts(config: RunConfig, manifest: Manifest) -> Facts:
-    """What the decisions depend on, from the connected cluster, the data and the environment.
-
-    Of the data its first segment speaks for all, so that it does not matter how much is prepared by now."""
+    """What the decisions depend on, from the connected cluster, the data and the environment."""
     from orchestrator.control.connect import alive_nodes
 
     nodes = alive_nodes()
     with_gpus = [node for node in nodes if node.gpus >= config.cluster.ranks_per_node]
-    first = manifest.segments[0]
     with_cpus = [node for node in nodes if node.cpus]  # heads are often started without
     return Facts(
         device="cuda" if with_gpus else "cpu",
         cpus_per_node=min(node.cpus for node in with_gpus or with_cpus or nodes),
         remote=any("://" in root for root in manifest.roots.values()),
-        sample_bytes=first.totals["bytes_train"] // max(1, first.totals["kept_train"]),
+        sample_bytes=manifest.sample_bytes,
         wandb_key=has_wandb_key(),
     )
 

@@ -94,8 +94,6 @@ def resolve_world(config: RunConfig, facts: Facts, world_size: int) -> WorldPlan
     if cpus_per_rank == "auto":
         decisions.append(_decide_cpus(facts.cpus_per_node - prepare_cpus, config.cluster.ranks_per_node))
         cpus_per_rank = int(decisions[-1].value)
-    if prepare_cpus:
-        _check_cpus(config, facts, cpus_per_rank, prepare_cpus)
     return WorldPlan(
         world_size=world_size,
         micro_batch=micro_batch,
@@ -156,14 +154,3 @@ def _decide_prepare_cpus(config: RunConfig, cpus: int) -> Decision:
     taken = config.cluster.ranks_per_node * (1 if stated == "auto" else stated)
     share = max(1, min(cpus // 4, cpus - taken))
     return Decision("prepare.cpus", share, f"a quarter of {cpus} CPUs a node, of which ranks leave {cpus - taken}")
-
-
-def _check_cpus(config: RunConfig, facts: Facts, cpus_per_rank: int, prepare_cpus: int) -> None:
-    ranks = config.cluster.ranks_per_node
-    if ranks * cpus_per_rank + prepare_cpus > facts.cpus_per_node:
-        raise ConfigError(
-            f"{ranks} ranks with {cpus_per_rank} CPUs each and {prepare_cpus} to prepare with do not fit into "
-            f"{facts.cpus_per_node} CPUs a node",
-            where="prepare.mode=ahead",
-            remedy="lower prepare.cpus, cluster.cpus_per_rank or cluster.ranks_per_node, or take prepare.mode first",
-        )

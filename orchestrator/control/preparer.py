@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnavailableError, RayActorError
 
 from orchestrator.config.load import load_config
 from orchestrator.config.running import ElasticSection
@@ -148,6 +148,8 @@ class Preparation:
         asked, self._asked = self._asked, None
         try:
             return ray.get(asked)  # type: ignore[no-any-return]
+        except ActorUnavailableError:
+            return None  # cannot be reached now: it is asked again
         except RayActorError as error:
             known = self._report
             return PreparerReport(

@@ -142,6 +142,12 @@ class Manifest:
         """Whether samples are fed as tokens; otherwise their members are, as they lie in the shards."""
         return self.tokenizer != NO_TOKENIZER
 
+    @property
+    def sample_bytes(self) -> int:
+        """Mean size of what is read of a training sample, by the first segment: however much is prepared, it stays."""
+        totals = self.segments[0].totals
+        return totals["bytes_train"] // max(1, totals["kept_train"])
+
     def check_prefix(self, ids: list[str]) -> None:
         """Raise unless this chain begins with the segments `ids`."""
         for number, expected in enumerate(ids):

@@ -200,12 +200,6 @@ def test_preparing_first_leaves_all_cpus_to_the_ranks():
     assert resolve_world(CONFIG, FACTS, 2).cpus_per_rank == 4
 
 
-@pytest.mark.parametrize(("cpus", "changes"), [(2, {}), (8, {"cluster.cpus_per_rank": 4}), (8, {"prepare.cpus": 7})])
-def test_a_node_without_a_cpu_for_preparing_ahead_is_refused_with_what_would_help(cpus, changes):
-    with pytest.raises(ConfigError, match=rf"do not fit into {cpus} CPUs(.|\n)*prepare.mode first"):
-        resolve_world(ahead(**changes), facts(cpus_per_node=cpus), 2)
-
-
 def test_what_only_all_data_can_tell_is_refused_where_it_is_prepared_ahead():
     changes = {"train.steps": None, "train.epochs": 2.0, "data.phases": [{"from_step": 3, "seq_len": 64}]}
     replace_values(CONFIG, changes)
