@@ -16,7 +16,7 @@ import yaml
 from orchestrator.config.load import load_config
 from orchestrator.data.shards.source import Dataset
 from orchestrator.storage.publish import read_json
-from tests.integration.conftest import WORDS, Bench, set_up, small_config
+from tests.integration.conftest import WORDS, Bench, family_of, set_up, small_config
 
 pytestmark = pytest.mark.cluster
 SHARDS, DOCUMENTS, STEPS = 6, 25, 40  # segments of 1, 2 and 3 shards, in which about 37 steps lie
@@ -122,7 +122,9 @@ def test_ahead_feeds_and_learns_what_first_does(ahead: AheadBench, straight: str
     assert "epoch 0 of shards" in proof.stdout
 
 
-def test_training_waits_for_slow_preparing_and_for_a_preparer_that_is_killed(ahead: AheadBench, straight: str) -> None:
+def test_training_waits_for_slow_preparing_though_preparer_controller_and_command_are_killed(
+    ahead: AheadBench, straight: str
+) -> None:
     ahead.gate.unlink()
     command = ahead.start("run", str(ahead.config), "data.work=work-slow", "name=slow")
     waits_at = ahead.wait_until_ranks_wait("slow")
@@ -133,9 +135,15 @@ def test_training_waits_for_slow_preparing_and_for_a_preparer_that_is_killed(ahe
     os.kill(preparing["pid"], signal.SIGKILL)
     ahead.wait_for(lambda: len(ahead.events("slow", "preparing")) == 2)
     assert ahead.events("slow", "preparing")[1]["pid"] != preparing["pid"]
+    command.kill()
+    command.wait()
+    [claimed] = ahead.events("slow", "claimed")
+    os.kill(claimed["pid"], signal.SIGKILL)
+    ahead.wait_for(lambda: ahead.events("slow", "adopted") and len(ahead.events("slow", "preparing")) == 3)
+    assert ahead.events("slow", "preparing")[2]["pid"] == ahead.events("slow", "preparing")[1]["pid"]
     waited = time.monotonic() - began
     ahead.gate.touch()
-    assert command.wait(PATIENCE_S) == 0
+    ahead.wait_for(lambda: ahead.events("slow", "done") and not family_of(ahead.folder))
     assert ahead.ledger("slow") == ahead.ledger(straight)
     assert ahead.losses("slow") == ahead.losses(straight)
     assert max(row["data_wait_s"] for row in ahead.rows("slow").values()) > waited

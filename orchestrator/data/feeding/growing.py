@@ -77,6 +77,6 @@ class GrowingOrder:
     def _has_grown(self, seen: Order) -> bool:
         """Whether more is known than in the order that was `seen`, by this thread or another."""
         with self._lock:
-            if self._order is seen and self._dataset.grow():
+            if self._dataset.grow():
                 self._order = Order.of(self._config, self._dataset)
             return self._order is not seen
