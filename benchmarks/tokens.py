@@ -1,6 +1,7 @@
 """Tokenising a shard as prepare does, from tar to published token sidecar, against bare encode_batch of the same texts.
 
-Both in one process with all its threads, in turn; the bare call has the texts in memory already and forgets the ids. The documents are the quickstart's, the tokenizer is trained on them. Run:
+Both in one process with all its threads, in turn; the bare call has the texts in memory already and forgets the ids.
+The documents are the quickstart's, the tokenizer is trained on them. Run:
 
     python benchmarks/tokens.py --rounds 5
 """

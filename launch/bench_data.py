@@ -108,7 +108,7 @@ def open_bench(config: RunConfig, ranks: int | None, screen: Screen) -> Bench:
         device="cpu",
         cpus_per_node=cpus,
         remote=any("://" in root for root in manifest.roots.values()),
-        sample_bytes=int(manifest.sizes("train").sum()) // max(1, int(manifest.kept("train").sum())),
+        sample_bytes=manifest.sample_bytes,
         wandb_key=False,
     )
     config, _ = resolve_run(config, facts)

@@ -40,9 +40,17 @@ def reached_cluster(config: RunConfig, run: Path, *, trains: bool) -> Iterator[R
     if config.cluster.address != "local":
         yield ReachedCluster(config, None)
         return
-    cluster = config.cluster
-    local = start_local_ray(run, cluster.ranks_per_node, expected_device(config) if trains else None, cluster.env)
+    device = expected_device(config) if trains else None
+    local = start_local_ray(run, least_cpus(config), device, config.cluster.env)
     try:
         yield ReachedCluster(config, local)
     finally:
         local.stop()
+
+
+def least_cpus(config: RunConfig) -> int:
+    """What a local Ray says it has at least: on a small machine ranks and preparing share CPUs."""
+    ranks, per_rank, preparing = config.cluster.ranks_per_node, config.cluster.cpus_per_rank, config.prepare.cpus
+    if config.prepare.mode == "first":
+        return ranks
+    return ranks * (1 if per_rank == "auto" else per_rank) + (1 if preparing == "auto" else preparing)

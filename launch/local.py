@@ -65,7 +65,7 @@ class LocalRay:
         self.keeper.wait()
 
 
-def start_local_ray(run: Path, ranks: int, device: str | None, env: Mapping[str, str]) -> LocalRay:
+def start_local_ray(run: Path, least_cpus: int, device: str | None, env: Mapping[str, str]) -> LocalRay:
     """Start the keeper and return at once; Ray needs some seconds to be up. `device`: that of a nursery for ranks."""
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), RAY_DISABLE_USAGE_STATS="1")
     if device is not None:
@@ -74,8 +74,9 @@ def start_local_ray(run: Path, ranks: int, device: str | None, env: Mapping[str,
     sweep_leftovers(base)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
     port, client_port = _free_ports(2)
+    cpus = max(count_processors(read_limits()), least_cpus)
     arguments = {
-        "folder": folder, "port": port, "client-port": client_port, "cpus": max(count_processors(read_limits()), ranks),
+        "folder": folder, "port": port, "client-port": client_port, "cpus": cpus,
         "owner": os.getpid(), "run": run, "env": json.dumps(dict(env)),
     }  # fmt: skip
     command = [sys.executable, "-m", "launch.local", *(f"--{key}={value}" for key, value in arguments.items())]

@@ -100,6 +100,6 @@ def _show_tables(config: RunConfig, description: ModelDescription, rows: Sequenc
         table.add_row(*map(str, numbers), *memory)
     screen.console.print(table)
     for decision in rows[0].plan.decisions:
-        if decision.key == "cluster.cpus_per_rank" and config.cluster.address != "local":
+        if decision.key in ("cluster.cpus_per_rank", "prepare.cpus") and config.cluster.address != "local":
             continue  # this machine's CPUs say nothing of the cluster's
         screen.say(f"{decision.key}: {decision.value} ({decision.why})")

@@ -143,9 +143,17 @@ def check_it_fits(config: RunConfig, row: WorldRow, limit: int | None) -> None:
 
 
 def check_world_sizes(config: RunConfig, facts: Facts) -> None:
-    """The smallest and the largest world must both be able to cut the batch."""
+    """The smallest and the largest world must both be able to cut the batch, and leave CPUs to who prepares ahead."""
+    ranks = config.cluster.ranks_per_node
     for nodes in {config.cluster.nodes.min, config.cluster.nodes.max}:
-        resolve_world(config, facts, nodes * config.cluster.ranks_per_node)
+        plan = resolve_world(config, facts, nodes * ranks)
+        if plan.prepare_cpus and ranks * plan.cpus_per_rank + plan.prepare_cpus > facts.cpus_per_node:
+            raise ConfigError(
+                f"{ranks} ranks with {plan.cpus_per_rank} CPUs each and {plan.prepare_cpus} to prepare with do not fit "
+                f"into {facts.cpus_per_node} CPUs a node",
+                where="prepare.mode=ahead",
+                remedy="lower prepare.cpus, cluster.cpus_per_rank or ranks_per_node, or take prepare.mode first",
+            )
 
 
 def as_json(rows: Sequence[WorldRow]) -> list[dict[str, object]]:

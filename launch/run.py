@@ -36,9 +36,11 @@ from orchestrator.config.resolve import Decision, Facts, keep_decided, resolve_r
 from orchestrator.config.run import RunConfig
 from orchestrator.config.show import dump_yaml
 from orchestrator.core.clock import SystemClock
-from orchestrator.core.errors import BadInput
+from orchestrator.core.errors import BadInput, DataError
 from orchestrator.core.words import ExitCode, RunState
+from orchestrator.data.feeding.growing import validated_on
 from orchestrator.data.ordering.length import resolve_length
+from orchestrator.data.ordering.order import ValidationOrder
 from orchestrator.data.shards.manifest import Manifest
 from orchestrator.prepare.funnel import count_funnels
 from orchestrator.prepare.run import prepare
@@ -101,18 +103,12 @@ def _drive(config: RunConfig, run_dir: RunDir, screen: Screen, earlier: RunView 
 def _begin(config: RunConfig, run_dir: RunDir, address: str, screen: Screen, earlier: RunView | None) -> RunConfig:
     """Everything up to a controller in charge; returns the config with its decisions."""
     from orchestrator.control.controller import Charge, start_controller
-    from orchestrator.control.fleet import run_all
     from orchestrator.control.jobs import RunHandle
 
     screen.say(f"{RUN_DIRECTORY}{run_dir.path}")
-    with screen.preparing() as progress:
-        manifest = prepare(config, run_all, progress)
-    if earlier is None:
+    manifest = _have_prepared(config, read_json(run_dir.manifest) if earlier is not None else None, screen)
+    if earlier is None and not manifest.segments_to_come:
         show_funnels(count_funnels(manifest), screen)
-    if earlier is not None:
-        began_with = read_json(run_dir.manifest)["segments"]
-        manifest.check_prefix(began_with)
-        manifest = manifest.first(len(began_with))
     facts = gather_facts(config, manifest)
     config, decisions = decide(config, facts, manifest)
     if earlier is not None:  # what is decided from the same data must be the same
@@ -130,6 +126,31 @@ def _begin(config: RunConfig, run_dir: RunDir, address: str, screen: Screen, ear
         )
     )
     return config
+
+
+def _have_prepared(config: RunConfig, stored: dict[str, Any] | None, screen: Screen) -> Manifest:
+    """The data to begin with, or of an earlier run what its manifest.json (`stored`) names and expects."""
+    from orchestrator.control.fleet import run_all
+
+    named = stored["segments"] if stored is not None else []
+    most = max(1, len(named)) if config.prepare.mode == "ahead" else None
+    with screen.preparing() as progress:
+        manifest = prepare(config, run_all, progress, most)
+    if stored is not None:
+        manifest.check_prefix(named)
+        manifest = manifest.first(stored.get("expected", len(named)))
+    count, to_come = len(manifest.segments), manifest.segments_to_come
+    if to_come and most is None:
+        raise DataError(
+            f"the sources make {count} segments; there were shards for {count + to_come} when the run began",
+            where="data.train",
+            remedy="put the shards back that are gone",
+        )
+    if to_come:
+        screen.say(f"{count} of {count + to_come} segments are prepared, the others will be while ranks train")
+    if config.evaluate.every_steps:
+        ValidationOrder.of(config, validated_on(config, manifest))  # refuses an empty one before there is a run
+    return manifest
 
 
 def _follow(run_dir: RunDir, config: RunConfig, screen: Screen, after_generation: int) -> ExitCode:
@@ -193,7 +214,7 @@ def gather_facts(config: RunConfig, manifest: Manifest) -> Facts:
         device="cuda" if with_gpus else "cpu",
         cpus_per_node=min(node.cpus for node in with_gpus or with_cpus or nodes),
         remote=any("://" in root for root in manifest.roots.values()),
-        sample_bytes=int(manifest.sizes("train").sum()) // max(1, int(manifest.kept("train").sum())),
+        sample_bytes=manifest.sample_bytes,
         wandb_key=has_wandb_key(),
     )
 

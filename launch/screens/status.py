@@ -123,6 +123,8 @@ def _rows(status: RunStatus) -> Iterator[tuple[Any, ...]]:
         yield "validation", Text(f"{say_loss(status.validation.loss)}{more}, at step {status.validation.step:,}")
     if status.step_s is not None:
         yield "speed", Text(_say_speed(status))
+    if status.prepared is not None:
+        yield "data", Text("{} of {} segments are prepared".format(*status.prepared))
     world = _say_world(status)
     if world:
         yield "world", Text(world)

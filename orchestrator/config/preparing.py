@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from orchestrator.config.marks import Section, free, identity
+from orchestrator.config.marks import CountOrAuto, Section, free, identity
 
 
 class TokensSection(Section):
@@ -64,7 +64,12 @@ class DecontaminateSection(Section):
 
 
 class PrepareSection(Section):
-    mode: Literal["first"] = free("first: prepare everything before training", "first")
+    mode: Literal["first", "ahead"] = free(
+        "first: prepare everything before training; ahead: train as soon as the first segment is prepared", "first"
+    )
+    cpus: CountOrAuto = free(
+        "ahead: CPUs of each node that prepare while ranks train; auto: a quarter of them, at least one", "auto"
+    )
     clean: list[CleanStep] = identity("what is dropped or repaired before anything is compared or fed", [])
     dedup: DedupSection | None = identity("which duplicates go; none: they stay", None)
     compare: str | None = identity("suffix of the member whose text is compared; none: that of prepare.tokens", None)

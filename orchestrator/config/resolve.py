@@ -50,6 +50,7 @@ class WorldPlan:
     micro_batch: int
     accumulation: int
     cpus_per_rank: int
+    prepare_cpus: int  # of each node, for preparing while ranks train
     decisions: tuple[Decision, ...]
 
 
@@ -86,14 +87,19 @@ def resolve_world(config: RunConfig, facts: Facts, world_size: int) -> WorldPlan
     if micro_batch == "auto":
         decisions.append(_decide_micro_batch(config, facts, largest_slice))
         micro_batch = int(decisions[-1].value)
+    prepare_cpus = config.prepare.cpus if config.prepare.mode == "ahead" else 0
+    if prepare_cpus == "auto":
+        decisions.append(_decide_prepare_cpus(config, facts.cpus_per_node))
+        prepare_cpus = int(decisions[-1].value)
     if cpus_per_rank == "auto":
-        decisions.append(_decide_cpus(facts.cpus_per_node, config.cluster.ranks_per_node))
+        decisions.append(_decide_cpus(facts.cpus_per_node - prepare_cpus, config.cluster.ranks_per_node))
         cpus_per_rank = int(decisions[-1].value)
     return WorldPlan(
         world_size=world_size,
         micro_batch=micro_batch,
         accumulation=-(-largest_slice // micro_batch),
         cpus_per_rank=cpus_per_rank,
+        prepare_cpus=prepare_cpus,
         decisions=tuple(decisions),
     )
 
@@ -140,3 +146,11 @@ def _decide_micro_batch(config: RunConfig, facts: Facts, largest_slice: int) -> 
 
 def _decide_cpus(cpus: int, ranks: int) -> Decision:
     return Decision("cluster.cpus_per_rank", max(1, cpus // ranks), f"{cpus} CPUs a node for {ranks} ranks")
+
+
+def _decide_prepare_cpus(config: RunConfig, cpus: int) -> Decision:
+    """Tasks that cannot be placed would never run, so preparing needs one CPU that is nobody else's."""
+    stated = config.cluster.cpus_per_rank
+    taken = config.cluster.ranks_per_node * (1 if stated == "auto" else stated)
+    share = max(1, min(cpus // 4, cpus - taken))
+    return Decision("prepare.cpus", share, f"a quarter of {cpus} CPUs a node, of which ranks leave {cpus - taken}")

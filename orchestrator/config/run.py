@@ -39,6 +39,7 @@ class RunConfig(RunFields):
     def _problems_across_sections(self) -> Iterator[Problem]:
         train, warmup = self.train, self.schedule.warmup_steps
         yield from self._problems_of_task()
+        yield from self._problems_ahead()
         if self.evaluate.every_steps and not self.data.split.validation:
             yield Problem("evaluate.every_steps", "needs data.split.validation above 0, for example 0.02")
         if self.checkpoint.keep.best and not self.evaluate.every_steps:
@@ -75,6 +76,23 @@ class RunConfig(RunFields):
         for i, phase in enumerate(self.data.phases):
             if phase.seq_len is not None:
                 yield Problem(f"data.phases.{i}.seq_len", f"{self.task.name} has no sequences: leave it out")
+
+    def _problems_ahead(self) -> Iterator[Problem]:
+        """Training that begins before all is prepared cannot know what only the whole of it tells."""
+        if self.prepare.mode != "ahead":
+            return
+        if self.train.epochs is not None:
+            yield Problem(
+                "train.epochs",
+                "how long a pass is shows when all is prepared, too late for prepare.mode ahead: state train.steps",
+            )
+        for i, phase in enumerate(self.data.phases):
+            if phase.seq_len not in (None, self.packed_len):
+                yield Problem(
+                    f"data.phases.{i}.seq_len",
+                    "another length begins at a place that shows when all before it is "
+                    "prepared, too late for prepare.mode ahead: take prepare.mode first",
+                )
 
     @property
     def packed_len(self) -> int | None:

@@ -21,7 +21,7 @@ from orchestrator.config.resolve import Facts, WorldPlan, resolve_world
 from orchestrator.config.run import RunConfig
 from orchestrator.control.gang import Gang
 from orchestrator.control.group import Groups, ReadyNode, offers, remove_leftover_groups
-from orchestrator.control.jobs import NodeReport, RankReport, RunHandle
+from orchestrator.control.jobs import NodeReport, PreparerReport, RankReport, RunHandle
 from orchestrator.control.logs import keep_output
 from orchestrator.control.policy import (
     Begin,
@@ -37,11 +37,13 @@ from orchestrator.control.policy import (
     StopWish,
     decide,
 )
+from orchestrator.control.preparer import Preparation
 from orchestrator.control.scribe import ScribeActor
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import LonghaulError, Superseded
 from orchestrator.core.news import CheckpointNews
 from orchestrator.core.words import ExitCode
+from orchestrator.data.shards.manifest import Manifest
 from orchestrator.tracking.journal import Journal
 from orchestrator.tracking.lease import host_identity, write_lease
 from orchestrator.tracking.now import Now, RankNow, Waiting, write_now
@@ -110,6 +112,7 @@ class Controller:
         self._leased = self._shown = 0.0
         self._why_waiting = ""
         self._scribe: Any = None
+        self._preparation: Preparation | None = None  # while data is still being prepared
 
     # observe -> decide -> act
 
@@ -121,6 +124,8 @@ class Controller:
         self._journal = Journal.claim(self._run_dir.events, self._clock, address=self._charge.address)
         self._renew_leases()
         self._scribe = self._start_scribe()
+        if Manifest.load(self._run_dir.manifest).segments_to_come:
+            self._preparation = Preparation(self._charge.run, self._world_plan(1).prepare_cpus, self._config.elastic)
         state = self._take_over(before)
         while state.phase is not Phase.ENDED:
             seen = self._observe(state)
@@ -143,7 +148,7 @@ class Controller:
     def _observe(self, state: State) -> Seen:
         self._renew_leases()
         self._write_notes()
-        seen = Seen(stop=self._stop_wish())
+        seen = Seen(stop=self._stop_wish(), unprepared=self._look_at_preparing())
         if state.phase is Phase.WAITING:
             self._groups.ask()
             ready = self._groups.ready()
@@ -154,6 +159,14 @@ class Controller:
         if self._is_time_to_show():
             self._show(state.phase, ranks=[rank_now(node.host, rank) for node in reports for rank in node.ranks])
         return replace(seen, nodes=reports, expected_nodes=self._gang.size, lost=lost)
+
+    def _look_at_preparing(self) -> PreparerReport | None:
+        """What has changed is written down. The report, if preparing has failed."""
+        if self._preparation is None:
+            return None
+        for event, fields in self._preparation.look():
+            self._journal.append(event, **fields)
+        return self._preparation.failed
 
     # now.json, for people
 
@@ -243,6 +256,8 @@ class Controller:
 
     def _finish(self, finish: Finish) -> None:
         """News first, then the journal's last word, then the machines."""
+        if self._preparation is not None:
+            self._preparation.end()
         try:
             told = self._scribe.finish.remote(finish.state, finish.exit_code, finish.reason)
             ray.get(told, timeout=_SCRIBE_FINISH_S)

@@ -110,6 +110,18 @@ class RankReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PreparerReport:
+    """How preparing ahead stands. `problem`: why it cannot go on."""
+
+    pid: int
+    segments: int
+    expected: int
+    done: bool = False
+    problem: str = ""
+    exit_code: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NodeReport:
     """One node actor's answer to a beat."""
 

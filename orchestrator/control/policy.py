@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from orchestrator.control.faults import describe_problems
-from orchestrator.control.jobs import NodeReport, Problem, RankReport, RankState
+from orchestrator.control.jobs import NodeReport, PreparerReport, Problem, RankReport, RankState
 from orchestrator.core.words import ExitCode, RunState, Word
 
 ECHO_PATIENCE_S = 2.0  # how long to look for the cause when ranks only report broken connections
@@ -59,6 +59,7 @@ class Seen:
     lost: Sequence[str] = ()
     stop: StopWish = StopWish.NONE
     why_waiting: str = ""
+    unprepared: PreparerReport | None = None  # preparing ahead has failed: what the ranks will need never comes
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,8 @@ def _while_waiting(state: State, seen: Seen, now: float, limits: Limits) -> tupl
     waited = now - state.since
     if seen.stop is not StopWish.NONE:
         return _finish(state, now, _stopped("stopped before it had started", seen.stop))
+    if seen.unprepared is not None:
+        return _finish(state, now, _cannot_prepare(seen.unprepared))
     enough = seen.ready_nodes >= limits.min_nodes
     if seen.ready_nodes >= limits.max_nodes or (enough and waited >= limits.gather_s):
         return replace(state, phase=Phase.WARMING, since=now), [StartNodes()]
@@ -144,8 +147,9 @@ def _while_ranks_live(state: State, seen: Seen, now: float, limits: Limits) -> t
     if state.phase is Phase.WARMING:
         return _while_warming(state, seen, ranks, now, limits)
     if ranks and all(r.state is RankState.ENDED for r in ranks):
-        return _finish(state, now, _ended(ranks, seen.stop))
-    if seen.stop is not StopWish.NONE and state.phase is Phase.RUNNING:
+        return _finish(state, now, _ended(ranks, seen))
+    asked = seen.stop is not StopWish.NONE or seen.unprepared is not None
+    if asked and state.phase is Phase.RUNNING:
         return replace(state, phase=Phase.STOPPING, since=now), [Say(Word.STOP)]
     return state, []
 
@@ -155,6 +159,8 @@ def _while_warming(
 ) -> tuple[State, list[Decision]]:
     if seen.stop is not StopWish.NONE:
         return _finish(state, now, _stopped("stopped before it had started", seen.stop))
+    if seen.unprepared is not None:
+        return _finish(state, now, _cannot_prepare(seen.unprepared))
     all_there = seen.expected_nodes > 0 and len(ranks) == seen.expected_nodes * limits.ranks_per_node
     has_store = any(node.store for node in seen.nodes)
     if all_there and has_store and all(r.state is RankState.READY for r in ranks):
@@ -207,7 +213,17 @@ def _ranks(reports: Sequence[RankReport]) -> tuple[int, ...]:
     return tuple(report.rank for report in reports if report.rank is not None)
 
 
-def _ended(ranks: Sequence[RankReport], wish: StopWish) -> Finish:
+def _cannot_prepare(report: PreparerReport, step: int | None = None) -> Finish:
+    """What says that the run can go on later (a store that is down) has not failed it."""
+    return Finish(
+        state=RunState.STOPPED if report.exit_code == ExitCode.PREEMPTED else RunState.FAILED,
+        exit_code=ExitCode(report.exit_code),
+        reason=f"preparing ahead failed at segment {report.segments} of {report.expected}: {report.problem}",
+        step=step,
+    )
+
+
+def _ended(ranks: Sequence[RankReport], seen: Seen) -> Finish:
     """All at one step. A reason, told by the ranks that have one, means that what they need is away for now."""
     ends = [r.end for r in ranks]
     places = {(end.state, end.step) if end is not None else None for end in ends}
@@ -218,5 +234,7 @@ def _ended(ranks: Sequence[RankReport], wish: StopWish) -> Finish:
     reason = "\n".join(sorted({end.reason for end in ends if end is not None and end.reason}))
     if state is RunState.DONE:
         return Finish(state=state, exit_code=ExitCode.DONE, step=step)
-    code = ExitCode.PREEMPTED if reason else _code_of_stop(wish)
+    if seen.unprepared is not None:
+        return _cannot_prepare(seen.unprepared, step)
+    code = ExitCode.PREEMPTED if reason else _code_of_stop(seen.stop)
     return Finish(state=state, exit_code=code, reason=reason, step=step)

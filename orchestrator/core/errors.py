@@ -58,6 +58,12 @@ class NotVerified(LonghaulError):
     exit_code = ExitCode.NOT_VERIFIED
 
 
+class NotPrepared(LonghaulError):
+    """A segment is needed that is still being prepared. Whoever can wait for it does; others try again later."""
+
+    exit_code = ExitCode.PREEMPTED
+
+
 class StoreDown(LonghaulError):
     """A store that has failed for as long as data.store.retry_for_s allows. Nothing is lost: try again later."""
 

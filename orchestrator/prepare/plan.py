@@ -1,8 +1,9 @@
 """What preparing still has to do: reads listings, heads and names of files, opens no shard. run.py does it."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from orchestrator.config.data import DataSection
 from orchestrator.config.preparing import TokensSection
@@ -37,6 +38,11 @@ class Steps:
     @property
     def finished(self) -> bool:
         return self.tokenizer is not None and not self.unseen and not self.open
+
+    def first(self, most: int) -> Self:
+        """Only what is still to do for the first `most` segments, or for as many as were committed before."""
+        committed = len(self.manifest.segments) if self.manifest is not None else 0
+        return replace(self, open=[segment for segment in self.open if segment.number < max(most, committed)])
 
 
 def make_demos(data: DataSection) -> None:

@@ -30,17 +30,23 @@ from orchestrator.storage.workplace import store_json
 R = TypeVar("R")
 
 
-def prepare(config: RunConfig, run_all: RunAll = run_serially, progress: Progress = tell_nobody) -> Manifest:
-    """Everything that is listed now, prepared and committed. With nothing missing no job runs, no shard is opened."""
+def prepare(
+    config: RunConfig, run_all: RunAll = run_serially, progress: Progress = tell_nobody, most: int | None = None
+) -> Manifest:
+    """Everything that is listed now, prepared and committed; or only the first `most` segments, and others are to come.
+    With nothing missing no job runs, no shard is opened."""
     make_demos(config.data)
     steps = prepare_steps(config)
+    if most is not None:
+        steps = steps.first(most)
     if not steps.finished:
         _check_unseen(steps, run_all, progress)
         _commit_segments(_with_statistics(steps, run_all), run_all, progress)
         _remember_seen(steps)
-    manifest = Manifest.of_chain(steps.work.root, steps.chain, steps.dataset.roots)
+    whole = Manifest.of_chain(steps.work.root, steps.chain, steps.dataset.roots)
+    manifest = whole.first(len(steps.dataset.segments))
     unit = "tokens" if manifest.has_tokens else "kept"
-    if not any(head.totals[f"{unit}_train"] for head in manifest.segments):
+    if not manifest.segments_to_come and not any(head.totals[f"{unit}_train"] for head in manifest.segments):
         raise DataError("no sample is left to train on", where="data.train", remedy="check data.split and the shards")
     return manifest
 

@@ -7,7 +7,7 @@
       tokenizers/requests/<H(request)>.json  which tokenizer a training request led to
       prepared/<rules>-<tokenizer>/<ab>/<H(name)>-<content>.{tokens,drops.arrow,samples.arrow}   samples published last
       signs/<rules>/<ab>/<H(name)>-<content>.signs.arrow   what of a shard's samples is compared with others
-      chains/<chain>/segment-NNNNN.{shards,samples,drops,roll,verdicts}.arrow and segment-NNNNN.json           the head published last
+      chains/<chain>/segment-NNNNN.{shards,samples,drops,roll,verdicts}.arrow and segment-NNNNN.json   the head last
       chains/<chain>/seen-<H(roots)>.json    stamps under which a copy of the data was found equal to the chain
 
 Everything is published whole by rename and is the same whoever makes it, so any number of preparations may share it."""

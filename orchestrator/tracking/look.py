@@ -14,6 +14,7 @@ from orchestrator.config.load import load_config
 from orchestrator.config.run import RunConfig
 from orchestrator.core.clock import Clock
 from orchestrator.core.words import RunState
+from orchestrator.storage.publish import read_json
 from orchestrator.tracking.glance import last_evaluation, last_steps, sample_steps, thin_out, true_steps
 from orchestrator.tracking.goodput import goodput, held_seconds
 from orchestrator.tracking.journal import Event, read_events
@@ -60,6 +61,7 @@ def read_status(run_dir: RunDir, clock: Clock) -> RunStatus:
         losses=thin_out(_fed(sample), "loss", CURVE_POINTS),
         validation=_validation(metrics, look.config, summary.step),
         checkpoint=_last_checkpoint(look.events),
+        prepared=_prepared(look),
         goodput=goodput(sample, summary.step, held_seconds(look.events, _until(look))),
         restarts=sum(event["event"] == "restarting" for event in look.events),
         events=[EventLine(t=event["t"], text=describe_event(event)) for event in _last_events(look.events)],
@@ -165,6 +167,13 @@ def _last_checkpoint(events: Sequence[Event]) -> LastCheckpoint | None:
         if event["event"] == "checkpoint":
             return LastCheckpoint(step=event["step"], t=event["t"], folder=event["folder"])
     return None
+
+
+def _prepared(look: _Look) -> tuple[int, int] | None:
+    manifest = read_json(look.run_dir.manifest)
+    segments = len(manifest.get("segments", []))
+    expected = manifest.get("expected", segments)  # of runs of earlier versions everything was prepared first
+    return (segments, expected) if segments < expected and not look.state.over else None
 
 
 def _last_events(events: Sequence[Event]) -> list[Event]:

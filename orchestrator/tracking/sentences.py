@@ -18,6 +18,10 @@ def describe_event(event: Event) -> str:
             return "a new controller has taken over the running ranks"
         case "checkpoint":
             return f"checkpoint of step {event['step']:,}, written in {event['seconds']:.3g} s"
+        case "preparing":
+            return f"the other segments are being prepared; {event['segments']} of {event['expected']} are there"
+        case "prepared":
+            return f"all {counted(event['segments'], 'segment')} are prepared"
         case "stopping":
             return "ranks stop after a checkpoint"
         case "stopped" if event.get("reason"):

@@ -88,6 +88,8 @@ class RunStatus:
     eta_s: float | None = None
     goodput: float | None = None  # share of the time in which a controller had charge
 
+    prepared: tuple[int, int] | None = None  # segments, and of how many, while data is still being prepared
+
     generation: int = 0
     restarts: int = 0
     world_size: int | None = None

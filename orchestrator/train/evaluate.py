@@ -12,6 +12,7 @@ from orchestrator.core.news import Number
 from orchestrator.core.words import World
 from orchestrator.data.feeding.batch import RankBatch
 from orchestrator.data.feeding.feed import open_batches
+from orchestrator.data.feeding.growing import validated_on
 from orchestrator.data.feeding.stream import Stream
 from orchestrator.data.ordering.order import ValidationOrder
 from orchestrator.data.ordering.skips import Skips
@@ -27,8 +28,8 @@ class Validation:
     """What stays the same between validations: which batches of the split."""
 
     def __init__(self, config: RunConfig, manifest: Manifest, world: World, micro_batch: int) -> None:
-        self._config, self._manifest, self._world = config, manifest, world
-        self._order = ValidationOrder.of(config, manifest, SPLIT)
+        self._config, self._manifest, self._world = config, validated_on(config, manifest), world
+        self._order = ValidationOrder.of(config, self._manifest, SPLIT)
         self._num_batches = min(self._order.num_batches, config.evaluate.max_batches or self._order.num_batches)
         self._micro_batches = micro_batches_needed(config.train.global_batch, world.data_size, micro_batch)
 

@@ -9,14 +9,14 @@ from functools import partial
 import torch
 
 from orchestrator.checkpoint.reader import CheckpointReader
-from orchestrator.core.errors import StoreDown, TrainingFailed
+from orchestrator.core.errors import NotPrepared, StoreDown, TrainingFailed
 from orchestrator.core.keyed import key, text_key
 from orchestrator.core.news import EvaluationNews, HolesNews, KeysNews, Number, StepNews
 from orchestrator.core.words import RunState, Word
 from orchestrator.data.feeding.batch import RankBatch
 from orchestrator.data.feeding.feed import open_batches
+from orchestrator.data.feeding.growing import GrowingOrder
 from orchestrator.data.feeding.stream import Stream
-from orchestrator.data.ordering.order import Order
 from orchestrator.data.ordering.skips import Skips
 from orchestrator.train.engine import Engine, StepResult, build_empty, sum_over_ranks
 from orchestrator.train.evaluate import SPLIT, Validation
@@ -55,8 +55,7 @@ class Trainer:
         self.job, self.config, self.world, self.helm = job, config, job.world, job.helm
         self.device = torch.device(job.device)
         self.task: Task = TASKS[config.task.name](config)
-        self.order = Order.of(config, manifest)
-        self.epoch_steps = self.order.epoch_steps(self.order.main_source)
+        self.order = GrowingOrder(config, manifest, lambda: self.helm.word() is not Word.STOP)
         self.validation = (
             Validation(config, manifest, job.world, job.micro_batch) if config.evaluate.every_steps else None
         )
@@ -68,6 +67,7 @@ class Trainer:
         self.skips = Skips.load(job.skips_file)  # as they were at the start
         self.num_holes = len(self.skips.holes)  # of the whole run so far, on all ranks
         self.reason = ""  # to stop, although nobody has asked: a store stays away
+        self.stores_down = 0  # ranks with such a reason
 
         # what it works with
         if config.train.deterministic:
@@ -94,7 +94,7 @@ class Trainer:
             prefetch_bytes=config.data.prefetch_bytes,
         )
         self.batch = self.next_batch()
-        self.batch_weight, self.stores_down = sum_over_ranks([weight_of(self.batch), bool(self.reason)])
+        self.batch_weight, self.empty_handed = sum_over_ranks([weight_of(self.batch), self.batch is None])
 
     def close(self) -> None:
         self.stream.close()
@@ -103,7 +103,7 @@ class Trainer:
     # ---- the loop ----
 
     def train(self) -> Outcome:
-        steps, must_stop = self.config.train.num_steps, self.stores_down > 0
+        steps, must_stop = self.config.train.num_steps, self.empty_handed > 0
         while self.step < steps and not must_stop:
             must_stop = self.train_step()
             validation_loss = self.validate() if self.is_due(self.config.evaluate.every_steps) else None
@@ -146,13 +146,16 @@ class Trainer:
         return agreed.stop_votes + agreed.stores_down > 0
 
     def next_batch(self) -> RankBatch | None:
-        """None when there is no more, or none to be had: then this rank has a reason to stop."""
+        """None when there is no more, or none to be had: then this rank has a reason to stop, or was asked to while it
+        waited."""
         self.helm.show(self.step, "data")
         try:
             return next(self.stream, None)
         except StoreDown as error:
             self.reason = str(error)
-            return None
+        except NotPrepared:
+            assert self.helm.word() is Word.STOP
+        return None
 
     def update(self, batch: RankBatch, weight: float) -> tuple[float, StepResult]:
         """Forward, backward, optimizer: this rank's sum of losses, and what became of the update on all ranks."""
@@ -249,8 +252,9 @@ class Trainer:
             "data_wait_s": agreed.wait_s / self.world.size,
             **agreed.describe_reading(self.world.size),
             "applied": result.applied,
-            "epoch": (step + 1) / self.epoch_steps,
         }
+        if (order := self.order.known).is_whole:
+            metrics["epoch"] = (step + 1) / order.epoch_steps(order.main_source)
         if self.config.packed_len is not None:
             metrics["tokens"] = round(weight)
         ledger: dict[str, str | int] = {

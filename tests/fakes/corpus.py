@@ -1,6 +1,6 @@
 """A manifest in memory, with random documents: what order, read, batch and audit need of data/shards/manifest.py."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,11 +33,16 @@ class FakeManifest:
     segments: list[range]
     source_names: list[str]
     tokenizer: FakeTokenizer = field(default_factory=FakeTokenizer)
+    segments_to_come: int = 0
 
     def prefix(self, num_segments: int) -> "FakeManifest":
-        """The manifest while preparation is still under way."""
+        """The manifest of a run that began when there were so many segments."""
         segments = self.segments[:num_segments]
         return FakeManifest(self.shards[: segments[-1].stop], segments, self.source_names)
+
+    def prepared(self, num_segments: int) -> "FakeManifest":
+        """The manifest while so many segments are prepared and the others are to come."""
+        return replace(self.prefix(num_segments), segments_to_come=len(self.segments) - num_segments)
 
     def segments_of(self, source: int) -> list[Ints]:
         return [

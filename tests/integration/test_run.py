@@ -32,7 +32,12 @@ def test_the_run_directory_holds_what_was_decided_and_why(bench: Bench, unbroken
     assert {"data.run_samples", "train.micro_batch", "cluster.device", "tracking.wandb.mode"} <= decided.keys()
     assert all(decision["why"] for decision in decided.values())
     lines = (bench.path(unbroken) / "config.yaml").read_text().splitlines()
-    by_unit_or_rank = {"lanes: auto", "threads: auto", "micro_batch: auto"}  # decided anew wherever they are used
+    by_unit_or_rank = {
+        "lanes: auto",
+        "threads: auto",
+        "micro_batch: auto",
+        "cpus: auto",
+    }  # decided anew wherever they are used
     assert {line.strip() for line in lines if "auto" in line} <= by_unit_or_rank
 
 

@@ -3,13 +3,14 @@
 Comes after prepare and order.py. Deciding again with the same manifest finds the same, so a resume may. A run of epochs
 ends with them: its last batch is a phase of its own, of the samples that are left."""
 
+import math
 from bisect import bisect_left
 
 from orchestrator.config.check import replace_values
 from orchestrator.config.data import Phase
 from orchestrator.config.resolve import Decision
 from orchestrator.config.run import RunConfig
-from orchestrator.core.errors import ConfigError
+from orchestrator.core.errors import ConfigError, NotPrepared
 from orchestrator.data.ordering.order import Dataset, Order
 
 
@@ -22,7 +23,7 @@ def resolve_length(config: RunConfig, dataset: Dataset) -> tuple[RunConfig, list
         decisions = _decide_epochs(config, order, dataset, config.train.epochs)
     else:
         assert config.train.tokens is not None, "a config states one of the three"
-        decisions = _decide_tokens(order, config.train.tokens)
+        decisions = _decide_tokens(config, order, config.train.tokens)
     return replace_values(config, {decision.key: decision.value for decision in decisions}), decisions
 
 
@@ -48,12 +49,22 @@ def _decide_epochs(config: RunConfig, order: Order, dataset: Dataset, epochs: fl
     return decisions
 
 
-def _decide_tokens(order: Order, tokens: int) -> list[Decision]:
-    def count_targets(step: int) -> int:
-        return sum(order.rows[source].count_targets(place) for source, place in order.row_places(step).items())
+def _decide_tokens(config: RunConfig, order: Order, tokens: int) -> list[Decision]:
+    def count_targets(step: int) -> float:
+        try:
+            return sum(order.rows[source].count_targets(place) for source, place in order.row_places(step).items())
+        except NotPrepared:
+            return math.inf  # of so many steps nobody can tell yet
 
     # A step feeds one token or more.
-    steps = bisect_left(range(tokens + 1), tokens, key=count_targets)
+    steps = bisect_left(range(tokens + 1), float(tokens), key=count_targets)
+    if math.isinf(count_targets(steps)):
+        about = -(-tokens // (config.train.global_batch * config.task.seq_len))
+        raise ConfigError(
+            "which step feeds the last of them shows when more is prepared, too late for prepare.mode ahead",
+            where=f"train.tokens={tokens}",
+            remedy=f"state train.steps ({about} feed about as many), or take prepare.mode first",
+        )
     why = f"the first number of steps that feed {tokens:,} tokens to predict"
     return [_stated(steps, why), Decision("train.tokens", None, "said by train.steps", was=tokens)]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from orchestrator.config.data import Phase
 from orchestrator.config.run import RunConfig
-from orchestrator.core.errors import DataError
+from orchestrator.core.errors import DataError, NotPrepared
 from orchestrator.core.keyed import Keys, key, text_key
 from orchestrator.core.words import Span
 from orchestrator.data.ordering.mixing import BLOCK, Mixture
@@ -33,6 +33,11 @@ class Dataset(KeptSamples, Protocol):
 
     def segments_of(self, source: int) -> list[Ints]:
         """The ordinals of a source, by segment."""
+        ...
+
+    @property
+    def segments_to_come(self) -> int:
+        """How many are still being prepared."""
         ...
 
 
@@ -79,6 +84,7 @@ class Order:
                 layouts,
                 self.phases.rows[0].seq_len,
                 name,
+                dataset.segments_to_come,
             )
             for source, name in enumerate(dataset.source_names)
             if used[source]
@@ -124,8 +130,13 @@ class Order:
         """Global batch `step`, in batch order."""
         size = self.batch_size(step)
         steps = self.phases.block_of(step, max(1, POSITIONS_AT_ONCE // size))
+        try:
+            batches = self._batches(steps)
+        except NotPrepared:  # of the steps that follow, perhaps
+            steps = range(step, step + 1)
+            batches = self._batches(steps)
         begin = (step - steps.start) * size
-        return self._batches(steps).take(slice(begin, begin + size))
+        return batches.take(slice(begin, begin + size))
 
     def _lay_out_batches(self, steps: range) -> Slots:
         """The slots of neighbouring steps of one phase, step after step, each in batch order."""
@@ -159,6 +170,11 @@ class Order:
         for source, here in parts(slots.source):
             epochs[here] = self.rows[source].epochs_of(slots.unit[here])
         return epochs
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all segments are known."""
+        return all(row.is_whole for row in self.rows.values())
 
     @property
     def main_source(self) -> int:
@@ -229,7 +245,12 @@ class ValidationOrder:
         self._ends = np.cumsum([unit.count for unit in self.units])
         self.count = int(self._ends[-1])
         if not self.count:
-            raise DataError(f"split {split!r} is empty", remedy=f"raise data.split.{split} or add data")
+            raise DataError(
+                f"split {split!r} is empty",
+                where=f"data.split.{split}",
+                remedy="raise it or add data; with prepare.mode ahead the first segment must have some, so raise "
+                "data.segment_shards",
+            )
 
     @classmethod
     def of(cls, config: RunConfig, dataset: Dataset, split: str = "validation") -> Self:

@@ -11,7 +11,7 @@ from typing import Literal, Self
 import numpy as np
 
 from orchestrator.config.run import RunConfig
-from orchestrator.core.errors import DataError
+from orchestrator.core.errors import DataError, NotPrepared
 from orchestrator.core.keyed import Keys, key
 from orchestrator.data.ordering.parts import parts
 from orchestrator.data.ordering.unit import Ints, KeptSamples, LayoutCache, Unit, count_sequences
@@ -67,7 +67,9 @@ class Stretch:
 
 
 class Row:
-    """One source's row. Units are numbered 0, 1, ... over its whole length and built when they are asked for."""
+    """One source's row. Units are numbered 0, 1, ... over its whole length and built when they are asked for.
+
+    While segments are to come, it answers for the units there are, as it will then, and says NotPrepared beyond."""
 
     def __init__(
         self,
@@ -79,12 +81,14 @@ class Row:
         layouts: LayoutCache,
         seq_len: int | None,
         name: str,
+        to_come: int = 0,
     ) -> None:
+        self._name, self._to_come = name, to_come
         self._samples, self._split, self._segments, self._key = samples, split, segments, row_key
         self._shuffling, self._layouts = shuffling, layouts
         sizes = samples.kept(split) if seq_len is None else samples.totals(split)
         self._sizes = [int(sizes[shards].sum()) for shards in segments]
-        if not count_sequences(sum(self._sizes), seq_len):
+        if not to_come and not count_sequences(sum(self._sizes), seq_len):
             raise DataError(
                 f"source {name!r} has no {'sample' if seq_len is None else 'token to predict'} in split {split!r}",
                 remedy="check data.train and data.split, or leave the source out",
@@ -110,6 +114,7 @@ class Row:
 
     def index_after(self, epochs: float) -> int:
         """Where the row stands when so many passes are over; a part of a pass is rounded up to whole sequences."""
+        self._need_all()
         whole, part = divmod(Fraction(str(epochs)), 1)  # 2.1 passes are a tenth of the third, not a little more
         begin = self._end_of(self.units_of(whole - 1)[-1]) if whole else 0
         return begin + math.ceil(part * (self._end_of(self.units_of(whole)[-1]) - begin))
@@ -143,12 +148,28 @@ class Row:
     @property
     def epoch_count(self) -> int:
         """Sequences (samples) in epoch 0, at the first sequence length."""
+        self._need_all()
         return int(self._stretches[0].ends[-1])
 
     @property
     def num_segments(self) -> int:
-        """Units of epoch 0."""
+        """Units of epoch 0 that are there."""
         return len(self._segments)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all segments are there."""
+        return not self._to_come
+
+    def _need_all(self) -> None:
+        if self._to_come:
+            raise self._not_prepared()
+
+    def _not_prepared(self) -> NotPrepared:
+        there = self.num_segments
+        return NotPrepared(
+            f"segment {there} of {there + self._to_come} is not prepared yet", where=f"source {self._name!r}"
+        )
 
     def _stretch(self, first_index: int, first_unit: int, seq_len: int | None) -> Stretch:
         counts = [count_sequences(size, seq_len) for size in self._sizes[first_unit:]]
@@ -163,6 +184,8 @@ class Row:
     def _locate_in(self, stretch: Stretch, indices: Ints) -> tuple[Ints, Ints]:
         ends = np.concatenate([np.zeros(1, np.int64), stretch.ends])
         begun = indices - stretch.first_index
+        if (begun >= ends[-1]).any():
+            self._need_all()
         piece = np.searchsorted(ends, begun, side="right") - 1  # the last one stands for all whole epochs
         epochs = np.where(piece == stretch.ends.size, (begun - ends[piece]) // stretch.per_epoch, 0)
         return stretch.first_unit + piece + epochs, begun - ends[piece] - epochs * stretch.per_epoch
@@ -186,6 +209,8 @@ class Row:
         return sequences * stretch.seq_len - short
 
     def _make_unit(self, number: int) -> Unit:
+        if number >= self.num_segments:
+            self._need_all()
         epoch = self.epoch_of(number)
         segment = number if epoch == 0 else 0
         begun = [stretch for stretch in self._stretches if stretch.first_unit <= number]

@@ -114,8 +114,10 @@ def unit_set(unit: Unit, prepared: Prepared) -> Sums:
 
 
 def prove_epochs(order: Order, prepared: Prepared, fed: FedUnits) -> Iterator[EpochProof]:
-    """Every epoch that was taken whole, source after source."""
+    """Every epoch that was taken whole, source after source. What is still being prepared is no whole one."""
     for source, row in order.rows.items():
+        if not row.is_whole:
+            continue
         last = max((row.epoch_of(unit) for of, unit in fed.rows if of == source), default=-1)
         for epoch in range(last + 1):
             units = row.units_of(epoch)

@@ -32,13 +32,24 @@ Ints = NDArray[np.int64]
 class Manifest:
     """Read side of a chain's prefix. Arrays are indexed by ordinal or list a shard's kept samples in place order."""
 
-    def __init__(self, work: WorkPlace, chain: str, heads: list[SegmentHead], roots: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        work: WorkPlace,
+        chain: str,
+        heads: list[SegmentHead],
+        roots: Mapping[str, str],
+        segments_to_come: int = 0,
+        file: Path | None = None,
+    ) -> None:
+        """`file`: the manifest.json that names segments as they come; see grow."""
         self.work, self.chain, self.segments, self.roots = work, chain, heads, dict(roots)
+        self.segments_to_come, self._file = segments_to_come, file
         self._tables = SegmentTables(work, chain, heads)
         self._tokens = lru_cache(maxsize=1024)(self._map_tokens)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.work, self.chain, self.segments, self.roots)  # maps stay behind
+        parts = (self.work, self.chain, self.segments, self.roots, self.segments_to_come, self._file)
+        return type(self), parts  # maps stay behind
 
     @classmethod
     def of_chain(cls, work: Path, chain: str, roots: Mapping[str, str] | None = None) -> "Manifest":
@@ -56,21 +67,49 @@ class Manifest:
         place = WorkPlace.at(value["work"])
         ids = value["segments"]
         heads = read_heads(place, value["chain"], most=len(ids))
-        manifest = cls(place, value["chain"], heads, value["roots"])
+        to_come = value.get("expected", len(ids)) - len(ids)
+        manifest = cls(place, value["chain"], heads, value["roots"], to_come, path)
         manifest.check_prefix(ids)
         return manifest
+
+    @classmethod
+    def catch_up(cls, path: Path) -> "Manifest":
+        """Have a run's manifest.json name what has been committed meanwhile of the segments it expects."""
+        known = cls.load(path)
+        if known.segments_to_come and known.work.segment_head(known.chain, len(known.segments)).exists():
+            committed = cls.of_chain(known.work.root, known.chain, known.roots)
+            committed.check_prefix(known.ids)
+            known = committed.first(len(known.segments) + known.segments_to_come)
+            known.write(path)
+        return known
+
+    def grow(self) -> bool:
+        """Take in what manifest.json names since it was loaded; whether that was anything. What was known stays as it
+        is, so other threads may go on reading."""
+        if not self.segments_to_come or self._file is None:
+            return False
+        ids = read_json(self._file)["segments"]
+        heads = read_heads(self.work, self.chain, most=len(ids))  # a shared folder may show the last ones later
+        if len(heads) <= len(self.segments):
+            return False
+        Manifest(self.work, self.chain, heads, self.roots).check_prefix(ids[: len(heads)])
+        self.segments_to_come -= len(heads) - len(self.segments)
+        self._tables, self.segments = self._tables.extended(heads), heads
+        return True
 
     def write(self, path: Path) -> None:
         """A run's manifest.json: which prefix of which chain it uses."""
         tokenizer = {key: value for key, value in asdict(self.tokenizer).items() if key != "path"}
         counts = {
-            split: {"samples": int(self.kept(split).sum()), "tokens": int(self.totals(split).sum())} for split in SPLITS
+            split: {"samples": self._total(f"kept_{split}"), "tokens": self._total(f"tokens_{split}")}
+            for split in SPLITS
         }
         value = {
             "format": 1,
             "work": str(self.work.root),
             "chain": self.chain,
             "segments": self.ids,
+            "expected": len(self.segments) + self.segments_to_come,
             "sources": self.source_names,
         }
         store_json(
@@ -103,6 +142,12 @@ class Manifest:
         """Whether samples are fed as tokens; otherwise their members are, as they lie in the shards."""
         return self.tokenizer != NO_TOKENIZER
 
+    @property
+    def sample_bytes(self) -> int:
+        """Mean size of what is read of a training sample, by the first segment: however much is prepared, it stays."""
+        totals = self.segments[0].totals
+        return totals["bytes_train"] // max(1, totals["kept_train"])
+
     def check_prefix(self, ids: list[str]) -> None:
         """Raise unless this chain begins with the segments `ids`."""
         for number, expected in enumerate(ids):
@@ -116,8 +161,10 @@ class Manifest:
                 )
 
     def first(self, count: int) -> "Manifest":
-        """The chain's first `count` segments: what a run goes on with, although more data may have come."""
-        return Manifest(self.work, self.chain, self.segments[:count], self.roots)
+        """The chain's first `count` segments: what a run goes on with, although more data may have come. Those that are
+        not prepared yet are to come."""
+        heads = self.segments[:count]
+        return Manifest(self.work, self.chain, heads, self.roots, count - len(heads))
 
     def segments_of(self, source: int) -> list[Ints]:
         """The ordinals of one source, by segment."""
@@ -243,6 +290,9 @@ class Manifest:
                 f"shard {name} cannot be read: {error.strerror}", where=url, remedy="put the shard back"
             ) from error
         return ShardRef(ordinal=ordinal, source=source, name=name, url=url, size_bytes=size)
+
+    def _total(self, what: str) -> int:
+        return sum(head.totals[what] for head in self.segments)
 
     def _pick(self, ordinal: int, split: str, column: str) -> NDArray[Any]:
         samples, rows = self._tables.rows_of(ordinal)

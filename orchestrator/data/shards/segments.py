@@ -47,6 +47,12 @@ class SegmentTables:
         self._shards = lru_cache(SHARD_TABLES_KEPT)(self._map_shards)
         self.samples = lru_cache(SAMPLE_TABLES_KEPT)(self._map_samples)
 
+    def extended(self, heads: Sequence[SegmentHead]) -> "SegmentTables":
+        """Those of a longer chain that begins with this one."""
+        longer = SegmentTables(self._work, self._chain, heads)
+        longer._verified |= self._verified
+        return longer
+
     def column(self, name: str) -> Numbers:
         """A number of every shard, in as few bytes as hold the largest. `first_row` is where in its segment's samples
         a shard's begin."""

@@ -173,3 +173,38 @@ def test_a_config_that_is_written_once_more_keeps_what_its_run_has_decided():
     assert again.cluster.device == "auto"  # another cluster may have another
     stated = keep_decided(replace_values(CONFIG, {"data.run_samples": 4}), began_with)
     assert stated.data.run_samples == 4  # a change, which the resume will refuse
+
+
+def ahead(**changes) -> RunConfig:
+    return replace_values(CONFIG, {"prepare.mode": "ahead", **changes})
+
+
+@pytest.mark.parametrize(
+    ("cpus", "changes", "preparing", "per_rank"),
+    [
+        (8, {}, 2, 3),
+        (3, {}, 1, 1),
+        (64, {}, 16, 24),
+        (8, {"prepare.cpus": 4}, 4, 2),
+        (8, {"cluster.cpus_per_rank": 3}, 2, 3),
+        (9, {"cluster.cpus_per_rank": 4}, 1, 4),
+    ],
+)
+def test_cpus_that_prepare_ahead_are_taken_from_the_ranks(cpus, changes, preparing, per_rank):
+    plan = resolve_world(ahead(**changes), facts(cpus_per_node=cpus), 2)
+    assert (plan.prepare_cpus, plan.cpus_per_rank) == (preparing, per_rank)
+
+
+def test_preparing_first_leaves_all_cpus_to_the_ranks():
+    assert resolve_world(replace_values(CONFIG, {"prepare.cpus": 4}), FACTS, 2).prepare_cpus == 0
+    assert resolve_world(CONFIG, FACTS, 2).cpus_per_rank == 4
+
+
+def test_what_only_all_data_can_tell_is_refused_where_it_is_prepared_ahead():
+    changes = {"train.steps": None, "train.epochs": 2.0, "data.phases": [{"from_step": 3, "seq_len": 64}]}
+    replace_values(CONFIG, changes)
+    with pytest.raises(ConfigError) as caught:
+        ahead(**changes)
+    assert "train.epochs: how long a pass is" in str(caught.value)
+    assert "data.phases.0.seq_len: another length begins" in str(caught.value)
+    ahead(**{"data.phases": [{"from_step": 3, "seq_len": 1024, "global_batch": 48, "weights": {"a": 2.0}}]})

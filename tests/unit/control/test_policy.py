@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.control.jobs import NodeReport, Problem, RankEnd, RankReport, RankState
+from orchestrator.control.jobs import NodeReport, PreparerReport, Problem, RankEnd, RankReport, RankState
 from orchestrator.control.policy import (
     Begin,
     Finish,
@@ -203,3 +203,41 @@ def test_who_is_to_blame_is_told_with_the_first_one_first() -> None:
     _, [failed] = decide(RUNNING, died, 1.0, replace(LIMITS, restart_budget=0))
     assert isinstance(failed, Finish)
     assert failed.culprits == (3,)
+
+
+UNPREPARED = PreparerReport(
+    pid=7, segments=3, expected=8, problem="0007.tar: is cut short", exit_code=int(ExitCode.BAD_INPUT)
+)
+
+
+def test_when_preparing_ahead_fails_ranks_stop_at_a_boundary_and_the_run_fails_with_its_reason() -> None:
+    training = seen(rank(RankState.TRAINING), unprepared=UNPREPARED)
+    state, decisions = decide(RUNNING, training, 1.0, LIMITS)
+    assert (state.phase, decisions) == (Phase.STOPPING, [Say(Word.STOP)])
+    assert decide(state, training, 1.1, LIMITS) == (state, [])
+    end = RankEnd(state=RunState.STOPPED, step=9)
+    _, [finish] = decide(state, seen(rank(RankState.ENDED, end=end), unprepared=UNPREPARED), 1.2, LIMITS)
+    assert isinstance(finish, Finish)
+    assert (finish.state, finish.exit_code, finish.step) == (RunState.FAILED, ExitCode.BAD_INPUT, 9)
+    assert finish.reason == "preparing ahead failed at segment 3 of 8: 0007.tar: is cut short"
+
+
+@pytest.mark.parametrize("state", [WAITING, WARMING])
+def test_before_ranks_train_failed_preparing_ends_the_run_at_once(state: State) -> None:
+    _, [finish] = decide(state, seen(rank(RankState.READY), unprepared=UNPREPARED, ready_nodes=2), 1.0, LIMITS)
+    assert isinstance(finish, Finish)
+    assert (finish.exit_code, finish.step) == (ExitCode.BAD_INPUT, None)
+
+
+def test_ranks_that_are_done_need_nothing_more_to_be_prepared() -> None:
+    end = RankEnd(state=RunState.DONE, step=12)
+    _, [finish] = decide(RUNNING, seen(rank(RankState.ENDED, end=end), unprepared=UNPREPARED), 1.0, LIMITS)
+    assert finish == Finish(state=RunState.DONE, exit_code=ExitCode.DONE, step=12)
+
+
+def test_a_store_that_preparing_lost_leaves_a_run_that_can_go_on() -> None:
+    away = replace(UNPREPARED, problem="HTTP 503 for 900 s", exit_code=int(ExitCode.PREEMPTED))
+    end = RankEnd(state=RunState.STOPPED, step=9)
+    _, [finish] = decide(RUNNING, seen(rank(RankState.ENDED, end=end), unprepared=away), 1.0, LIMITS)
+    assert isinstance(finish, Finish)
+    assert (finish.state, finish.exit_code) == (RunState.STOPPED, ExitCode.PREEMPTED)

@@ -223,3 +223,14 @@ def test_samples_that_are_not_text_cannot_be_counted_in_tokens():
 def test_steps_are_not_known_before_they_are_decided():
     with pytest.raises(ValueError, match=r"decided by data/ordering/length\.py"):
         _ = make_config(make_corpus(0), length={"epochs": 1.0}).train.num_steps
+
+
+def test_tokens_become_steps_as_far_as_segments_are_prepared_and_are_refused_beyond():
+    manifest = make_corpus(4, shards_by_segment=((16,), (4,), (4,)), most_documents=12)
+    early = manifest.prepared(1)
+    known = Order.of(make_config(manifest, length={"steps": 1}), manifest).unit(0, 0).total
+    for tokens in range(known // 4, known - 60, 100):
+        config = make_config(manifest, length={"tokens": tokens})
+        assert resolve_length(config, early)[0] == resolve_length(config, manifest)[0]
+    with pytest.raises(ConfigError, match=r"train.tokens=100000: .* prepared, .*\n.*train.steps \(2381 feed"):
+        resolve_length(make_config(manifest, length={"tokens": 100_000}), early)

@@ -157,3 +157,54 @@ def test_a_raw_shard_that_is_gone_is_named(own):
 def test_nothing_prepared_is_said(tmp_path):
     with pytest.raises(DataError, match="no segment is prepared"):
         Manifest.of_chain(tmp_path, "none")
+
+
+def test_a_run_that_began_with_the_first_segment_takes_in_the_others_as_its_manifest_names_them(tmp_path):
+    write_dataset(tmp_path / "data", 14)
+    file = tmp_path / "manifest.json"
+    begun = prepare(make_config(tmp_path), most=1)
+    assert (len(begun.segments), begun.segments_to_come) == (1, 2)
+    begun.write(file)
+    growing = Manifest.load(file)
+    assert growing.segments_to_come == 2
+    kept = growing.kept("train")
+    whole = prepare(make_config(tmp_path))
+    assert (len(whole.segments), whole.segments_to_come) == (3, 0)
+    assert not growing.grow()  # prepared, but not named yet
+    prepare(make_config(tmp_path), most=2).first(2).write(file)
+    for count in (2, 3):
+        whole.first(count).first(3).write(file)
+        assert growing.grow()
+        assert not growing.grow()
+        assert (growing.segments, growing.segments_to_come) == (whole.segments[:count], 3 - count)
+        assert np.array_equal(growing.kept("train"), whole.kept("train")[: growing.num_shards])
+        last = growing.num_shards - 1
+        assert np.array_equal(growing.tokens(last), whole.tokens(last))
+    assert np.array_equal(growing.kept("train")[: kept.size], kept)
+
+
+def test_a_run_is_told_of_what_has_been_committed_and_of_no_more_than_it_expects(tmp_path):
+    write_dataset(tmp_path / "data", 14)
+    file = tmp_path / "manifest.json"
+    prepare(make_config(tmp_path), most=1).first(2).write(file)
+    untouched = file.stat().st_mtime_ns
+    assert Manifest.catch_up(file).segments_to_come == 1
+    assert file.stat().st_mtime_ns == untouched
+    whole = prepare(make_config(tmp_path))
+    assert len(whole.segments) == 3
+    for _ in range(2):
+        caught_up = Manifest.catch_up(file)
+        assert (caught_up.ids, caught_up.segments_to_come) == (whole.ids[:2], 0)
+    assert Manifest.load(file).ids == whole.ids[:2]
+    counts = json.loads(file.read_text())["counts"]["train"]
+    assert counts == {"samples": caught_up.kept("train").sum(), "tokens": caught_up.totals("train").sum()}
+
+
+def test_a_manifest_that_names_other_segments_than_the_chain_is_refused_when_it_grows(own, tmp_path):
+    file = tmp_path / "manifest.json"
+    own.first(1).first(2).write(file)
+    growing = Manifest.load(file)
+    own.write(file)
+    file.write_text(file.read_text().replace(own.ids[1], "0" * 32))
+    with pytest.raises(DataError, match=r"segment 1 is .*, the run used 0000"):
+        growing.grow()

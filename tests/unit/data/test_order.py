@@ -17,7 +17,7 @@ from orchestrator.config.preparing import PrepareSection, TokensSection
 from orchestrator.config.reading import FieldSection
 from orchestrator.config.run import RunConfig
 from orchestrator.config.training import TrainSection
-from orchestrator.core.errors import ConfigError, DataError
+from orchestrator.core.errors import ConfigError, DataError, NotPrepared
 from orchestrator.data.ordering.mixing import BLOCK, quotas_of
 from orchestrator.data.ordering.order import Order, ValidationOrder, rank_slice
 from orchestrator.data.ordering.row import Shuffling
@@ -519,3 +519,47 @@ def test_order_of_samples_is_that_of_format_1():
         (605, 1, 2, 104, 1),
     ]
     assert order.spans(slots, 1) == [(33, 3, 0, 0)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    corpus_seed=st.integers(0, 100),
+    feeding=st.sampled_from([PACKED, SAMPLES]),
+    ready=st.integers(1, 3),
+    global_batch=st.integers(1, 40),
+    weights=st.sampled_from([[1.0, 1.0], [3.0, 1.0], [1.0, 0.0]]),
+)
+def test_while_segments_are_to_come_every_step_is_the_right_one_or_not_prepared(
+    corpus_seed, feeding, ready, global_batch, weights
+):
+    manifest = make_corpus(corpus_seed, shards_by_segment=((9, 2), (4, 4), (5, 1), (7, 7)), most_documents=12)
+    options = {"global_batch": global_batch, "weights": weights, **feeding}
+    whole, early = make_order(manifest, **options), make_order(manifest.prepared(ready), **options)
+    assert (whole.is_whole, early.is_whole) == (True, False)
+    for step in range(60):
+        if whole.slots(step).unit.max() < ready:
+            assert batch_of(early, step) == batch_of(whole, step)
+            assert not early.epochs(early.slots(step)).any()
+        else:
+            with pytest.raises(NotPrepared, match=f"segment {ready} of 4"):
+                early.slots(step)
+
+
+def test_what_only_the_whole_tells_is_not_prepared_while_segments_are_to_come():
+    early = make_order(make_corpus(3).prepared(2))
+    for ask in (
+        lambda: early.epoch_steps(0),
+        lambda: early.rows[0].index_after(1),
+        lambda: early.unit(0, 2),
+        lambda: early.rows[0].locate(np.array([10**6])),
+    ):
+        with pytest.raises(NotPrepared, match="source 'source0'"):
+            ask()
+
+
+def test_a_source_may_have_nothing_in_the_segments_that_are_prepared():
+    manifest = make_corpus(5, shards_by_segment=((6, 0), (6, 6)), most_documents=12)
+    with pytest.raises(NotPrepared):
+        make_order(manifest.prepared(1), global_batch=12).slots(0)
+    alone = make_order(manifest.prepared(1), global_batch=3, weights=[1.0, 0.0])
+    assert batch_of(alone, 0) == batch_of(make_order(manifest, global_batch=3, weights=[1.0, 0.0]), 0)

@@ -12,6 +12,7 @@ from launch.here import Here
 from launch.screen import Screen
 from launch.status import show_list, show_status
 from orchestrator.core.words import ExitCode
+from orchestrator.storage.publish import publish_json
 from orchestrator.tracking.now import RankNow, Waiting
 from tests.fakes.clock import FakeClock
 from tests.fakes.run_dirs import WrittenRun, offer, ranks_now
@@ -276,6 +277,14 @@ def test_preparing(run: WrittenRun) -> None:
         longhaul status --watch demo --root /runs
         longhaul stop demo --root /runs
         """)
+
+
+def test_preparing_while_ranks_train(run: WrittenRun) -> None:
+    train(run)
+    publish_json(run.run_dir.manifest, {"format": 1, "segments": ["id"] * 3, "expected": 8})
+    lines = status_of(run).splitlines()
+    speed = next(number for number, line in enumerate(lines) if line.startswith("speed"))
+    assert lines[speed + 1] == "data        3 of 8 segments are prepared"
 
 
 def test_stopping(run: WrittenRun) -> None:

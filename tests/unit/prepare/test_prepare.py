@@ -306,3 +306,20 @@ def test_tables_have_the_promised_columns(reference):
     assert table.column_names == ["ordinal", "place", "rule", "reason", "partner_ordinal", "partner_place", "score"]
     assert note["format"] == 1
     assert table.schema.field("score").type == pa.float64()
+
+
+def test_segments_that_are_prepared_one_by_one_are_those_that_one_run_prepares(tmp_path):
+    for name in ("at-once", "one-by-one"):
+        write_dataset(tmp_path / name / "data", 14)
+    whole = prepare(make_config(tmp_path / "at-once"))
+    for most in (1, 2, 3):
+        manifest = prepare(make_config(tmp_path / "one-by-one"), most=most)
+        assert (manifest.ids, manifest.segments_to_come) == (whole.ids[:most], 3 - most)
+    assert len(prepare(make_config(tmp_path / "one-by-one"), most=1).segments) == 3  # what is there is there
+
+
+def test_lost_files_are_made_again_though_only_the_first_segment_is_asked_for(tmp_path):
+    write_dataset(tmp_path / "data", 8)
+    manifest = prepare(make_config(tmp_path))
+    manifest.tokens_path(7).unlink()
+    prepare(make_config(tmp_path), most=1).check_tokens(7)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.storage.publish import publish_json
 from orchestrator.tracking.look import read_status, read_summary
 from orchestrator.tracking.now import Waiting
 from orchestrator.tracking.status import SeenState
@@ -184,3 +185,12 @@ def test_a_waiting_run_says_for_what_until_it_has_started(run: WrittenRun) -> No
     assert read_status(run.run_dir, run.clock).waiting == waiting
     run.start(1, 8)
     assert read_status(run.run_dir, run.clock).waiting is None  # now.json is a second old
+
+
+def test_segments_are_counted_while_some_are_still_to_be_prepared(run: WrittenRun) -> None:
+    run.claim()
+    for named, prepared in ((3, (3, 8)), (8, None)):
+        publish_json(run.run_dir.manifest, {"format": 1, "segments": ["id"] * named, "expected": 8})
+        assert read_status(run.run_dir, run.clock).prepared == prepared
+    publish_json(run.run_dir.manifest, {"format": 1, "segments": ["id"] * 8})
+    assert read_status(run.run_dir, run.clock).prepared is None

@@ -14,6 +14,11 @@ from orchestrator.tracking.sentences import describe_event
         ({"event": "started", "world_size": 1, "checkpoint": "step-8"}, "started on 1 rank from step-8"),
         ({"event": "checkpoint", "step": 1_200, "seconds": 1.234}, "checkpoint of step 1,200, written in 1.23 s"),
         ({"event": "restarting", "reason": "rank 1 died\nTraceback"}, "restarting: rank 1 died"),
+        (
+            {"event": "preparing", "segments": 1, "expected": 8},
+            "the other segments are being prepared; 1 of 8 are there",
+        ),
+        ({"event": "prepared", "segments": 8}, "all 8 segments are prepared"),
         ({"event": "stopped", "reason": "", "step": 7}, "stopped at step 7"),
         ({"event": "stopped", "reason": "stopped at once"}, "stopped at once"),
         ({"event": "checkpoint_failed", "step": 0, "reason": "disk full"}, "checkpoint failed at step 0: disk full"),
