@@ -33,7 +33,7 @@ from rich.table import Table
 from orchestrator.config.run import RunConfig
 from orchestrator.control.fleet import run_all
 from orchestrator.core.mapping import tell_nobody
-from orchestrator.prepare.judge import judge_segments
+from orchestrator.prepare.judging.judge import judge_segments
 from orchestrator.prepare.plan import prepare_steps
 
 PEER = Path(__file__).with_name("prepare_peer.py")

@@ -101,7 +101,7 @@ class Rules:
 def _hash_forbidden(decontaminate: DecontaminateSection | None) -> tuple[str, ...]:
     if decontaminate is None or not decontaminate.files:
         return ()
-    from orchestrator.prepare.forbidden import hash_files
+    from orchestrator.prepare.judging.forbidden import hash_files
 
     return tuple(hash_files(decontaminate.files))
 

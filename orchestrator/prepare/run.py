@@ -168,7 +168,10 @@ def _commit_segments(steps: Steps, run_all: RunAll, progress: Progress) -> None:
         tokenizer = steps.tokenizer or _train_tokenizer(steps, {}, run_all, progress)
         _prepare_segments(steps, steps.open, {}, tokenizer, run_all, progress)
         return
-    from orchestrator.prepare.judge import judge_segments, read_verdicts  # compiled code, which not everybody needs
+    from orchestrator.prepare.judging.judge import (  # compiled code, which not everybody needs
+        judge_segments,
+        read_verdicts,
+    )
 
     known = steps.tokenizer
     for segment, verdicts in judge_segments(steps, run_all, progress):

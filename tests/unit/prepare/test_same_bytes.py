@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from orchestrator.prepare import trial
+from orchestrator.prepare.judging import trial
 from orchestrator.prepare.run import prepare
 from tests.fakes.copies import drops_of, everything, published, write_everything
 

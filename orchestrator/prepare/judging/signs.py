@@ -19,7 +19,7 @@ from orchestrator.data.shards.index import ShardIndex, index_shard
 from orchestrator.data.shards.split import TRAIN
 from orchestrator.prepare.cleaning import judge_members, judge_texts
 from orchestrator.prepare.drops import Drop, refuse_drops
-from orchestrator.prepare.forbidden import load_forbidden
+from orchestrator.prepare.judging.forbidden import load_forbidden
 from orchestrator.prepare.members import check_members
 from orchestrator.prepare.near.documents import EXEMPT, NearRules, Signatures, Texts
 from orchestrator.prepare.near.sign import sign_texts

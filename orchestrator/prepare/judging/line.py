@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from orchestrator.core.words import ShardRef
 from orchestrator.data.shards.index import index_shard
+from orchestrator.prepare.judging.roll import Roll
 from orchestrator.prepare.near.documents import NearRules, Sets, Texts
 from orchestrator.prepare.near.sign import cut_sets
 from orchestrator.prepare.near.texts import canonical_texts
-from orchestrator.prepare.roll import Roll
 from orchestrator.prepare.rules import Rules
 from orchestrator.storage.stores import StoreSettings, open_stores
 from orchestrator.storage.tables import map_table

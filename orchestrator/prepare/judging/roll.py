@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from orchestrator.prepare.judging.signs import Signs
 from orchestrator.prepare.near.documents import Signatures
-from orchestrator.prepare.signs import Signs
 from orchestrator.storage.tables import fold_rows, map_table, store_table, unfold_rows
 
 

@@ -14,15 +14,15 @@ from orchestrator.core.mapping import Progress, RunAll
 from orchestrator.data.shards.source import Segment
 from orchestrator.data.shards.split import TRAIN
 from orchestrator.prepare.drops import DUPLICATES, Drop, Verdicts
-from orchestrator.prepare.exact import find_twins
-from orchestrator.prepare.guard import check_losses
-from orchestrator.prepare.line import Chapter, Ints, TextReader, open_line
+from orchestrator.prepare.judging.exact import find_twins
+from orchestrator.prepare.judging.guard import check_losses
+from orchestrator.prepare.judging.line import Chapter, Ints, TextReader, open_line
+from orchestrator.prepare.judging.roll import Roll
+from orchestrator.prepare.judging.signs import Signed, SignJob, Signs, read_signs, sign_shard
+from orchestrator.prepare.judging.trial import Trial, choose_sketch_bands, hold_trial
 from orchestrator.prepare.near.documents import EXEMPT, NearRules
 from orchestrator.prepare.plan import Steps
-from orchestrator.prepare.roll import Roll
 from orchestrator.prepare.rules import hash_json
-from orchestrator.prepare.signs import Signed, SignJob, Signs, read_signs, sign_shard
-from orchestrator.prepare.trial import Trial, choose_sketch_bands, hold_trial
 from orchestrator.storage.tables import map_table, store_table
 
 EXACT, NEAR = DUPLICATES

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from orchestrator.core.mapping import RunAll
 from orchestrator.core.words import ShardRef
-from orchestrator.prepare.line import Chapter, Ints, TextReader, open_line
+from orchestrator.prepare.judging.line import Chapter, Ints, TextReader, open_line
 from orchestrator.prepare.near.bands import recall_at
 from orchestrator.prepare.near.crowd import Verdicts, decide_crowd
 from orchestrator.prepare.near.decide import (
