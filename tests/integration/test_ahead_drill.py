@@ -21,6 +21,7 @@ from tests.integration.conftest import WORDS, Bench, family_of, set_up, small_co
 pytestmark = pytest.mark.cluster
 SHARDS, DOCUMENTS, STEPS = 6, 25, 40  # segments of 1, 2 and 3 shards, in which about 37 steps lie
 PATIENCE_S = 180.0
+REPOSITORY = Path(__file__).parents[2]
 
 
 def write_shard(path: Path, shard: int) -> None:
@@ -82,7 +83,8 @@ def ahead(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AheadBench]:
     (folder / "shards").mkdir()
     for shard in range(SHARDS):
         write_shard(folder / "shards" / f"{shard}.tar", shard)
-    with set_up(folder, ahead_config([], folder / "gate")) as found:
+    with pytest.MonkeyPatch.context() as patch, set_up(folder, ahead_config([], folder / "gate")) as found:
+        patch.setenv("PYTHONPATH", str(REPOSITORY))  # where the command and its Ray find the step of tests/fakes
         bench = AheadBench(found.folder, found.config)
         data = load_config(bench.config).config.data
         data = data.model_copy(update={"train": [data.train[0].model_copy(update={"path": str(folder / "shards")})]})
