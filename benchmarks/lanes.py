@@ -34,7 +34,7 @@ class Corpus:
     """Shards in one segment, `num_shards` of each source: what the order must know of them."""
 
     def __init__(self, num_shards: int, num_sources: int) -> None:
-        self.source_names = [f"source{n}" for n in range(num_sources)]
+        self.source_names, self.segments_to_come = [f"source{n}" for n in range(num_sources)], 0
         self._num_shards = num_shards
         self._kept = np.random.default_rng(0).integers(LEAST, MOST + 1, num_shards * num_sources)
 

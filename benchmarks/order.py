@@ -36,7 +36,7 @@ Ints = NDArray[np.int64]
 class WideCorpus:
     """What the order must know of 10^6 shards of about 10^4 samples each, all kept."""
 
-    source_names = ("images",)
+    source_names, segments_to_come = ("images",), 0
 
     def __init__(self, num_shards: int, num_samples: int, sample_size: int) -> None:
         mean = num_samples // num_shards

@@ -30,7 +30,7 @@ Ints = NDArray[np.int64]
 class EvenCorpus:
     """Equal shards of one source in one segment: what the order must know of them."""
 
-    source_names = ("images",)
+    source_names, segments_to_come = ("images",), 0
 
     def segments_of(self, source: int) -> list[Ints]:
         return [np.arange(SHARDS)]

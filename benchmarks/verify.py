@@ -47,7 +47,7 @@ class Tokenizer:
 class MemoryCorpus:
     """What order and reader need of a manifest: shards of documents of random lengths, all kept."""
 
-    tokenizer, source_names = Tokenizer(), ["text"]
+    tokenizer, source_names, segments_to_come = Tokenizer(), ["text"], 0
 
     def __init__(self, num_tokens: int, mean_document: int, num_shards: int) -> None:
         rng = np.random.default_rng(0)
