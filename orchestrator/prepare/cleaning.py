@@ -15,8 +15,7 @@ from orchestrator.prepare.clean.sample import Sample, read_meta
 from orchestrator.prepare.clean.statistics import Statistics
 from orchestrator.prepare.drops import Drop
 from orchestrator.prepare.rules import Rules
-
-META_MEMBER = "json"
+from orchestrator.prepare.splits import META_MEMBER
 
 
 def judge_texts(data: mmap | bytes, index: ShardIndex, rules: Rules, texts: Mapping[int, str]) -> list[Drop]:

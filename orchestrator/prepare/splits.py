@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from orchestrator.core.words import ShardRef
 from orchestrator.data.shards.index import ShardIndex
 from orchestrator.data.shards.split import TRAIN, split_groups, split_of
+from orchestrator.prepare.clean.sample import read_meta
 from orchestrator.prepare.drops import Drop, refuse_drops
 from orchestrator.prepare.rules import Rules
 from orchestrator.storage.stores import Stores
@@ -46,18 +47,9 @@ def _read_groups(shard: ShardRef, index: ShardIndex, field: str, stores: Stores)
     for place, why in enumerate(index.bad()):
         if why is not None:
             continue
-        meta = _read_object(view[begins[place] : ends[place]]) if found.suffix[place] >= 0 else {}
+        meta = read_meta(view[begins[place] : ends[place]] if found.suffix[place] >= 0 else None) or {}
         if meta.get(field) is None:
             drops.append(Drop(place, "no group", f"no {field} in .{META_MEMBER}"))
         else:
             groups[place] = json.dumps(meta[field], sort_keys=True)
     return groups, drops
-
-
-def _read_object(data: memoryview) -> dict[str, object]:
-    """Empty if it is none."""
-    try:
-        value = json.loads(str(data, "utf-8"))
-    except ValueError:  # no UTF-8, or no JSON
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -17,7 +17,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from orchestrator.core.errors import DataError
-from orchestrator.prepare.drops import Drop
+from orchestrator.prepare.drops import CONTAMINATED, Drop
 from orchestrator.prepare.near.documents import NearRules, Texts
 from orchestrator.prepare.near.sign import cut_sets
 from orchestrator.prepare.near.texts import canonical_texts
@@ -51,7 +51,7 @@ class Forbidden:
         return found
 
     def drop(self, texts: Texts) -> list[Drop]:
-        return [Drop(place, "contaminated", reason) for place, reason in sorted(self.find(texts).items())]
+        return [Drop(place, CONTAMINATED, reason) for place, reason in sorted(self.find(texts).items())]
 
 
 @lru_cache(maxsize=2)

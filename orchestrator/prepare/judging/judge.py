@@ -13,7 +13,7 @@ import pyarrow as pa
 from orchestrator.core.mapping import Progress, RunAll
 from orchestrator.data.shards.source import Segment
 from orchestrator.data.shards.split import TRAIN
-from orchestrator.prepare.drops import DUPLICATES, Drop, Verdicts
+from orchestrator.prepare.drops import CONTAMINATED, DUPLICATES, Drop, Verdicts
 from orchestrator.prepare.judging.exact import find_twins
 from orchestrator.prepare.judging.guard import check_losses
 from orchestrator.prepare.judging.line import Chapter, Ints, TextReader, open_line
@@ -23,21 +23,11 @@ from orchestrator.prepare.judging.trial import Trial, choose_sketch_bands, hold_
 from orchestrator.prepare.near.documents import EXEMPT, NearRules
 from orchestrator.prepare.plan import Steps
 from orchestrator.prepare.rules import hash_json
+from orchestrator.prepare.shard import DROPS
 from orchestrator.storage.tables import map_table, store_table
 
 EXACT, NEAR = DUPLICATES
-CONTAMINATED = "contaminated"  # as forbidden.py says too
-VERDICTS = pa.schema(
-    {
-        "ordinal": pa.int64(),
-        "place": pa.int64(),
-        "rule": pa.string(),
-        "reason": pa.string(),
-        "partner_ordinal": pa.int64(),
-        "partner_place": pa.int64(),
-        "score": pa.float64(),
-    }
-)
+VERDICTS = pa.schema([pa.field("ordinal", pa.int64()), *DROPS])
 
 
 def judge_segments(steps: Steps, run_all: RunAll, progress: Progress) -> Iterator[tuple[Segment, Verdicts]]:
