@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).parents[3] / "cluster" / "slurm" / "longhaul.sbatch"
 RAY = """#!/usr/bin/env python3
 import pathlib, socket, sys, time
 options = dict(word.split("=", 1) for word in sys.argv if word.startswith("--") and "=" in word)
-pathlib.Path(options["--temp-dir"]).mkdir()
+pathlib.Path(options["--temp-dir"]).mkdir(exist_ok=True)
 server = socket.create_server((options["--node-ip-address"], int(options["--port"])))
 time.sleep(60)
 """
@@ -47,6 +47,7 @@ class Job:
 
     folder: Path
     number: int
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def fake(self, name: str, text: str) -> None:
         path = self.folder / "bin" / name
@@ -59,7 +60,9 @@ class Job:
             "SLURMD_NODENAME": "n1", "SLURM_CPUS_ON_NODE": "2", "SLURM_JOB_NUM_NODES": "1",
         }  # fmt: skip
         command = ["bash", str(SCRIPT), *arguments]
-        return subprocess.Popen(command, cwd=self.folder, env=variables, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, cwd=self.folder, env=variables, stdout=subprocess.PIPE, text=True)
+        self.started.append(process)
+        return process
 
     def finish(self, process: subprocess.Popen[str]) -> tuple[int, str]:
         said, _ = process.communicate(timeout=20)
@@ -77,6 +80,9 @@ def job(tmp_path: Path) -> Iterator[Job]:
     for name, text in FAKES.items():
         job.fake(name, text)
     yield job
+    for process in job.started:  # those that a failed test left
+        process.terminate()
+        process.communicate(timeout=20)
     assert not Path(f"/tmp/lh-{job.number}").exists()
     commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
     assert not [command for command in commands if f"lh-{job.number}" in command], "a Ray was left behind"
