@@ -105,6 +105,7 @@ def report_shard(ordinal: int, samples: int, packed: bool) -> ShardReport:
         source=0,
         name=f"text/part-{ordinal // 1000:04d}/shard-{ordinal:07d}.tar",
         content=f"{ordinal:032x}",
+        verdicts="",
         samples=samples,
         bad_samples=0,
         problem="",

@@ -50,7 +50,7 @@ from orchestrator.tracking.rundir import RunDir
 from orchestrator.train.engine import join_world, sum_over_ranks, warm
 from orchestrator.train.job import TrainJob
 from orchestrator.train.loop import Trainer
-from orchestrator.train.weights import initial_source
+from orchestrator.train.models.initial import initial_source
 
 RANKS = 2
 WARM_UP = 10  # pairs that do not count

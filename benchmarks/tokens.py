@@ -58,7 +58,7 @@ def main() -> None:
             for shard in steps.dataset.shards
         ]
         texts = [
-            read_kept(job.shard, index_shard(job.shard, job.work, "fail", stores), job.rules, stores).texts
+            read_kept(job.shard, index_shard(job.shard, job.work, "fail", stores), job.rules, stores, None, ()).texts
             for job in jobs
         ]
         own, bare = [], []

@@ -28,7 +28,7 @@ from launch.screen import Screen
 from orchestrator.config.resolve import Facts
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import BadInput
-from orchestrator.train.description import ModelDescription
+from orchestrator.train.models.description import ModelDescription
 
 
 def show_plan(

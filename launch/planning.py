@@ -18,8 +18,8 @@ from orchestrator.core.errors import ConfigError, DataError, DoesNotFit
 from orchestrator.data.ordering.row import Shuffling
 from orchestrator.data.shards.source import Dataset
 from orchestrator.storage.publish import publish_json, read_json
-from orchestrator.train.description import ModelDescription
 from orchestrator.train.memory import MemoryPlan, plan_memory
+from orchestrator.train.models.description import ModelDescription
 
 STAGES = (0, 1, 2, 3)
 
@@ -71,7 +71,7 @@ def describe_cached(config: RunConfig, vocab_size: int | None) -> ModelDescripti
     path = Path(config.data.work) / "models" / f"{_description_key(config, vocab_size)}.json"
     if path.exists():
         return ModelDescription.from_json(read_json(path))
-    from orchestrator.train.models import describe_model
+    from orchestrator.train.models.build import describe_model
 
     description = describe_model(config, vocab_size)
     if Path(config.data.work).is_dir():

@@ -46,8 +46,8 @@ from orchestrator.prepare.funnel import count_funnels
 from orchestrator.prepare.run import prepare
 from orchestrator.storage.publish import publish_bytes, publish_json, read_json
 from orchestrator.tracking.rundir import RunDir, RunView
-from orchestrator.train.description import ModelDescription
 from orchestrator.train.memory import optimizer_states
+from orchestrator.train.models.description import ModelDescription
 
 
 def run(

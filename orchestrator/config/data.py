@@ -1,4 +1,4 @@
-"""Sections about samples: data, task, model."""
+"""Section data: where samples come from, in which order, and what happens to them on the way to a batch."""
 
 from typing import Any, Literal
 
@@ -15,8 +15,9 @@ class Source(Section):
     path: str = free("folder, glob or store URL of the tar shards; a copy elsewhere is the same data", min_length=1)
     name: str | None = identity("name in shard names; the last part of the path when absent", None, pattern=r"^[^/]+$")
     weight: float = identity("share of the batch, relative to the other sources", 1.0, gt=0)
-    demo: Literal["text"] | None = free(
-        "make the shards here, from this Python installation, if the path is missing", None
+    demo: Literal["text", "digits", "iris", "breast_cancer", "diabetes"] | None = free(
+        "make the shards here if the path is missing: text from this Python installation, the others from scikit-learn",
+        None,
     )
 
     @property
@@ -29,6 +30,8 @@ class SplitSection(Section):
 
     validation: float = identity("share for validation", 0.0, ge=0, lt=1)
     test: float = identity("share for test", 0.0, ge=0, lt=1)
+    folds: int | None = identity("cut the rest into so many parts, of which one is for validation", None, ge=2)
+    fold: int = identity("folds: which part is for validation, from 0", 0, ge=0)
     by: str | None = identity(
         "field of the json member; samples with the same value share a split. None: each is by itself",
         None,
@@ -37,9 +40,46 @@ class SplitSection(Section):
 
     @model_validator(mode="after")
     def leave_something_to_train_on(self) -> "SplitSection":
+        if self.folds is not None and (self.validation or self.fold >= self.folds):
+            raise ValueError("data.split.folds takes the place of validation, and fold is below it")
         if self.validation + self.test >= 1:
             raise ValueError(f"validation {self.validation} + test {self.test} leave nothing to train on")
         return self
+
+
+class CategorySection(Section):
+    """A column of words: each value becomes a column of its own, 1 where a row has it and 0 elsewhere."""
+
+    name: str = identity("the column", min_length=1)
+    values: list[str] = identity("all values that it may have", min_length=1)
+
+
+class TableSection(Section):
+    """A sample is a row of a table: the object in its json member. In place of data.fields."""
+
+    columns: list[str | CategorySection] = identity(
+        "what is learned from: columns of numbers, or of words", min_length=1
+    )
+    target: str = identity("the column that is learned: a number, or a class as number from 0 or as one of labels")
+    labels: list[str] | None = identity("the target's classes, where they are words; the first is class 0", None)
+    scale: Literal["standard", "none"] = identity(
+        "standard: columns of numbers less their mean, over their deviation, of the first segment's training rows",
+        "standard",
+    )
+
+
+class AugmentSection(Section):
+    """One change of pictures in training, on the device that trains; other draws for each sample and epoch."""
+
+    name: str = identity("a change of docs/augment.md", min_length=1)
+    args: dict[str, Any] = identity("its arguments", {})
+    p: float = identity("share of the pictures that it happens to", 1.0, gt=0, le=1)
+
+
+class MixupSection(Section):
+    """Pictures and labels mixed in pairs of the same global batch."""
+
+    alpha: float = identity("shares are drawn from Beta(alpha, alpha)", 0.2, gt=0)
 
 
 class Phase(Section):
@@ -69,6 +109,9 @@ class DataSection(Section):
         "what is read of every sample, by name; none: tokens of prepare.tokens, packed", None
     )
     transforms: list[TransformSection] = identity("what happens to a sample between decoding and batching", [])
+    table: TableSection | None = identity("columns of a table, for tabular tasks", None)
+    augment: list[AugmentSection] = identity("what happens to pictures on the training device, in order", [])
+    mixup: MixupSection | None = identity("mix pictures and labels in pairs; none: do not", None)
     window_samples: int = identity("samples (tokens / seq_len when packing) shuffled together", 262_144, ge=1)
     window_bytes: int = identity("most bytes shuffled together, when not packing", 2 * 2**30, ge=1)
     run_samples: CountOrAuto = identity(
@@ -102,27 +145,4 @@ class DataSection(Section):
         unknown = [one.field for one in self.transforms if one.field is not None and one.field not in known]
         if unknown:
             raise ValueError(f"transforms change fields that data.fields does not have: {', '.join(map(str, unknown))}")
-        return self
-
-
-class TaskSection(Section):
-    name: Literal["causal_lm", "image_classification"] = identity("what is learned", "causal_lm")
-    seq_len: int = identity("causal_lm: tokens a sequence is trained on", 1024, ge=1)
-    documents_apart: bool = identity(
-        "causal_lm: a token attends to its own document only, and positions count from where that begins", False
-    )
-
-
-class ModelSection(Section):
-    """Exactly one way to name a model."""
-
-    transformers: dict[str, Any] | None = identity("a transformers config: model_type and its keys", None)
-    pretrained: str | None = identity("a local transformers directory to start from", None)
-
-    @model_validator(mode="after")
-    def name_one_model(self) -> "ModelSection":
-        if (self.transformers is None) == (self.pretrained is None):
-            raise ValueError("give exactly one of transformers and pretrained")
-        if self.transformers is not None and "model_type" not in self.transformers:
-            raise ValueError("model.transformers needs model_type, for example llama or gpt2")
         return self

@@ -5,12 +5,14 @@ from typing import Any
 
 from pydantic import model_validator
 
-from orchestrator.config.data import DataSection, ModelSection, TaskSection
+from orchestrator.config.data import DataSection
 from orchestrator.config.deepspeed_check import check_deepspeed
 from orchestrator.config.marks import free, identity, rounding
+from orchestrator.config.model import ModelSection
 from orchestrator.config.preparing import PrepareSection
 from orchestrator.config.problems import Problem, WrongValues, nearest
 from orchestrator.config.running import CheckpointSection, ClusterSection, ElasticSection, RunFields, TrackingSection
+from orchestrator.config.task import TaskSection
 from orchestrator.config.training import EvaluateSection, OptimSection, ScheduleSection, TrainSection
 
 

@@ -8,20 +8,36 @@ from orchestrator.config.marks import CountOrAuto, Section, free, identity, roun
 
 
 class OptimSection(Section):
-    name: Literal["adamw", "sgd"] = identity("the optimizer", "adamw")
+    """Elementwise ones only: a step on a stretch of a parameter is that stretch of a step on the whole."""
+
+    name: Literal["adamw", "adam", "sgd", "adagrad", "lion"] = identity("the optimizer", "adamw")
     lr: float = identity("peak learning rate", 3e-4, gt=0)
     weight_decay: float = identity(
-        "decoupled decay (adamw) or L2 (sgd) of weights with two or more dimensions", 0.0, ge=0
+        "decay of weights with two or more dimensions: decoupled (adamw, lion) or L2 (adam, sgd, adagrad)", 0.0, ge=0
     )
-    betas: tuple[float, float] = identity("adamw: decay of the two moments", (0.9, 0.95), strict=False)
-    eps: float = identity("adamw: term added to the denominator", 1e-8, gt=0)
+    no_decay: list[str] = identity("parameters that do not decay although they are matrices: patterns of names", [])
+    l1: float = identity("L1 penalty of the weights that decay, a step", 0.0, ge=0)
+    betas: tuple[float, float] = identity("adamw, adam, lion: decay of the moments", (0.9, 0.95), strict=False)
+    eps: float = identity("adamw, adam, adagrad: term added to the denominator", 1e-8, gt=0)
     momentum: float = identity("sgd: momentum", 0.0, ge=0, lt=1)
+    nesterov: bool = identity("sgd: look ahead along the momentum", False)
+    layer_decay: float = identity("learning rate of each layer as a share of that of the layer above", 1.0, gt=0, le=1)
+    rates: dict[str, float] = identity("by pattern of names, what the learning rate is multiplied with", {})
 
 
 class ScheduleSection(Section):
-    name: Literal["constant", "cosine"] = identity("shape of the learning rate after warm-up", "constant")
+    """The learning rate as a function of the step, and for plateau of the validations before it."""
+
+    name: Literal["constant", "step", "linear", "cosine", "wsd", "inverse_sqrt", "plateau"] = identity(
+        "shape of the learning rate after warm-up", "constant"
+    )
     warmup_steps: int = identity("steps of linear warm-up from zero", 0, ge=0)
-    final_share: float = identity("cosine: last learning rate as a share of the peak", 0.1, ge=0, le=1)
+    final_share: float = identity("linear, cosine, wsd: last learning rate as a share of the peak", 0.1, ge=0, le=1)
+    every_steps: int | None = identity("step: multiply by factor after each so many steps", None, ge=1)
+    factor: float = identity("step, plateau: what it is multiplied with", 0.1, gt=0, lt=1)
+    decay_share: float = identity("wsd: share of the steps, the last ones, in which it falls", 0.2, gt=0, le=1)
+    patience: int = identity("plateau: validations without a better one before it falls", 3, ge=1)
+    min_delta: float = identity("plateau: a validation is better if it is so by more than this", 0.0, ge=0)
 
 
 class TrainSection(Section):
@@ -37,6 +53,8 @@ class TrainSection(Section):
     )
     clip_norm: float | None = identity("largest global gradient norm", None, gt=0)
     deterministic: bool = rounding("CUDA: deterministic kernels, slower", False)
+    checkpoint_activations: bool = rounding("compute activations again in the backward pass, to save memory", False)
+    compile: bool = rounding("torch.compile the model: slower to start, faster steps on GPUs", False)
     log_every: int = free("steps between lines shown where there is no terminal for a bar", 10, ge=1)
 
     @model_validator(mode="after")
@@ -55,7 +73,29 @@ class TrainSection(Section):
         return self.steps
 
 
+METRICS = (
+    *("perplexity", "accuracy", "precision", "recall", "f1", "roc_auc", "confusion_matrix"),
+    *("mse", "mae", "r2"),
+)
+
+
+class EarlyStopSection(Section):
+    """Stop when validation gets no better."""
+
+    patience: int = free("validations without a better one", 5, ge=1)
+    min_delta: float = free("one is better if it is so by more than this", 0.0, ge=0)
+
+
 class EvaluateSection(Section):
     every_steps: int | None = free("steps between validations; none when absent", None, ge=1)
     max_batches: int | None = free("validate on at most this many global batches", None, ge=1)
-    metrics: list[Literal["perplexity"]] = free("what to report beside the loss", ["perplexity"])
+    metrics: list[str] | Literal["auto"] = free(
+        f"what to report beside the loss: {', '.join(METRICS)}; auto: what fits the task", "auto"
+    )
+    average: Literal["macro", "micro", "none"] = free(
+        "precision, recall, f1 over classes: their mean, over all samples alike, or each class by itself", "macro"
+    )
+    best_by: str = free(
+        "the metric that early stopping and checkpoint.keep.best go by; loss: smaller is better", "loss"
+    )
+    early_stop: EarlyStopSection | None = free("stop when validation gets no better; none: do all steps", None)

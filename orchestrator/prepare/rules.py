@@ -71,7 +71,7 @@ class Rules:
     def id(self) -> str:
         value: dict[str, Any] = {
             "version": VERSION,
-            "split": self.split.model_dump(exclude={"by"} if self.split.by is None else None),
+            "split": _dump_split(self.split),
             "on_bad": self.on_bad,
             "text_member": self.text_member,
             "fields": self.fields,
@@ -104,6 +104,12 @@ def _hash_forbidden(decontaminate: DecontaminateSection | None) -> tuple[str, ..
     from orchestrator.prepare.judging.forbidden import hash_files
 
     return tuple(hash_files(decontaminate.files))
+
+
+def _dump_split(split: SplitSection) -> dict[str, Any]:
+    """Without what is not used, so that data prepared before there was such a key stays prepared."""
+    unused = {name for name in ("by", "folds") if getattr(split, name) is None}
+    return split.model_dump(exclude=unused | ({"fold"} if split.folds is None else set()))
 
 
 def hash_json(value: object) -> str:

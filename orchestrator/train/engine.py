@@ -23,7 +23,7 @@ from orchestrator.config.run import RunConfig
 from orchestrator.core.words import World
 from orchestrator.train import reshard
 from orchestrator.train.deepspeed_config import is_plain_torch, make_deepspeed_config
-from orchestrator.train.optim import make_optimizer
+from orchestrator.train.optim.optimizer import make_optimizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _agreement: list[torch.distributed.ProcessGroup] = []  # the gloo group of this process's world; empty outside a world

@@ -19,7 +19,7 @@ from orchestrator.data.ordering.skips import Skips
 from orchestrator.data.shards.manifest import Manifest
 from orchestrator.train.engine import Engine, sum_over_ranks
 from orchestrator.train.slices import cut_micro_batches, micro_batches_needed
-from orchestrator.train.tasks import Task
+from orchestrator.train.tasks.task import Task
 
 SPLIT = "validation"
 
@@ -47,7 +47,8 @@ class Validation:
                 if is_void(batch):
                     continue
                 for micro in cut_micro_batches(batch, self._micro_batches):
-                    for name, value in task.measure(engine.forward, task.collate(micro.fields, device)).items():
+                    measured = task.step(engine.forward, task.collate(micro.fields, device))
+                    for name, value in {"loss": measured.loss, **measured.sums}.items():
                         sums[name] += value
         engine.module.train()
         weight, holes, *totals = sum_over_ranks([weight, holes, *(total.item() for total in sums.values())])
@@ -57,7 +58,8 @@ class Validation:
     def _describe(self, loss: float, weight: float) -> dict[str, Number]:
         if self._config.packed_len is None:
             return {"samples": round(weight)}
-        perplexity = {"perplexity": exp(loss)} if "perplexity" in self._config.evaluate.metrics else {}
+        metrics = self._config.evaluate.metrics
+        perplexity = {"perplexity": exp(loss)} if metrics == "auto" or "perplexity" in metrics else {}
         return {"tokens": round(weight)} | perplexity
 
     def _open(self) -> Stream:

@@ -22,14 +22,14 @@ from orchestrator.train.engine import Engine, StepResult, build_empty, sum_over_
 from orchestrator.train.evaluate import SPLIT, Validation
 from orchestrator.train.figures import StepFigures
 from orchestrator.train.job import Outcome, TrainJob, check_slices
-from orchestrator.train.models import build_model
+from orchestrator.train.models.build import build_model
 from orchestrator.train.names import name_holes, name_samples
+from orchestrator.train.optim.schedule import learning_rate
 from orchestrator.train.save import save
-from orchestrator.train.schedule import learning_rate
 from orchestrator.train.slices import cut_micro_batches
 from orchestrator.train.start import open_start, use_deterministic_kernels, vocab_size
 from orchestrator.train.stopwatch import Stopwatch
-from orchestrator.train.tasks import TASKS, Task
+from orchestrator.train.tasks.table import make_task
 
 __all__ = ["Outcome", "TrainJob", "train"]  # what a rank needs
 
@@ -54,7 +54,7 @@ class Trainer:
         # what is trained on what
         self.job, self.config, self.world, self.helm = job, config, job.world, job.helm
         self.device = torch.device(job.device)
-        self.task: Task = TASKS[config.task.name](config)
+        self.task = make_task(config, manifest)
         self.order = GrowingOrder(config, manifest, lambda: self.helm.word() is not Word.STOP)
         self.validation = (
             Validation(config, manifest, job.world, job.micro_batch) if config.evaluate.every_steps else None
@@ -166,7 +166,7 @@ class Trainer:
             torch.manual_seed(int(key(self.config.seed, FORWARD, self.step, micro.slot)))
             if number == 0:  # the first backward waits for other ranks; this forward, below ZeRO-3, does not
                 self.forward_time.start()
-            loss_sum = self.task.measure(self.engine.forward, self.task.collate(micro.fields, self.device))["loss"]
+            loss_sum = self.task.step(self.engine.forward, self.task.collate(micro.fields, self.device)).loss
             if number == 0:
                 self.forward_time.stop()
             # the engine averages over ranks; with this factor the outcome is the mean over the global batch

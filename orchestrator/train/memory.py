@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from orchestrator.config.run import RunConfig
 from orchestrator.config.training import OptimSection
-from orchestrator.train.description import ModelDescription
+from orchestrator.train.models.description import ModelDescription
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Offload = Literal["optimizer", "parameters"]

@@ -1,10 +1,10 @@
 """Fragments of named parameters out of and into a DeepSpeed engine, at every ZeRO stage.
 
 Comes after train/engine.py builds the engine and works on the layouts of train/layouts.py; what is extracted goes to
-checkpoint/, what is inserted comes from there or from train/weights.py."""
+checkpoint/, what is inserted comes from there or from train/models/."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,8 +13,8 @@ from orchestrator.checkpoint.fragments import MASTER, VALUE, Fragment, FragmentS
 from orchestrator.core.errors import CheckpointDamaged
 from orchestrator.core.words import World
 from orchestrator.train.layouts import Flat, inner_optimizer, layout_of, partition_of, unknown_layout
-from orchestrator.train.models import own_tensors
-from orchestrator.train.optim import state_names
+from orchestrator.train.models.tensors import kind_of, own_tensors
+from orchestrator.train.optim.optimizer import state_names
 
 # Our names for the fields of DeepSpeed's dynamic loss scalers (fp16); only stages 1 to 3 know hysteresis.
 _LOSS_SCALE_FIELDS = {
@@ -70,14 +70,8 @@ def describe(module: nn.Module) -> dict[str, TensorInfo]:
     infos = {}
     for name, tensor in own_tensors(module):
         shape = tuple(getattr(tensor, "ds_shape", tensor.shape))  # ZeRO-3 leaves an empty parameter behind
-        infos[name] = TensorInfo(shape, str(tensor.dtype).removeprefix("torch."), _kind_of(tensor))
+        infos[name] = TensorInfo(shape, str(tensor.dtype).removeprefix("torch."), kind_of(tensor))
     return infos
-
-
-def _kind_of(tensor: torch.Tensor) -> Literal["trainable", "frozen", "buffer"]:
-    if not isinstance(tensor, nn.Parameter):
-        return "buffer"
-    return "trainable" if tensor.requires_grad else "frozen"
 
 
 def cut_row(numels: Mapping[str, int], rank: int, size: int) -> dict[str, tuple[int, int]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from orchestrator.data.feeding.batch import RankBatch
 from orchestrator.data.ordering.order import rank_slice
-from orchestrator.train.tasks import Fields
+from orchestrator.train.tasks.task import Fields
 
 
 class MicroBatch(NamedTuple):

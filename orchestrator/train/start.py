@@ -11,7 +11,7 @@ from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
 from orchestrator.data.shards.manifest import Manifest
 from orchestrator.train.job import TrainJob
-from orchestrator.train.weights import initial_source
+from orchestrator.train.models.initial import initial_source
 
 
 def open_start(job: TrainJob) -> tuple[int, FragmentSource]:

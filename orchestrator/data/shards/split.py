@@ -31,6 +31,11 @@ def split_groups(groups: Sequence[str], split: SplitSection) -> NDArray[np.uint8
 def _choose(keys: NDArray[np.uint64], split: SplitSection) -> NDArray[np.uint8]:
     share = unit_interval(keys)
     chosen = np.full(len(keys), TRAIN, np.uint8)
+    if split.folds is not None:  # the same parts whichever of them is for validation
+        part = np.floor((share - split.test) / (1 - split.test) * split.folds)
+        chosen[part == split.fold] = VALIDATION
+        chosen[share < split.test] = TEST
+        return chosen
     chosen[share < split.validation + split.test] = TEST
     chosen[share < split.validation] = VALIDATION
     return chosen

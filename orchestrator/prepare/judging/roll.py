@@ -57,9 +57,13 @@ class Roll:
 
     @classmethod
     def join(cls, rolls: Sequence[Self]) -> Self:
-        """One after another, at least one."""
-        return cls(
-            **{field.name: np.concatenate([getattr(roll, field.name) for roll in rolls]) for field in fields(cls)}
+        """One after another, at least one; one alone stays mapped where it is."""
+        return (
+            rolls[0]
+            if len(rolls) == 1
+            else cls(
+                **{field.name: np.concatenate([getattr(roll, field.name) for roll in rolls]) for field in fields(cls)}
+            )
         )
 
     @classmethod

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from orchestrator.core.mapping import RunAll
 from orchestrator.core.words import ShardRef
 from orchestrator.prepare.judging.line import Chapter, Ints, TextReader, open_line
+from orchestrator.prepare.judging.roll import Roll
 from orchestrator.prepare.near.bands import recall_at
 from orchestrator.prepare.near.crowd import Verdicts, decide_crowd
 from orchestrator.prepare.near.decide import (
@@ -92,19 +93,10 @@ class MatchJob(NamedTuple):
 def match_bands(job: MatchJob) -> list[Matches]:
     """As a task: the candidates of some bands."""
     trial, roll = job.trial, open_line(job.trial.chapter).roll
-    sketch = roll.sketch[trial.numbers]
-    keys = _keys(trial, trial.numbers)
-    return [
-        match_band(
-            sort_keys(keys[trial.own :, band], trial.own),
-            [sort_keys(keys[: trial.own, band], 0)],
-            trial.own,
-            sketch,
-            trial.near.threshold,
-            among_own=trial.among_own,
-        )
-        for band in job.bands
-    ]
+    if trial.sketch_bands:
+        every = keys_of_sketch(roll.sketch[trial.numbers], *trial.sketch_bands)
+        return [_match_one(trial, roll, every[:, band]) for band in job.bands]
+    return [_match_one(trial, roll, roll.keys[trial.numbers, band]) for band in job.bands]
 
 
 class ScoreJob(NamedTuple):
@@ -148,6 +140,20 @@ def judge_crowd(job: CrowdJob) -> tuple[Ints, Verdicts]:
 def _keys(trial: Trial, rows: Ints) -> NDArray[np.uint32]:
     roll = open_line(trial.chapter).roll
     return keys_of_sketch(roll.sketch[rows], *trial.sketch_bands) if trial.sketch_bands else roll.keys[rows]
+
+
+def _match_one(trial: Trial, roll: Roll, keys: NDArray[np.uint32]) -> Matches:
+    """The candidates of the band that has these keys. Sketches stay where they are: a copy would be most of what is in
+    memory."""
+    return match_band(
+        sort_keys(keys[trial.own :], trial.own),
+        [sort_keys(keys[: trial.own], 0)],
+        trial.own,
+        roll.sketch,
+        trial.near.threshold,
+        rows=trial.numbers,
+        among_own=trial.among_own,
+    )
 
 
 def _match(trial: Trial, run_all: RunAll) -> list[Matches]:

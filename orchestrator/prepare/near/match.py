@@ -32,6 +32,14 @@ class Limits(NamedTuple):
 LIMITS = Limits()
 
 
+class Sketched(NamedTuple):
+    """What two documents are estimated by: `least` of their bytes have to agree."""
+
+    sketches: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    least: int
+
+
 class Matches(NamedTuple):
     """What one band says. A pair is `later << 32 | earlier`."""
 
@@ -72,19 +80,20 @@ def match_band(
     sketches: NDArray[np.uint8],
     threshold: float,
     *,
+    rows: NDArray[np.int64] | None = None,
     among_own: bool = True,
     limits: Limits = LIMITS,
 ) -> Matches:
     """`own_keys` and each of `earlier_keys` (a part for every earlier segment, say) as sort_keys gives them;
-    `sketches` of the whole number line. Not `among_own`: only pairs of an own document and an earlier one."""
+    `sketches` of the whole number line, each in the row of its number unless `rows` tells the rows by number. Not
+    `among_own`: only pairs of an own document and an earlier one."""
     if len(own_keys) == 0:
         return Matches(np.empty(0, np.uint64), np.empty(0, np.uint32), np.zeros(1, np.int64), 0, 0)
     met = [part for part in (_pick_met(read_only(part), read_only(own_keys)) for part in earlier_keys) if len(part)]
     line = np.sort(np.concatenate([*met, own_keys])) if met else own_keys
-    least = least_equal(threshold, sketches.shape[1])
-    pairs, crowds, candidates, estimated = _match_groups(
-        read_only(line), own, among_own, read_only(sketches), least, limits
-    )
+    rows = np.arange(len(sketches)) if rows is None else rows
+    sketched = Sketched(read_only(sketches), read_only(rows), least_equal(threshold, sketches.shape[1]))
+    pairs, crowds, candidates, estimated = _match_groups(read_only(line), own, among_own, sketched, limits)
     crowded = [(line[begin:end] & NUMBER).astype(np.uint32) for begin, end in crowds]
     ends = np.cumsum([0, *(len(crowd) for crowd in crowded)], dtype=np.int64)
     return Matches(pairs, np.concatenate([np.empty(0, np.uint32), *crowded]), ends, candidates, estimated)
@@ -109,7 +118,7 @@ def _pick_met(part: NDArray[np.uint64], own_keys: NDArray[np.uint64]) -> NDArray
 
 @compiled
 def _match_groups(
-    line: NDArray[np.uint64], own: int, among_own: bool, sketches: NDArray[np.uint8], least: int, limits: Limits
+    line: NDArray[np.uint64], own: int, among_own: bool, sketched: Sketched, limits: Limits
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64], int, int]:
     """Pairs, [crowds, 2] places of crowds in the line, pairs with an equal key, comparisons of sketches."""
     pairs, found = np.empty(1024, np.uint64), 0
@@ -133,7 +142,7 @@ def _match_groups(
             if found + room > pairs.size:
                 pairs = enlarge(pairs, 2 * pairs.size + room)
             into = pairs[found : found + room]
-            fresh, compared = _pair_group(line[begin:end], middle - begin, among_own, sketches, least, into)
+            fresh, compared = _pair_group(line[begin:end], middle - begin, among_own, sketched, into)
             estimated += compared
             crowd = fresh < 0
             if not crowd:
@@ -150,21 +159,17 @@ def _match_groups(
 
 @compiled
 def _pair_group(
-    group: NDArray[np.uint64],
-    middle: int,
-    among_own: bool,
-    sketches: NDArray[np.uint8],
-    least: int,
-    pairs: NDArray[np.uint64],
+    group: NDArray[np.uint64], middle: int, among_own: bool, sketched: Sketched, pairs: NDArray[np.uint64]
 ) -> tuple[int, int]:
     """How many pairs were written, -1 if they are more than there is room for, and how many were compared."""
+    sketches, rows, least = sketched
     found, compared = 0, 0
     for i in range(middle, group.size):
         later = group[i] & NUMBER
         for j in range(i if among_own else middle):
             earlier = group[j] & NUMBER
             compared += 1
-            if sketches_agree(sketches, later, earlier, least):
+            if sketches_agree(sketches, rows[later], rows[earlier], least):
                 if found == pairs.size:
                     return -1, compared
                 pairs[found] = later << UPPER | earlier

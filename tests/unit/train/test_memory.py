@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from orchestrator.config.training import OptimSection
-from orchestrator.train.description import ModelDescription, TensorShape
 from orchestrator.train.engine import Engine, build_empty, warm
 from orchestrator.train.memory import plan_memory, read_offload, state_memory
-from orchestrator.train.models import build_model, describe_model
+from orchestrator.train.models.build import build_model, describe_model
+from orchestrator.train.models.description import ModelDescription, TensorShape
+from orchestrator.train.models.initial import InitialWeights
 from orchestrator.train.reshard import inner_optimizer
-from orchestrator.train.weights import InitialWeights
 from tests.fakes.gang import run_gang
 from tests.fakes.small_runs import VOCAB, small_config
 from tests.fakes.tiny_model import in_world, tokens_of

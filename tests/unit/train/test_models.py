@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from orchestrator.core.errors import ConfigError
-from orchestrator.train.description import ModelDescription
-from orchestrator.train.models import build_model, describe_model, own_tensors
+from orchestrator.train.models.build import build_model, describe_model
+from orchestrator.train.models.description import ModelDescription
+from orchestrator.train.models.tensors import own_tensors
 from tests.fakes.small_runs import GPT2, LLAMA, RESNET, VIT, VOCAB, picture_config, small_config
 
 

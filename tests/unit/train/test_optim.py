@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from orchestrator.config.training import OptimSection
-from orchestrator.train.optim import make_optimizer, state_names
+from orchestrator.train.optim.optimizer import make_optimizer, state_names
 
 
 def module_with_frozen_part() -> nn.Module:

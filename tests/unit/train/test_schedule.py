@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.config.training import ScheduleSection
-from orchestrator.train.schedule import SHAPES, learning_rate
+from orchestrator.train.optim.schedule import SHAPES, learning_rate
 
 
 def rates(schedule, steps, peak=1.0):

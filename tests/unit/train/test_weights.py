@@ -8,9 +8,11 @@ from transformers import AutoModelForCausalLM
 from orchestrator.checkpoint.fragments import MASTER
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError, DataError
-from orchestrator.train.models import build_model, own_tensors, read_model_config
-from orchestrator.train.pretrained import PretrainedWeights
-from orchestrator.train.weights import InitialWeights, initial_source
+from orchestrator.train.models.build import build_model
+from orchestrator.train.models.initial import InitialWeights, initial_source
+from orchestrator.train.models.pretrained import PretrainedWeights
+from orchestrator.train.models.tensors import own_tensors
+from orchestrator.train.models.transformers import read_model_config
 from tests.fakes.small_runs import GPT2, LLAMA, VOCAB, small_config
 
 

@@ -1,7 +1,4 @@
-"""From the config's model section to a model of transformers for the task: check the keys, build, describe.
-
-Building allocates on whatever device context it is called under (meta, zero.Init) and initialises nothing: values
-always come from a FragmentSource (weights.py, or a checkpoint)."""
+"""From the config's model section to a model of transformers for the task. Called by build.py."""
 
 from collections.abc import Iterable
 from dataclasses import fields
@@ -21,7 +18,6 @@ from transformers.models.auto.modeling_auto import (
 
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
-from orchestrator.train.description import ModelDescription, TensorShape
 
 # All that model classes raise for keys that do not go together; ConfigErrors of ours pass through.
 _BUILD_ERRORS = (
@@ -67,7 +63,7 @@ KINDS = {
 }
 
 
-def build_model(config: RunConfig, vocab_size: int | None) -> nn.Module:
+def build_transformer(config: RunConfig, vocab_size: int | None) -> nn.Module:
     """The model with values not yet set, float32, tied where its config says so. Without tokens no `vocab_size`."""
     model_config = read_model_config(config, vocab_size)
     try:
@@ -78,35 +74,6 @@ def build_model(config: RunConfig, vocab_size: int | None) -> nn.Module:
         raise _not_buildable(config, error) from error
     module: nn.Module = model
     return module
-
-
-def describe_model(config: RunConfig, vocab_size: int | None) -> ModelDescription:
-    """Build on the meta device, which takes no memory, and write down what is there."""
-    with torch.device("meta"):
-        model = build_model(config, vocab_size)
-    model_config: Any = model.config
-    text = model_config.get_text_config()
-    return ModelDescription(
-        model_type=model_config.model_type,
-        tensors=tuple(TensorShape(name, tuple(tensor.shape), _kind(tensor)) for name, tensor in own_tensors(model)),
-        tied=tied_names(model),
-        layers=getattr(text, "num_hidden_layers", 0),  # models of pictures need not tell
-        hidden_size=getattr(text, "hidden_size", 0),
-        vocab_size=0 if vocab_size is None else text.vocab_size,
-    )
-
-
-def own_tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """Every parameter and persistent buffer once, under the first name it has."""
-    kept = model.state_dict(keep_vars=True).keys()
-    return [*model.named_parameters(), *((name, buffer) for name, buffer in model.named_buffers() if name in kept)]
-
-
-def tied_names(model: nn.Module) -> dict[str, str]:
-    """For each further name of a tied parameter, its first."""
-    first = {parameter: name for name, parameter in model.named_parameters()}
-    every = model.named_parameters(remove_duplicate=False)
-    return {name: first[parameter] for name, parameter in every if first[parameter] != name}
 
 
 def read_model_config(config: RunConfig, vocab_size: int | None) -> Any:
@@ -217,9 +184,3 @@ def _not_buildable(config: RunConfig, error: Exception) -> ConfigError:
         return ConfigError(f"the model cannot be built: {reason}", where=f"model.pretrained {config.model.pretrained}")
     keys = ", ".join(f"{key}={value!r}" for key, value in (config.model.transformers or {}).items())
     return ConfigError(f"the model cannot be built: {reason}", where="model.transformers", remedy=f"check {keys}")
-
-
-def _kind(tensor: torch.Tensor) -> Any:
-    if not isinstance(tensor, nn.Parameter):
-        return "buffer"
-    return "trainable" if tensor.requires_grad else "frozen"

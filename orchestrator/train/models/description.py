@@ -1,6 +1,6 @@
 """What a model is made of, without the model: names, shapes, ties. Plain data that can be kept as JSON.
 
-Made by models.py on the meta device; read by memory.py and the launcher, which must not wait for torch."""
+Made by build.py on the meta device; read by memory.py and the launcher, which must not wait for torch."""
 
 import re
 from collections import defaultdict

@@ -14,8 +14,9 @@ from orchestrator.checkpoint.fragments import MASTER, VALUE, FragmentSource
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.keyed import key, text_key
-from orchestrator.train.models import build_model, own_tensors, tied_names
-from orchestrator.train.pretrained import PretrainedWeights
+from orchestrator.train.models.build import build_model
+from orchestrator.train.models.pretrained import PretrainedWeights
+from orchestrator.train.models.tensors import own_tensors, tied_names
 
 
 def initial_source(config: RunConfig, vocab_size: int | None) -> FragmentSource:

@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from orchestrator.checkpoint.fragments import MASTER, VALUE
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import DataError
-from orchestrator.train.models import build_model, own_tensors, tied_names
+from orchestrator.train.models.build import build_model
+from orchestrator.train.models.tensors import own_tensors, tied_names
 
 INDEX_FILE, SINGLE_FILE = "model.safetensors.index.json", "model.safetensors"
 
