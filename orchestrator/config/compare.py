@@ -43,7 +43,7 @@ def identity_of(section: Section) -> dict[str, Any]:
         value = getattr(section, name)
         if isinstance(value, Section):
             inside = {f"{name}.{inner}": kept for inner, kept in identity_of(value).items()}
-            absent = field.get_default(call_default_factory=True) is None
+            absent = mark_of(field) is Mark.IDENTITY and field.get_default(call_default_factory=True) is None
             found |= inside or ({name: {}} if absent else {})  # being there at all differs from the default
         elif _holds_sections(value):
             found[name] = [identity_of(entry) for entry in value]

@@ -32,13 +32,20 @@ CONFIG = RunConfig.model_validate(
 
 # These have one value only, or exclude each other: no second valid config differs in them alone.
 ALONE = {
-    "task.name",
     "data.fields",
+    "data.split.folds",
+    "data.table",
     "train.epochs",
     "train.tokens",
     "prepare.mode",
     "prepare.tokens.tokenizer",
     "model.pretrained",
+    "model.linear",
+    "model.mlp",
+    "model.cnn",
+    "model.rnn",
+    "model.custom",
+    "task.name",
 }
 CANDIDATES: list[Any] = [True, False, 1, 2, 3, 64, 600, 0.25, 0.5, 2.5, "other", [], ["other"], [0.5, 0.25]]
 CANDIDATES += [
