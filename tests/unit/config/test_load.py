@@ -54,7 +54,8 @@ def test_three_mistakes_are_reported_together_with_their_lines(load_text):
     assert problems_of(load_text, text) == [
         "run.yaml:5: train.stesp: unknown key; did you mean 'steps'?",
         "run.yaml:6: optim.lr: must be above 0.0 (-1)",
-        "run.yaml:8: schedule.name: must be constant or step or linear or cosine or wsd or inverse_sqrt or plateau; did you mean 'cosine'? (cosin)",
+        "run.yaml:8: schedule.name: must be constant or step or linear or cosine or wsd or inverse_sqrt or plateau; "
+        "did you mean 'cosine'? (cosin)",
     ]
 
 
