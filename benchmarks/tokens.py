@@ -61,6 +61,7 @@ def main() -> None:
             read_kept(job.shard, index_shard(job.shard, job.work, "fail", stores), job.rules, stores, None, ()).texts
             for job in jobs
         ]
+        tokens = int(sum(manifest.totals(split).sum() for split in ("train", "validation", "test")))
         own, bare = [], []
         for _ in range(options.rounds):
             shutil.rmtree(steps.work.root / "prepared")
@@ -72,7 +73,6 @@ def main() -> None:
             for some in texts:
                 tokenizer.encode_batch(some, add_special_tokens=False)
             bare.append(time.perf_counter() - began)
-    tokens = int(sum(manifest.totals(split).sum() for split in ("train", "validation", "test")))
     show(tokens, sum(map(len, (text for some in texts for text in some))), own, bare)
 
 
