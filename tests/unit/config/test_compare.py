@@ -45,6 +45,8 @@ ALONE = {
     "model.cnn",
     "model.rnn",
     "model.custom",
+    "model.new_head",
+    "model.lora",
     "task.name",
 }
 CANDIDATES: list[Any] = [True, False, 1, 2, 3, 64, 600, 0.25, 0.5, 2.5, "other", [], ["other"], [0.5, 0.25]]
