@@ -65,7 +65,7 @@ def describe_model(config: RunConfig, vocab_size: int | None) -> ModelDescriptio
         tied=tied_names(model),
         layers=getattr(text, "num_hidden_layers", 0),  # models of pictures need not tell
         hidden_size=getattr(text, "hidden_size", 0),
-        vocab_size=vocab_size and getattr(text, "vocab_size", vocab_size) or 0,
+        vocab_size=0 if vocab_size is None else getattr(text, "vocab_size", vocab_size),
         inexact=name_inexact(model),
         begins_anew=StoredTensors(config, model).begins_anew if weights else (),
     )

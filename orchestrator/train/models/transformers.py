@@ -44,7 +44,7 @@ _BUILD_ERRORS = (
 _OLDER_KEYS = {"rope_theta", "rope_scaling"}
 # Longhaul decides these itself: another key of the config says so.
 _OWNED_KEYS = {"dtype": "by train.precision", "torch_dtype": "by train.precision", "use_cache": "off in training"}
-# The token that stands behind a text where a model has none of its own for it. Llama and GPT-2 find the end of a text so.
+# What texts are filled up with where a model has no token of its own for it. Llama and GPT-2 find a text's end by it.
 PADDING = 0
 # Causal models that keep documents apart by positions alone: measured, since others take them and let documents mix.
 APART = (
