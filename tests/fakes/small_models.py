@@ -17,6 +17,9 @@ PICTURES = {"name": "image_classification", "classes": CLASSES}
 CNN: dict[str, Any] = {"channels_in": 1, "blocks": [{"channels": 8}, {"channels": 12, "convolutions": 2}]}
 
 
+MIXTRAL = LLAMA | {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2}
+
+
 class WithBatchNorm(nn.Module):
     """Two matrices, each before a batch norm; a constant; a parameter that a method of its own sets."""
 
@@ -65,6 +68,7 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "cnn": ({"cnn": CNN}, PICTURES),
     "lstm": ({"rnn": {"kind": "lstm", "embedding": 8, "hidden": 10, "layers": 2}}, LM),
     "gru": ({"rnn": {"kind": "gru", "embedding": 8, "hidden": 10}}, {"name": "text_classification", "classes": 3}),
+    "mixtral": ({"transformers": MIXTRAL}, LM),
     "llama": (
         {"transformers": LLAMA, "attention": "eager"},
         {"name": "text_classification", "classes": 3, "seq_len": 12},

@@ -134,6 +134,14 @@ def padding_token(config: RunConfig) -> int:
     return PADDING if token is None else int(token)
 
 
+def balancing_share(config: RunConfig) -> float:
+    """What the loss that balances a mixture of experts counts; 0 unless its key output_router_logits asks for it."""
+    if config.model.transformers is None and config.model.pretrained is None:
+        return 0.0
+    text = read_model_config(config, None).get_text_config()
+    return float(getattr(text, "router_aux_loss_coef", 0.0)) if getattr(text, "output_router_logits", False) else 0.0
+
+
 def _labels(config: RunConfig) -> dict[str, int]:
     """How many outputs a classifier has, which transformers would take to be two. A trained one may tell itself."""
     if config.task.name == "causal_lm" or (config.model.pretrained is not None and num_classes(config) is None):
