@@ -83,8 +83,8 @@ def describe_cached(config: RunConfig, vocab_size: int | None) -> ModelDescripti
 def _description_key(config: RunConfig, vocab_size: int | None) -> str:
     versions = {name: importlib.metadata.version(name) for name in ("longhaul", "torch", "transformers")}
     layout = [field.name for field in fields(ModelDescription)]
-    facts = [config.model.model_dump(mode="json"), config.task.model_dump(mode="json"), vocab_size, versions, layout]
-    facts += [config.data.table and config.data.table.model_dump(mode="json"), _stamps(config)]
+    sections = [config.model, config.task, *([config.data.table] if config.data.table else [])]
+    facts = [[section.model_dump(mode="json") for section in sections], vocab_size, versions, layout, _stamps(config)]
     return xxhash.xxh3_128_hexdigest(json.dumps(facts, sort_keys=True).encode())
 
 

@@ -58,9 +58,10 @@ def describe_model(config: RunConfig, vocab_size: int | None) -> ModelDescriptio
     with parameters_on_meta():
         model = build_model(config, vocab_size)
     weights = config.model.pretrained or config.model.weights
-    text: Any = model.config.get_text_config() if isinstance(model, PreTrainedModel) else None
+    own: Any = model.config if isinstance(model, PreTrainedModel) else None
+    text = own and own.get_text_config()
     return ModelDescription(
-        model_type=model.config.model_type if text is not None else type(model).__name__.lower(),
+        model_type=own.model_type if own else type(model).__name__.lower(),
         tensors=tuple(TensorShape(name, tuple(tensor.shape), kind_of(tensor)) for name, tensor in own_tensors(model)),
         tied=tied_names(model),
         layers=getattr(text, "num_hidden_layers", 0),  # models of pictures need not tell

@@ -88,7 +88,8 @@ def make_tensor(model: nn.Module, name: str, seed: int) -> torch.Tensor:
         return made
     if isinstance(built, nn.Parameter) or built.is_meta:
         raise _not_initialised(name, model, owner)
-    return built.detach()
+    made = built.detach()
+    return made
 
 
 def _initialisers(model: nn.Module, owner_name: str) -> Iterator[Initialise]:

@@ -74,7 +74,7 @@ def test_a_new_head_begins_anew_and_the_rest_as_stored(tmp_path):
 def test_weights_of_another_model_are_refused_even_with_a_new_head(tmp_path):
     path = tmp_path / "mine.safetensors"
     save_random(model_config(MLP, TABULAR), path)
-    with pytest.raises(DataError, match=r"do not come from there(.|\n)*they hold layers\.0\.weight"):
+    with pytest.raises(DataError, match=r"do not come from there(.|\n)*they hold layers\.0\.bias"):
         describe_model(
             model_config({"cnn": CNN, "weights": str(path), "new_head": True}, PICTURES | {"classes": 4}), None
         )
