@@ -25,7 +25,15 @@ from tests.fakes.tiny_model import (
 )
 
 CPU = {"device": "cpu"}
-LR = {"adamw": 1e-2, "sgd": 1e-1}
+LR = {"adamw": 1e-2, "sgd": 1e-1, "adagrad": 1e-2, "lion": 1e-3, "grouped": 1e-2}
+GROUPED = {
+    "name": "adam",
+    "weight_decay": 0.1,
+    "l1": 1e-3,
+    "no_decay": ["*.q_proj.*"],
+    "layer_decay": 0.8,
+    "rates": {"*.norm.weight": 2.0},
+}
 BOUND = {"fp32": 2e-6, "bf16": 2e-2}  # relative, of losses after moving to another world or stage
 
 
@@ -40,7 +48,8 @@ class Setting:
 
     @property
     def config(self) -> Any:
-        config = tiny_config(self.stage, self.precision, self.optim, **dict(self.deepspeed))
+        optim = GROUPED if self.optim == "grouped" else self.optim
+        config = tiny_config(self.stage, self.precision, optim, **dict(self.deepspeed))
         return with_moving_scale(config) if self.precision == "fp16" else config
 
     def __str__(self) -> str:
@@ -53,17 +62,21 @@ REFORMS = [
         Setting(2, stage, precision, optim)
         for stage in range(4)
         for precision in ("fp32", "bf16")
-        for optim in ("adamw", "sgd")
+        for optim in ("adamw", "sgd", "adagrad", "lion", "grouped")
     ),
     *(Setting(2, stage, "fp16") for stage in range(4)),
     Setting(3, 3, "bf16"),
-    Setting(2, 2, "bf16", deepspeed=(("zero_optimization", {"offload_optimizer": CPU}),)),
-    Setting(2, 3, "bf16", deepspeed=(("zero_optimization", {"offload_optimizer": CPU}),)),
+    *(
+        Setting(2, stage, "bf16", optim, deepspeed=(("zero_optimization", {"offload_optimizer": CPU}),))
+        for stage in (2, 3)
+        for optim in ("adamw", "adagrad", "lion", "grouped")
+    ),
     Setting(2, 3, "bf16", deepspeed=(("zero_optimization", {"offload_optimizer": CPU, "offload_param": CPU}),)),
     Setting(2, 3, "fp32", deepspeed=(("zero_optimization", {"stage3_param_persistence_threshold": 0}),)),
     Setting(2, 3, "bf16", deepspeed=(("zero_optimization", {"sub_group_size": 3000}),)),
     Setting(2, 2, "bf16", deepspeed=(("zero_optimization", {"parameter_alignment": True, "overlap_comm": True}),)),
     Setting(2, 1, "bf16", deepspeed=(("data_types", {"grad_accum_dtype": "fp32"}),), accumulation=3),
+    Setting(2, 1, "bf16", "grouped", deepspeed=(("data_types", {"grad_accum_dtype": "fp32"}),), accumulation=3),
     Setting(1, 2, "bf16", accumulation=2),
 ]
 MOVES = [
@@ -76,6 +89,9 @@ MOVES = [
     (Setting(2, 3, "bf16"), Setting(1, 0, "bf16")),
     (Setting(2, 3, "fp32"), Setting(3, 1, "fp32")),
     (Setting(3, 3, "bf16", "sgd"), Setting(2, 3, "bf16", "sgd")),
+    (Setting(2, 3, "fp32", "adagrad"), Setting(3, 1, "fp32", "adagrad")),
+    (Setting(3, 2, "fp32", "grouped"), Setting(2, 0, "fp32", "grouped")),
+    (Setting(2, 0, "fp32", "grouped"), Setting(3, 3, "fp32", "grouped")),
 ]  # fmt: skip
 
 
