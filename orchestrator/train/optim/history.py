@@ -41,8 +41,11 @@ class History:
         best = min(self.rows, key=lambda row: cost_of(row, self._best_by))
         early_stop = self._config.evaluate.early_stop
         assert early_stop is not None
-        measured = f"{best.get(self._best_by, inf):.6g} at step {best['step']}"
-        return f"stopped early: {early_stop.patience} validations brought no better {self._best_by} than {measured}"
+        by = f" by more than {early_stop.min_delta:g}" if early_stop.min_delta else ""
+        return (
+            f"stopped early: {early_stop.patience} validations brought no better {self._best_by}{by}; "
+            f"the best is {best.get(self._best_by, inf):.6g}, at step {best['step']}"
+        )
 
     def _conclude(self) -> None:
         """`falls`: how often the learning rate has fallen; `stalled`: whether the run is to end early."""

@@ -86,7 +86,7 @@ def test_the_latest_is_among_the_best_if_fewer_are_better(losses, count):
 
 def test_the_end_names_the_best_and_its_step():
     told = history_of([0.5, 0.75, 0.625, 0.5], best_by="accuracy", early_stop={"patience": 2}).tell_end()
-    assert told == "stopped early: 2 validations brought no better accuracy than 0.75 at step 4"
+    assert told == "stopped early: 2 validations brought no better accuracy; the best is 0.75, at step 4"
 
 
 def test_a_metric_that_validation_does_not_give_is_refused_with_those_it_gives():
