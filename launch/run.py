@@ -81,6 +81,7 @@ def _go_on(run_dir: RunDir, change: Callable[[RunConfig], RunConfig], screen: Sc
     stored = load_config(run_dir.config).config
     view = run_dir.view()
     if view.state is RunState.DONE:
+        _changed(run_dir, stored, change)  # refuses what would have made another run of it
         why = f", {view.reason}" if view.reason else ""
         screen.say(f"{run_dir.path.name} is done: {view.step} of {stored.train.num_steps} steps{why}")
         return ExitCode.DONE
@@ -90,11 +91,16 @@ def _go_on(run_dir: RunDir, change: Callable[[RunConfig], RunConfig], screen: Sc
         view = run_dir.view()
         if view.state.ended:
             return code
+    return _drive(_changed(run_dir, stored, change), run_dir, screen, earlier=view)
+
+
+def _changed(run_dir: RunDir, stored: RunConfig, change: Callable[[RunConfig], RunConfig]) -> RunConfig:
+    """The config to go on with, if it describes the same run."""
     decided = [Decision(**decision) for decision in read_json(run_dir.plan)["decisions"]]
     base = undecide(stored, decided)
     config = change(base)
     check_resume(base, config)
-    return _drive(config, run_dir, screen, earlier=view)
+    return config
 
 
 def _drive(config: RunConfig, run_dir: RunDir, screen: Screen, earlier: RunView | None) -> ExitCode:
