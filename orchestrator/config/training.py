@@ -33,7 +33,9 @@ class OptimSection(Section):
         "decay of weights with two or more dimensions: decoupled (adamw, lion) or L2 (adam, sgd, adagrad)", 0.0, ge=0
     )
     no_decay: list[str] = identity("parameters that do not decay although they are matrices: patterns of names", [])
-    l1: float = identity("L1 penalty: so much is added to the gradient by each weight's sign, where decay is", 0.0, ge=0)
+    l1: float = identity(
+        "L1 penalty: so much is added to the gradient by each weight's sign, where decay is", 0.0, ge=0
+    )
     betas: tuple[float, float] = identity("adamw, adam, lion: decay of the moments", (0.9, 0.95), strict=False)
     eps: float = identity("adamw, adam, adagrad: term added to the denominator", 1e-8, gt=0)
     momentum: float = identity("sgd: momentum", 0.0, ge=0, lt=1)
@@ -49,7 +51,9 @@ class OptimSection(Section):
         if not isinstance(name, str):
             return name
         if (why := NOT_ELEMENTWISE.get(name.lower().replace("-", "").replace("_", ""))) is not None:
-            raise ValueError(f"{name} {why}, and a rank holds any stretch of one: take adamw, adam, sgd, adagrad or lion")
+            raise ValueError(
+                f"{name} {why}, and a rank holds any stretch of one: take adamw, adam, sgd, adagrad or lion"
+            )
         if "." in name or ":" in name:
             raise ValueError(
                 f"'{name}': an optimizer of your own cannot be moved to another world, since what it keeps of an "
@@ -150,7 +154,9 @@ class EvaluateSection(Section):
     def know_which_way_is_better(cls, name: str) -> str:
         if name not in LARGER_IS_BETTER:
             known = ", ".join(LARGER_IS_BETTER)
-            raise ValueError(f"'{name}' is no single number to be best by{nearest(name, LARGER_IS_BETTER)}; take one of {known}")
+            raise ValueError(
+                f"'{name}' is no single number to be best by{nearest(name, LARGER_IS_BETTER)}; take one of {known}"
+            )
         return name
 
     @model_validator(mode="after")

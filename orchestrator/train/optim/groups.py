@@ -26,9 +26,7 @@ def check_patterns(optim: OptimSection, description: ModelDescription) -> None:
     traits_of(optim, shapes, description.tied)
 
 
-def traits_of(
-    optim: OptimSection, shapes: Mapping[str, tuple[int, ...]], tied: Mapping[str, str]
-) -> dict[str, Trait]:
+def traits_of(optim: OptimSection, shapes: Mapping[str, tuple[int, ...]], tied: Mapping[str, str]) -> dict[str, Trait]:
     """The trait of each parameter; frozen ones are among them, so that freezing changes no other's. `tied` leads from
     further names, which patterns may use too, to those of `shapes`."""
     names = {**{name: name for name in shapes}, **tied}

@@ -84,9 +84,15 @@ def test_depth_goes_on_over_a_second_stack() -> None:
 
 def test_layers_below_learn_slower_and_the_deepest_at_the_full_rate() -> None:
     module = nn.ModuleDict(
-        {"embed": nn.Embedding(3, 2), "layers": nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]), "head": nn.Linear(2, 2)}
+        {
+            "embed": nn.Embedding(3, 2),
+            "layers": nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]),
+            "head": nn.Linear(2, 2),
+        }
     )
-    shares = {name: share for name, (_, _, share) in group_of(module, layer_decay=0.5, rates={"head.bias": 2.0}).items()}
+    shares = {
+        name: share for name, (_, _, share) in group_of(module, layer_decay=0.5, rates={"head.bias": 2.0}).items()
+    }
     assert shares == {
         "embed.weight": 0.125,
         **dict.fromkeys(["layers.0.weight", "layers.0.bias"], 0.25),
@@ -106,7 +112,10 @@ def test_freezing_a_layer_leaves_the_rates_of_the_others() -> None:
 
 def test_a_pattern_that_fits_nothing_is_refused_with_the_nearest_name() -> None:
     description = describe_model(small_config(GPT2), VOCAB)
-    for section, key in ((OptimSection(no_decay=["transformer.wt.weight"]), "no_decay"), (OptimSection(rates={"transformer.wt.weight": 2.0}), "rates")):
+    for section, key in (
+        (OptimSection(no_decay=["transformer.wt.weight"]), "no_decay"),
+        (OptimSection(rates={"transformer.wt.weight": 2.0}), "rates"),
+    ):
         with pytest.raises(ConfigError, match=f"optim.{key}: .*did you mean 'transformer.wte.weight'"):
             check_patterns(section, description)
     check_patterns(OptimSection(no_decay=["lm_head.weight"]), description)  # another name of the embedding
