@@ -30,7 +30,7 @@ class History:
         return self.rows[-1] if self.rows and self.rows[-1]["step"] == step else None
 
     def is_among_best(self, step: int, count: int) -> bool:
-        """Whether there was a validation at `step`, and it is one of the best `count` so far; of equal ones the newer."""
+        """Whether what was validated at `step` is one of the best `count` so far: of equal ones the newer."""
         if not count or (latest := self.at(step)) is None:
             return False
         cost = cost_of(latest, self._best_by)

@@ -53,12 +53,12 @@ def test_each_fold_is_a_run_of_its_own_on_another_part(config: Path) -> None:
 
 
 def test_folds_beside_a_share_for_validation_are_refused(config: Path) -> None:
-    with pytest.raises(ConfigError, match="folds takes the place of validation, which is 0.1"):
+    with pytest.raises(ConfigError, match=r"folds takes the place of validation, which is 0\.1"):
         load_folds(config, [], ["data.split.validation=0.1"], 3)
 
 
 def test_folds_without_validations_are_refused(config: Path) -> None:
-    with pytest.raises(BadInput, match="evaluate.every_steps"):
+    with pytest.raises(BadInput, match=r"evaluate\.every_steps"):
         load_folds(config, [], ["evaluate.every_steps=null"], 3)
 
 

@@ -1,5 +1,6 @@
-"""What training does with its validations: it stops early, keeps the best, lowers the rate, and a resume changes none of
-it. One gang of two processes goes through all cases once."""
+"""What training does with its validations: stop early, keep the best, lower the rate; and a resume changes none of it.
+
+One gang of two processes goes through all cases once."""
 
 from pathlib import Path
 from typing import Any
