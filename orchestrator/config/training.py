@@ -154,9 +154,7 @@ class EvaluateSection(Section):
         return name
 
     @model_validator(mode="after")
-    def measure_what_is_gone_by(self) -> "EvaluateSection":
+    def validate_to_stop_early(self) -> "EvaluateSection":
         if self.early_stop is not None and not self.every_steps:
             raise ValueError("evaluate.early_stop needs evaluate.every_steps: without validations nothing tells when")
-        if self.metrics != "auto" and self.best_by not in ("loss", *self.metrics):
-            raise ValueError(f"evaluate.best_by {self.best_by} is not among evaluate.metrics: add it there")
         return self

@@ -32,10 +32,6 @@ CONFIG = small_config(evaluate={"every_steps": 2})
         ),
         ({"evaluate.best_by": "acuracy"}, "'acuracy' is no single number to be best by; did you mean 'accuracy'?"),
         ({"evaluate.best_by": "confusion_matrix"}, "is no single number to be best by"),
-        (
-            {"evaluate.best_by": "f1", "evaluate.metrics": ["accuracy"]},
-            "evaluate.best_by f1 is not among evaluate.metrics",
-        ),
         ({"data.split.folds": 5}, "data.split.folds takes the place of validation, which is 0.1"),
         (
             {"data.split.folds": 5, "data.split.validation": 0.0, "data.split.fold": 5},
