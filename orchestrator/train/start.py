@@ -5,7 +5,7 @@ import os
 import torch
 
 from orchestrator.checkpoint.fragments import FragmentSource
-from orchestrator.checkpoint.reader import open_checkpoint
+from orchestrator.checkpoint.reader import CheckpointReader, open_checkpoint
 from orchestrator.config.compare import run_hash
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
@@ -27,6 +27,11 @@ def open_start(job: TrainJob) -> tuple[int, FragmentSource]:
             remedy="resume it with the config it was made with, or start a new run",
         )
     return reader.step, reader
+
+
+def known_validations(source: FragmentSource) -> tuple[dict[str, float], ...]:
+    """What a checkpoint knows of the validations before it."""
+    return source.facts.validations if isinstance(source, CheckpointReader) else ()
 
 
 def vocab_size(config: RunConfig, manifest: Manifest) -> int | None:
