@@ -36,7 +36,7 @@ def metrics_row(news: StepNews | EvaluationNews | NoteNews | CheckpointNews | Sy
         case EvaluationNews():
             return where | {"kind": "evaluation", "t": news.t, "split": news.split} | news.metrics
         case NoteNews():
-            return where | {"kind": "note", "t": news.t, "text": news.text}
+            return where | {"kind": "note", "origin": "rank", "t": news.t, "text": news.text}
         case CheckpointNews():
             facts = {"folder": news.folder, "seconds": news.seconds, "size_bytes": news.size_bytes}
             return where | {"kind": "checkpoint"} | facts | ({"problem": news.problem} if news.problem else {})

@@ -189,11 +189,12 @@ class Trainer:
         self.helm.show(self.step, "evaluate")
         found = self.validation.run(self.engine, self.task, self.device)
         if self.world.rank == 0:
-            about = {"step": self.step, "generation": self.job.generation, "t": self.now()}
-            self.job.sink.tell(EvaluationNews(**about, split=SPLIT, metrics=found.values))
-            for text in found.notes:
-                if text not in self.noted:
-                    self.job.sink.tell(NoteNews(**about, text=text))
+            step, generation, t = self.step, self.job.generation, self.now()
+            self.job.sink.tell(
+                EvaluationNews(step=step, generation=generation, t=t, split=SPLIT, metrics=found.values)
+            )
+            for text in sorted(set(found.notes) - self.noted):
+                self.job.sink.tell(NoteNews(step=step, generation=generation, t=t, text=text))
             self.noted.update(found.notes)
         return float(found.values["loss"])
 
