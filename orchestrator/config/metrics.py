@@ -1,6 +1,7 @@
 """Which metrics fit which task, and what `evaluate.metrics: auto` takes. Asked when a config is checked and by train/."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from orchestrator.config.problems import Problem, nearest
 from orchestrator.config.task import TASK_NAMES, TaskSection
@@ -31,8 +32,12 @@ def chosen_metrics(evaluate: EvaluateSection, fitting: tuple[str, ...]) -> tuple
     return tuple(name for name in fitting if name in evaluate.metrics)
 
 
-def problems_of_metrics(task: TaskSection, evaluate: EvaluateSection, classes: int | None) -> Iterator[Problem]:
-    """Names that are none, and metrics that do not fit the task; `classes` where the config says how many there are."""
+def problems_of_metrics(
+    task: TaskSection, evaluate: EvaluateSection, transformers: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """Names that are none, and metrics that do not fit the task, or so many classes."""
+    stated = task.classes or transformers.get("num_labels")
+    classes = stated if isinstance(stated, int) else 0
     wished = () if evaluate.metrics == "auto" else tuple(evaluate.metrics)
     fitting = fitting_metrics(task.name)
     for i, name in enumerate(wished):
@@ -41,7 +46,7 @@ def problems_of_metrics(task: TaskSection, evaluate: EvaluateSection, classes: i
             yield Problem(key, f"there is no metric '{name}'{nearest(name, METRICS)}; {task.name} has {_said(fitting)}")
         elif name not in fitting:
             yield Problem(key, f"does not fit {task.name}: take {_said(fitting)}", name)
-        elif name == "confusion_matrix" and classes is not None and classes > MOST_CLASSES:
+        elif name == "confusion_matrix" and classes > MOST_CLASSES:
             yield Problem(
                 key,
                 f"would have {classes:,} rows in every validation's line, at most {MOST_CLASSES} are kept; "

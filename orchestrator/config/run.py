@@ -43,9 +43,7 @@ class RunConfig(RunFields):
         train, warmup = self.train, self.schedule.warmup_steps
         yield from self._problems_of_task()
         yield from self._problems_ahead()
-        yield from problems_of_metrics(self.task, self.evaluate, classes_of(self.task, self.model))
-        stated = (self.model.transformers or {}).get("num_labels")
-        yield from problems_of_metrics(self.task, self.evaluate, self.task.classes or stated)
+        yield from problems_of_metrics(self.task, self.evaluate, self.model.transformers or {})
         if self.evaluate.every_steps and not self.data.split.validation:
             yield Problem("evaluate.every_steps", "needs data.split.validation above 0, for example 0.02")
         if self.checkpoint.keep.best and not self.evaluate.every_steps:

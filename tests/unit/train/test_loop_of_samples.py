@@ -160,7 +160,7 @@ def test_validation_tells_loss_and_accuracy_of_every_sample(seen):
     (one,), (two,) = (results[0][case][1].of(EvaluationNews) for case in ("one", "two"))
     assert one.metrics["samples"] == manifest.kept("validation").sum()
     assert 0 <= one.metrics["accuracy"] <= 1
-    assert one.metrics.keys() == {"loss", "accuracy", "samples"}
+    assert one.metrics.keys() == {"loss", "accuracy", "f1", "roc_auc", "samples"}
     assert two.metrics["loss"] == pytest.approx(one.metrics["loss"], rel=2e-5)
 
 
