@@ -2,7 +2,8 @@
 
 Comes after classes.py and numbers.py; metrics.jsonl, W&B and `longhaul evaluate` show it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from orchestrator.core.news import Value
 from orchestrator.train.evaluation.classes import ClassScores, PerClass
@@ -56,3 +57,17 @@ def notes_of(scores: Scores, chosen: Sequence[str], split: str, names: Sequence[
 
 def name_class(number: int, names: Sequence[str]) -> str:
     return f"{number} ({names[number]})" if number < len(names) else str(number)
+
+
+def describe(values: Mapping[str, Value], scores: Scores | None, names: Sequence[str]) -> dict[str, Any]:
+    """All there is to say, for programs: `metrics` as in metrics.jsonl, and for each class what is said of it."""
+    told: dict[str, Any] = {"metrics": {name: value for name, value in values.items() if name != "confusion_matrix"}}
+    if not isinstance(scores, ClassScores):
+        return told
+    rows = zip(scores.counts, scores.precision, scores.recall, scores.f1, scores.roc_auc, strict=True)
+    columns = ("samples", "precision", "recall", "f1", "roc_auc")
+    classes = [
+        {"class": number, **({"name": names[number]} if number < len(names) else {}), **dict(zip(columns, row, strict=True))}
+        for number, row in enumerate(rows)
+    ]
+    return told | {"classes": classes, "absent": scores.absent, "confusion_matrix": scores.matrix}
