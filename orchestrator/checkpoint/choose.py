@@ -8,7 +8,7 @@ from orchestrator.core.errors import BadInput
 
 
 def choose_checkpoint(folder: Path, wish: str) -> Found:
-    """`wish` is best, last, or a step. Damaged ones are passed over; nothing that fits is BadInput with what there is."""
+    """`wish` is best, last, or a step. Damaged ones are passed over. BadInput tells what there is."""
     found = [one for one in list_checkpoints(folder) if not one.problem]
     if not found:
         raise BadInput(

@@ -1,4 +1,4 @@
-"""Which metrics fit which task, and what `evaluate.metrics: auto` takes. Asked when a config is checked and by train/."""
+"""Which metrics fit which task, and what `evaluate.metrics: auto` takes. For checks of a config, and for train/."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -190,9 +190,7 @@ class Trainer:
         found = self.validation.run(self.engine, self.task, self.device)
         if self.world.rank == 0:
             step, generation, t = self.step, self.job.generation, self.now()
-            self.job.sink.tell(
-                EvaluationNews(step=step, generation=generation, t=t, split=SPLIT, metrics=found.values)
-            )
+            self.job.sink.tell(EvaluationNews(step=step, generation=generation, t=t, split=SPLIT, metrics=found.values))
             for text in sorted(set(found.notes) - self.noted):
                 self.job.sink.tell(NoteNews(step=step, generation=generation, t=t, text=text))
             self.noted.update(found.notes)

@@ -1,4 +1,4 @@
-"""Metrics of a task that tells classes apart: counts kept batch by batch, and rows where a curve needs the order of all.
+"""Metrics of a task that tells classes apart: counts, batch by batch, and rows where a curve needs the order of all.
 
 Comes after tasks/, which give outputs and targets; validation.py feeds it and scores.py tells what came of it.
 torchmetrics is imported when the first batch is there: it takes a second that no start of a run should wait for."""
@@ -49,6 +49,9 @@ class ClassMetrics:
         from torchmetrics import MetricCollection
         from torchmetrics import classification as of
 
+        def add(counts: Tensor, group: object) -> list[Tensor]:  # noqa: ARG001 - as torchmetrics calls it
+            return [ranks.add(counts)]
+
         self._num_classes, self._wished, self._ranks = num_classes, wished, ranks
         self._scores: list[Tensor] = []  # of the samples seen here, for the ROC
         self._targets: list[Tensor] = []
@@ -56,7 +59,7 @@ class ClassMetrics:
             "num_classes": num_classes,
             "validate_args": False,
             "ignore_index": IGNORED,
-            "dist_sync_fn": lambda counts, group: [ranks.add(counts)],
+            "dist_sync_fn": add,
             "distributed_available_fn": lambda: True,
         }
         by_class = {

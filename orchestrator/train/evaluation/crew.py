@@ -60,7 +60,9 @@ def _collect(pipes: list[Connection]) -> _Answer:
             try:
                 answers[pipe] = pipe.recv()
             except EOFError:
-                raise TrainingFailed("ended without a word: perhaps memory", where=f"rank {pipes.index(pipe)}") from None
+                raise TrainingFailed(
+                    "ended without a word: perhaps memory", where=f"rank {pipes.index(pipe)}"
+                ) from None
             if (problem := answers[pipe].problem) is not None:
                 raise problem
     return answers[pipes[0]]

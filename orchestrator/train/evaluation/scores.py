@@ -67,7 +67,11 @@ def describe(values: Mapping[str, Value], scores: Scores | None, names: Sequence
     rows = zip(scores.counts, scores.precision, scores.recall, scores.f1, scores.roc_auc, strict=True)
     columns = ("samples", "precision", "recall", "f1", "roc_auc")
     classes = [
-        {"class": number, **({"name": names[number]} if number < len(names) else {}), **dict(zip(columns, row, strict=True))}
+        {
+            "class": number,
+            **({"name": names[number]} if number < len(names) else {}),
+            **dict(zip(columns, row, strict=True)),
+        }
         for number, row in enumerate(rows)
     ]
     return told | {"classes": classes, "absent": scores.absent, "confusion_matrix": scores.matrix}
