@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from launch.checks.limits import count_processors, read_limits
 from launch.screen import Screen
 from orchestrator.checkpoint.choose import choose_checkpoint
-from orchestrator.checkpoint.found import Found
+from orchestrator.checkpoint.found import Found, list_checkpoints
 from orchestrator.config.check import replace_values
 from orchestrator.config.load import load_config
 from orchestrator.config.resolve import Facts, resolve_world
@@ -42,7 +42,7 @@ def evaluate(run_dir: RunDir, wish: EvaluateWish, screen: Screen, *, as_json: bo
     """What can be refused is refused before anything heavy is loaded."""
     config, manifest = load_config(run_dir.config).config, Manifest.load(run_dir.manifest)
     check_split(config, manifest, wish.split)
-    checkpoint = choose_checkpoint(run_dir.checkpoints, wish.checkpoint)
+    checkpoint = choose_checkpoint(list_checkpoints(run_dir.checkpoints), wish.checkpoint)
     device, ranks = choose_world(config, wish.ranks)
     job = make_job(run_dir, config, manifest, checkpoint, wish, device, ranks)
     if not as_json:

@@ -1,43 +1,42 @@
-"""Which checkpoint of a run people mean: its best, its last, or that of a step."""
+"""Which checkpoint of a run people mean: its best, its last, or that of a step. Comes after found.py."""
 
 import math
-from pathlib import Path
+from collections.abc import Sequence
 
-from orchestrator.checkpoint.found import Found, list_checkpoints
+from orchestrator.checkpoint.found import Found
 from orchestrator.core.errors import BadInput
 
 
-def choose_checkpoint(folder: Path, wish: str) -> Found:
-    """`wish` is best, last, or a step. Damaged ones are passed over. BadInput tells what there is."""
-    found = [one for one in list_checkpoints(folder) if not one.problem]
-    if not found:
+def choose_checkpoint(found: Sequence[Found], wish: str) -> Found:
+    """`found` has the newest last, `wish` is best, last, or a step. Damaged ones are passed over."""
+    sound = [one for one in found if not one.problem]
+    if not sound:
         raise BadInput(
             "the run has no checkpoint yet",
-            where=str(folder),
+            where=f"--checkpoint {wish}",
             remedy="one is written every checkpoint.every_steps, when the run stops, and after its last step",
         )
-    if wish == "last":
-        return found[-1]
+    steps = ", ".join(dict.fromkeys(f"{one.step}" for one in sound))
     if wish == "best":
-        return _choose_best(found, folder)
-    of_step = [one for one in found if str(one.step) == wish]
-    if not of_step:
-        steps = ", ".join(dict.fromkeys(f"{one.step}" for one in found))
+        return _choose_best(sound, steps)
+    fitting = sound if wish == "last" else [one for one in sound if str(one.step) == wish]
+    if not fitting:
         raise BadInput(
-            f"is no checkpoint in {folder}",
+            "there is no such checkpoint",
             where=f"--checkpoint {wish}",
-            remedy=f"take best, last, or one of the steps {steps}",
+            remedy=f"take best, last, or the step of one that there is: {steps}",
         )
-    return of_step[-1]
+    return fitting[-1]
 
 
-def _choose_best(found: list[Found], folder: Path) -> Found:
-    """Of equal ones the newest."""
-    measured = [one for one in found if one.validation_loss is not None and math.isfinite(one.validation_loss)]
-    if not measured:
+def _choose_best(sound: Sequence[Found], steps: str) -> Found:
+    """By the loss of validation; of equal ones the newest."""
+    measured = [(one.validation_loss, one) for one in sound if one.validation_loss is not None]
+    finite = [(loss, one) for loss, one in reversed(measured) if math.isfinite(loss)]
+    if not finite:
         raise BadInput(
-            f"no checkpoint in {folder} was validated at its step",
+            "no checkpoint was validated at its step",
             where="--checkpoint best",
-            remedy="take last, or one of the steps " + ", ".join(str(one.step) for one in found),
+            remedy=f"take last, or the step of one that there is: {steps}",
         )
-    return min(reversed(measured), key=lambda one: one.validation_loss or 0.0)
+    return min(finite, key=lambda pair: pair[0])[1]

@@ -6,7 +6,9 @@ torchmetrics is imported when the first batch is there: it takes a second that n
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from orchestrator.train.evaluation.ranks import Ranks
@@ -17,11 +19,11 @@ PerClass = list[float | None]  # None: there is no sample of the class
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Curve:
-    """The ROC of one class against the rest."""
+    """The ROC of one class against the rest. Arrays, since tensors do not outlive a process that sends them."""
 
     of_class: int
-    false_rates: Tensor
-    true_rates: Tensor
+    false_rates: NDArray[np.float32]
+    true_rates: NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,7 +121,7 @@ class ClassMetrics:
             if of_class.any() and not of_class.all():
                 false_rates, true_rates, _ = binary_roc(scores[:, number], of_class.long(), validate_args=False)
                 areas[number] = float(auc(false_rates.double(), true_rates.double()))
-                curves.append(Curve(of_class=number, false_rates=false_rates, true_rates=true_rates))
+                curves.append(Curve(of_class=number, false_rates=false_rates.numpy(), true_rates=true_rates.numpy()))
         return [areas[1]] * 2 if self._num_classes == 2 else areas, curves
 
 

@@ -73,7 +73,7 @@ def draw_roc(scores: ClassScores, names: Sequence[str], title: str) -> bytes:
 def mean_curve(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
     """The mean true rate at each false rate."""
     grid = np.linspace(0, 1, 501)
-    rates = [np.interp(grid, curve.false_rates.numpy(), curve.true_rates.numpy()) for curve in curves]
+    rates = [np.interp(grid, curve.false_rates, curve.true_rates) for curve in curves]
     return np.concatenate([[0.0], grid]), np.concatenate([[0.0], np.mean(rates, axis=0)])
 
 
