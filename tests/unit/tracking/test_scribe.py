@@ -107,6 +107,7 @@ def test_a_note_of_a_rank_is_written_once_whoever_tells_it_again(tmp_path: Path)
     scribe.finish(RunState.STOPPED, 130)
     again = make_scribe(tmp_path)
     again.write([note, other])
+    again.finish(RunState.DONE, 0)
     rows = [row for row in read_rows(tmp_path / "metrics.jsonl") if row.get("origin") == "rank"]
     assert [(row["kind"], row["step"], row["text"]) for row in rows] == [("note", 3, note.text), ("note", 3, "another")]
 
