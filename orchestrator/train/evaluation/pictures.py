@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from orchestrator.train.evaluation.classes import ClassScores, Curve
@@ -17,7 +18,7 @@ from orchestrator.train.evaluation.scores import mean, name_class
 
 MOST_COUNTS_SHOWN = 20  # classes whose counts are written into the matrix
 MOST_TICKS = 25
-MOST_CURVES_NAMED = 8
+MOST_CURVES_NAMED = 10
 DASHES = ("-", "--", "-.", ":")
 LONGEST_NAME = 24  # characters
 
@@ -29,14 +30,14 @@ def draw_confusion_matrix(scores: ClassScores, names: Sequence[str], title: str)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     inches = min(4.5 + 0.3 * size, 14)
     figure, axes = _open_figure(inches + 1, inches)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))  # few can be seen, too
     if size <= MOST_COUNTS_SHOWN:
         for row, column in np.ndindex(matrix.shape):
-            colour = "white" if shares[row, column] > 0.5 else "black"
+            colour = "white" if shares[row, column] > 0.25 else "black"
             axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", color=colour, fontsize=8)
     ticks = range(0, size, -(-size // MOST_TICKS))
     labels = [_short(name_class(number, names)) for number in ticks]
-    axes.set_xticks(ticks, labels, rotation=90 if size > 8 or max(map(len, labels)) > 6 else 0)
+    axes.set_xticks(ticks, labels, rotation=90 if size * max(map(len, labels)) > 40 else 0)
     axes.set_yticks(ticks, labels)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")

@@ -18,7 +18,7 @@ from tests.fakes.small_runs import VIT, picture_config, small_config
     ],
 )
 def test_a_metric_that_does_not_fit_is_refused_with_those_that_do(metrics: list[str], said: str) -> None:
-    with pytest.raises(ValueError, match="evaluate.metrics") as caught:
+    with pytest.raises(ValueError, match=r"evaluate\.metrics") as caught:
         picture_config(evaluate={"metrics": metrics})
     assert said in str(caught.value)
 
