@@ -55,7 +55,7 @@ def lane_of(row: Row) -> tuple[int, str, str]:
     """Rows of one lane are told in the order of their places, so a repeated one is known by its place alone."""
     if row.get("kind") == "system":
         return 0, "system", row["node"]
-    return row["generation"], row.get("kind", "step"), row.get("split", row.get("text", ""))
+    return row["generation"], str(row.get("kind", "step")), str(row.get("split", row.get("text", "")))
 
 
 def place_of(row: Row) -> float:
