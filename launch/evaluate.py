@@ -42,7 +42,7 @@ def evaluate(run_dir: RunDir, wish: EvaluateWish, screen: Screen, *, as_json: bo
     """What can be refused is refused before anything heavy is loaded."""
     config, manifest = load_config(run_dir.config).config, Manifest.load(run_dir.manifest)
     check_split(config, manifest, wish.split)
-    checkpoint = choose_checkpoint(list_checkpoints(run_dir.checkpoints), wish.checkpoint)
+    checkpoint = choose_checkpoint(list_checkpoints(run_dir.checkpoints), wish.checkpoint, config.evaluate.best_by)
     device, ranks = choose_world(config, wish.ranks)
     job = make_job(run_dir, config, manifest, checkpoint, wish, device, ranks)
     if not as_json:

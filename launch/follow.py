@@ -132,4 +132,6 @@ class Follower:
             at = f" at step {view.step}" if view.step is not None else ""
             why = f": {escape(view.reason)}" if view.reason else ""
             self._console.print(f"stopped{at}{why}; {resume}", highlight=False)
+        elif view.reason:
+            self._console.print(escape(view.reason), highlight=False)
         return view.exit_code

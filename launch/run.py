@@ -49,6 +49,7 @@ from orchestrator.storage.publish import publish_bytes, publish_json, read_json
 from orchestrator.tracking.rundir import RunDir, RunView
 from orchestrator.train.memory import optimizer_states
 from orchestrator.train.models.description import ModelDescription
+from orchestrator.train.optim.groups import check_patterns
 
 
 def run(
@@ -80,7 +81,9 @@ def _go_on(run_dir: RunDir, change: Callable[[RunConfig], RunConfig], screen: Sc
     stored = load_config(run_dir.config).config
     view = run_dir.view()
     if view.state is RunState.DONE:
-        screen.say(f"{run_dir.path.name} is done: {stored.train.num_steps} of {stored.train.num_steps} steps")
+        _changed(run_dir, stored, change)  # refuses what would have made another run of it
+        why = f", {view.reason}" if view.reason else ""
+        screen.say(f"{run_dir.path.name} is done: {view.step} of {stored.train.num_steps} steps{why}")
         return ExitCode.DONE
     if _is_held(view):
         screen.say(f"{RUN_DIRECTORY}{run_dir.path}")
@@ -88,11 +91,16 @@ def _go_on(run_dir: RunDir, change: Callable[[RunConfig], RunConfig], screen: Sc
         view = run_dir.view()
         if view.state.ended:
             return code
+    return _drive(_changed(run_dir, stored, change), run_dir, screen, earlier=view)
+
+
+def _changed(run_dir: RunDir, stored: RunConfig, change: Callable[[RunConfig], RunConfig]) -> RunConfig:
+    """The config to go on with, if it describes the same run."""
     decided = [Decision(**decision) for decision in read_json(run_dir.plan)["decisions"]]
     base = undecide(stored, decided)
     config = change(base)
     check_resume(base, config)
-    return _drive(config, run_dir, screen, earlier=view)
+    return config
 
 
 def _drive(config: RunConfig, run_dir: RunDir, screen: Screen, earlier: RunView | None) -> ExitCode:
@@ -192,6 +200,7 @@ def make_plan(config: RunConfig, facts: Facts, decisions: Sequence[Decision], ma
     """plan.json: every decision with its reason, and what the chosen worlds need. Raises DoesNotFit."""
     check_world_sizes(config, facts)
     description = describe_cached(config, manifest.tokenizer.vocab_size if manifest.has_tokens else None)
+    check_patterns(config.optim, description)
     nodes = sorted({config.cluster.nodes.min, config.cluster.nodes.max})
     rows = plan_worlds(config, facts, description, nodes)
     check_it_fits(config, rows[0], memory_of_a_rank(config, config.cluster.device))

@@ -40,11 +40,22 @@ def run(
     more_sets: MoreSets = None,
     overlay: Overlays = None,
     or_resume: OrResume = False,
+    folds: Annotated[int | None, typer.Option(min=2, help="cross-validate: so many runs, on a part each")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="with --folds: the outcome for programs")] = False,
 ) -> None:
     """Train here: start or join Ray, prepare the data, train, follow."""
     from launch.run import run as start
     from launch.screen import Screen
 
+    if folds is not None:
+        from rich.console import Console
+
+        from launch.folds import run_folds
+
+        told = Screen(Console(stderr=True)) if as_json else Screen()
+        raise typer.Exit(run_folds(config, overlay or [], given(sets, more_sets), folds, told, as_json=as_json))
+    if as_json:
+        raise typer.BadParameter("--json needs --folds; `longhaul status RUN --json` tells of one run")
     raise typer.Exit(start(config, overlay or [], given(sets, more_sets), Screen(), or_resume=or_resume))
 
 

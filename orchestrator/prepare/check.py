@@ -38,7 +38,8 @@ def _check_compared(config: RunConfig) -> Iterator[Problem]:
         except BadInput as error:
             yield Problem("prepare.dedup.near", f"{error.message}; {error.remedy}")
     split, decontaminate = config.data.split, prepare.decontaminate
-    if decontaminate and decontaminate.similarity is not None and not (split.validation or split.test):
+    held_out = split.validation or split.folds or split.test
+    if decontaminate and decontaminate.similarity is not None and not held_out:
         yield Problem(
             "prepare.decontaminate.similarity", "there is nothing to compare with: set data.split, or this to null"
         )

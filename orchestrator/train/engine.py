@@ -192,7 +192,7 @@ class Engine:
         if self._backwards != self._accumulation:
             raise RuntimeError(f"step was called after {self._backwards} of {self._accumulation} backward calls")
         for group in self._engine.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_share"]
         if self._plain:
             grad_norm = self._clip_or_clear()
             self._engine.step()

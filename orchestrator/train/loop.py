@@ -19,15 +19,16 @@ from orchestrator.data.feeding.growing import GrowingOrder
 from orchestrator.data.feeding.stream import Stream
 from orchestrator.data.ordering.skips import Skips
 from orchestrator.train.engine import Engine, StepResult, build_empty, sum_over_ranks
-from orchestrator.train.evaluation.validation import SPLIT, Validation
+from orchestrator.train.evaluation.validation import SPLIT, Evaluation, Validation
 from orchestrator.train.figures import StepFigures
 from orchestrator.train.job import Outcome, TrainJob, check_slices
 from orchestrator.train.models.build import build_model
 from orchestrator.train.names import name_holes, name_samples
+from orchestrator.train.optim.history import History
 from orchestrator.train.optim.schedule import learning_rate
 from orchestrator.train.save import save
 from orchestrator.train.slices import cut_micro_batches
-from orchestrator.train.start import open_start, use_deterministic_kernels, vocab_size
+from orchestrator.train.start import known_validations, open_start, use_deterministic_kernels, vocab_size
 from orchestrator.train.stopwatch import Stopwatch
 from orchestrator.train.tasks.table import make_task
 
@@ -65,6 +66,7 @@ class Trainer:
         # where it stands
         self.step, source = open_start(job)
         self.checkpoint = job.start
+        self.history = History(config, known_validations(source))
         self.unapplied = 0  # updates in a row
         self.skips = Skips.load(job.skips_file)  # as they were at the start
         self.num_holes = len(self.skips.holes)  # of the whole run so far, on all ranks
@@ -106,13 +108,20 @@ class Trainer:
 
     def train(self) -> Outcome:
         steps, must_stop = self.config.train.num_steps, self.empty_handed > 0
-        while self.step < steps and not must_stop:
+        if not must_stop:
+            self.validate()  # what was due when a store stayed away
+        while self.step < steps and not must_stop and not self.history.stalled:
             must_stop = self.train_step()
-            validation_loss = self.validate() if self.is_due(self.config.evaluate.every_steps) else None
-            if must_stop or self.is_due(self.config.checkpoint.every_steps):
-                self.helm.show(self.step, "checkpoint")
-                self.checkpoint = save(self.job, self.engine, self.step, validation_loss) or self.checkpoint
-        state = RunState.DONE if self.step == steps else RunState.STOPPED
+            self.validate()
+            if must_stop or self.is_checkpoint_due():
+                self.save()
+        return self.end()
+
+    def end(self) -> Outcome:
+        """After the last step, early, or stopped."""
+        if self.history.stalled and not self.is_last_step:
+            self.reason = self.history.tell_end()
+        state = RunState.DONE if self.is_last_step or self.history.stalled else RunState.STOPPED
         return Outcome(state=state, step=self.step, checkpoint=self.checkpoint, reason=self.reason)
 
     def train_step(self) -> bool:
@@ -177,24 +186,37 @@ class Trainer:
         return total.item(), self.engine.step(self.learning_rate())
 
     def learning_rate(self) -> float:
-        return learning_rate(self.config.schedule, self.config.optim.lr, self.step, self.config.train.num_steps)
+        schedule, peak, steps = self.config.schedule, self.config.optim.lr, self.config.train.num_steps
+        return learning_rate(schedule, peak, self.step, steps, self.history.falls)
 
     def is_due(self, every_steps: int | None) -> bool:
         """Whether something done every so many updates, and after the last, is to be done now."""
-        return self.step == self.config.train.num_steps or (every_steps is not None and self.step % every_steps == 0)
+        return self.is_last_step or (every_steps is not None and self.step % every_steps == 0)
 
-    def validate(self) -> float | None:
-        if self.validation is None or self.stores_down:
-            return None
+    @property
+    def is_last_step(self) -> bool:
+        return self.step == self.config.train.num_steps
+
+    def is_checkpoint_due(self) -> bool:
+        """Also of what is among the best so far, if those are to be kept, and where the run ends early."""
+        is_good = self.history.is_among_best(self.step, self.config.checkpoint.keep.best)
+        return self.is_due(self.config.checkpoint.every_steps) or is_good or self.history.stalled
+
+    def save(self) -> None:
+        self.helm.show(self.step, "checkpoint")
+        is_last = self.is_last_step or self.history.stalled
+        self.checkpoint = save(self.job, self.engine, self.step, self.history, is_last=is_last) or self.checkpoint
+
+    def validate(self) -> None:
+        """If it is due, and has not been done: a run goes on from a checkpoint that knows."""
+        is_known = self.step == 0 or self.history.at(self.step) is not None
+        if self.validation is None or self.stores_down or is_known or not self.is_due(self.config.evaluate.every_steps):
+            return
         self.helm.show(self.step, "evaluate")
         found = self.validation.run(self.engine, self.task, self.device)
+        self.history.add(self.step, found.numbers)
         if self.world.rank == 0:
-            step, generation, t = self.step, self.job.generation, self.now()
-            self.job.sink.tell(EvaluationNews(step=step, generation=generation, t=t, split=SPLIT, metrics=found.values))
-            for text in sorted(set(found.notes) - self.noted):
-                self.job.sink.tell(NoteNews(step=step, generation=generation, t=t, text=text))
-            self.noted.update(found.notes)
-        return float(found.values["loss"])
+            self.tell_validation(found)
 
     def check_finite(self, batch: RankBatch, result: StepResult, own_loss: float, loss: float) -> None:
         """A few updates in a row that had to be left out are the end, named with what was fed."""
@@ -234,6 +256,13 @@ class Trainer:
             holes = name_holes(self.job.manifest, batch.holes)
             self.job.sink.tell(HolesNews(step=self.step, generation=self.job.generation, holes=holes))
             self.job.sink.flush()
+
+    def tell_validation(self, found: Evaluation) -> None:
+        step, generation, t = self.step, self.job.generation, self.now()
+        self.job.sink.tell(EvaluationNews(step=step, generation=generation, t=t, split=SPLIT, metrics=found.values))
+        for text in sorted(set(found.notes) - self.noted):
+            self.job.sink.tell(NoteNews(step=step, generation=generation, t=t, text=text))
+        self.noted.update(found.notes)
 
     def tell_step(
         self, batch: RankBatch, weight: float, result: StepResult, agreed: StepFigures, step_s: float

@@ -44,6 +44,11 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     scores: Scores | None = None
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Values that are one number."""
+        return {name: value for name, value in self.values.items() if isinstance(value, int | float)}
+
 
 class Validation:
     """What stays the same between evaluations: which batches of which split. `everything`: all metrics that fit, not
@@ -91,7 +96,7 @@ class Validation:
         values |= {"holes": round(holes)} if holes else {}
         if not weight or (scores := outputs.compute()) is None:
             return Evaluation(values=values)
-        values |= values_of(scores, outputs.chosen, self._config.evaluate.average)
+        values |= self._agree(values_of(scores, outputs.chosen, self._config.evaluate.average))
         notes = notes_of(scores, outputs.chosen, self._split, class_names(self._config))
         return Evaluation(values=values, notes=tuple(notes), scores=scores)
 
@@ -101,6 +106,12 @@ class Validation:
         chosen = chosen_metrics(self._config.evaluate, fitting_metrics(self._config.task.name))
         perplexity = {"perplexity": exp(loss)} if self._everything or "perplexity" in chosen else {}
         return {"tokens": round(weight)} | perplexity
+
+    def _agree(self, values: dict[str, Value]) -> dict[str, Value]:
+        """The numbers of rank 0 for all: another kind of CPU may round otherwise, and runs end early by them."""
+        own = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        agreed = sum_over_ranks([value if self._world.rank == 0 else 0.0 for value in own.values()])
+        return {**values, **dict(zip(own, agreed, strict=True))}
 
     def _open(self) -> Stream:
         return Stream(

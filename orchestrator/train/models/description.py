@@ -8,7 +8,13 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any, Literal, Self
 
-_REPEATED_BLOCK = re.compile(r"^(.*?\.\d+)\.")  # "model.layers.0." of "model.layers.0.mlp.up_proj.weight"
+_REPEATED_BLOCK = re.compile(r"^((?:.*?\.)?\d+)\.")  # "model.layers.0." of "model.layers.0.mlp.up_proj.weight"
+
+
+def block_of(name: str) -> str | None:
+    """The repeated block that a tensor belongs to, by its name up to the first number; None outside of one."""
+    block = _REPEATED_BLOCK.match(name)
+    return block[1] if block else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +54,8 @@ class ModelDescription:
         """Parameters of the largest repeated block (a decoder layer) or of the largest module outside of one."""
         sizes: dict[str, int] = defaultdict(int)
         for tensor in self.tensors:
-            block = _REPEATED_BLOCK.match(tensor.name)
             if tensor.kind != "buffer":
-                sizes[block[1] if block else tensor.name.rpartition(".")[0]] += tensor.numel
+                sizes[block_of(tensor.name) or tensor.name.rpartition(".")[0]] += tensor.numel
         return max(sizes.values(), default=0)
 
     def flops_per_token(self, seq_len: int) -> int:

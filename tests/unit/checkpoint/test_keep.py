@@ -32,17 +32,18 @@ NAN = float("nan")
 )  # fmt: skip
 def test_retention(losses: list[float | None], damaged: list[int], last: int, best: int, kept: list[int]) -> None:
     found = [
-        Found(Path(str(step)), step, 1, loss, "damaged" if step in damaged else "") for step, loss in enumerate(losses)
+        Found(Path(str(step)), step, 1, {} if loss is None else {"loss": loss}, "damaged" if step in damaged else "")
+        for step, loss in enumerate(losses)
     ]
     random.Random(0).shuffle(found)
-    deleted = choose_to_delete(found, KeepSection(last=last, best=best))
+    deleted = choose_to_delete(found, KeepSection(last=last, best=best), "loss")
     assert [one.step for one in deleted] == [step for step in range(len(losses)) if step not in kept]
 
 
 def test_pruning_leaves_the_newest(tmp_path: Path) -> None:
     for step in range(1, 6):
         save_all(tmp_path, split(small_model(), 1, random.Random(0)), step)
-    deleted = prune(tmp_path, KeepSection(last=2))
+    deleted = prune(tmp_path, KeepSection(last=2), "loss")
     assert [path.name for path in deleted] == [f"step-0000000{step}-g0002" for step in (1, 2, 3)]
     assert [one.step for one in list_checkpoints(tmp_path)] == [4, 5]
-    assert prune(tmp_path, KeepSection(last=2)) == []
+    assert prune(tmp_path, KeepSection(last=2), "loss") == []

@@ -149,7 +149,7 @@ def test_the_newest_sound_one_is_found_and_the_damaged_ones_are_named(tmp_path: 
     listed = list_checkpoints(tmp_path)
     assert [one.path for one in listed] == [oldest, sound, flipped]
     assert [bool(one.problem) for one in listed] == [False, False, True]
-    assert [one.validation_loss for one in listed] == [2.5, 2.5, None]
+    assert [one.metrics for one in listed] == [{"loss": 2.5}, {"loss": 2.5}, {}]
 
 
 def test_of_one_step_the_higher_generation_is_newer(tmp_path: Path) -> None:

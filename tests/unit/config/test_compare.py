@@ -47,7 +47,7 @@ ALONE = {
     "model.custom",
     "task.name",
 }
-CANDIDATES: list[Any] = [True, False, 1, 2, 3, 64, 600, 0.25, 0.5, 2.5, "other", [], ["other"], [0.5, 0.25]]
+CANDIDATES: list[Any] = [True, False, 1, 2, 3, 64, 600, 0.25, 0.5, 2.5, "perplexity", "other", [], ["other"], [0.5, 0.25]]
 CANDIDATES += [
     "text",
     [{"name": "resize"}],
