@@ -56,7 +56,8 @@ def problems_of_metrics(
     if evaluate.best_by not in ("loss", *chosen_metrics(evaluate, fitting)) and fitting != METRICS:
         told = _said(("loss", *chosen_metrics(evaluate, fitting)))
         yield Problem(
-            "evaluate.best_by", f"a validation of {task.name} tells {told}: take one, or name it in evaluate.metrics",
+            "evaluate.best_by",
+            f"a validation of {task.name} tells {told}: take one, or name it in evaluate.metrics",
             evaluate.best_by,
         )
     if evaluate.average == "none" and evaluate.best_by in AVERAGED:
