@@ -67,7 +67,9 @@ def load_folds(path: Path, overlays: Sequence[Path], sets: Sequence[str], count:
     whole = load_checked(path, overlays, [*folds, "data.split.fold=0"])
     if not whole.evaluate.every_steps:
         raise BadInput(
-            "nothing would be measured", where="--folds", remedy="set evaluate.every_steps; the last step is one of them"
+            "nothing would be measured",
+            where="--folds",
+            remedy="set evaluate.every_steps; the last step always is one",
         )
     group = whole.tracking.wandb.group or whole.name
     named = [[f"name={whole.name}-fold{number}", f"data.split.fold={number}"] for number in range(count)]

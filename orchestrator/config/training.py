@@ -10,6 +10,7 @@ from orchestrator.core.measures import LARGER_IS_BETTER
 
 _BY_NORM = "scales a step by norms of whole parameters"
 _BY_MATRIX = "looks at whole matrices"
+ELEMENTWISE = "take adamw, adam, sgd, adagrad or lion"
 NOT_ELEMENTWISE = {
     "lamb": _BY_NORM,
     "lars": _BY_NORM,
@@ -33,7 +34,7 @@ class OptimSection(Section):
         "decay of weights with two or more dimensions: decoupled (adamw, lion) or L2 (adam, sgd, adagrad)", 0.0, ge=0
     )
     no_decay: list[str] = identity("parameters that do not decay although they are matrices: patterns of names", [])
-    l1: float = identity("L1 penalty: so much is added to the gradient by each weight's sign, where decay is", 0.0, ge=0)
+    l1: float = identity("L1 penalty of the weights that decay: it times their sign joins the gradient", 0.0, ge=0)
     betas: tuple[float, float] = identity("adamw, adam, lion: decay of the moments", (0.9, 0.95), strict=False)
     eps: float = identity("adamw, adam, adagrad: term added to the denominator", 1e-8, gt=0)
     momentum: float = identity("sgd: momentum", 0.0, ge=0, lt=1)
@@ -49,11 +50,11 @@ class OptimSection(Section):
         if not isinstance(name, str):
             return name
         if (why := NOT_ELEMENTWISE.get(name.lower().replace("-", "").replace("_", ""))) is not None:
-            raise ValueError(f"{name} {why}, and a rank holds any stretch of one: take adamw, adam, sgd, adagrad or lion")
+            raise ValueError(f"{name} {why}, and a rank may hold any stretch of one: {ELEMENTWISE}")
         if "." in name or ":" in name:
             raise ValueError(
                 f"'{name}': an optimizer of your own cannot be moved to another world, since what it keeps of an "
-                "element is not known: take adamw, adam, sgd, adagrad or lion"
+                f"element is not known: {ELEMENTWISE}"
             )
         return name
 
@@ -140,9 +141,7 @@ class EvaluateSection(Section):
     average: Literal["macro", "micro", "none"] = free(
         "precision, recall, f1 over classes: their mean, over all samples alike, or each class by itself", "macro"
     )
-    best_by: str = free(
-        "the metric that early stopping and checkpoint.keep.best go by; loss: smaller is better", "loss"
-    )
+    best_by: str = free("the metric that early stopping, a plateau and checkpoint.keep.best go by", "loss")
     early_stop: EarlyStopSection | None = free("stop when validation gets no better; none: do all steps", None)
 
     @field_validator("best_by")
@@ -150,7 +149,8 @@ class EvaluateSection(Section):
     def know_which_way_is_better(cls, name: str) -> str:
         if name not in LARGER_IS_BETTER:
             known = ", ".join(LARGER_IS_BETTER)
-            raise ValueError(f"'{name}' is no single number to be best by{nearest(name, LARGER_IS_BETTER)}; take one of {known}")
+            hint = nearest(name, LARGER_IS_BETTER)
+            raise ValueError(f"'{name}' is no single number to be best by{hint}; take one of {known}")
         return name
 
     @model_validator(mode="after")

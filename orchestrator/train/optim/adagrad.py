@@ -3,7 +3,7 @@
 Not torch.optim.Adagrad itself: DeepSpeed makes that one anew with all parameters in one group, so that decay and
 learning rates of groups are lost, and torch makes its state before the parameters are flattened."""
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.optim.adagrad import adagrad
@@ -17,7 +17,7 @@ class Adagrad(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "eps": eps, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(self) -> None:  # type: ignore[override]
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             states = [self._state_of(parameter) for parameter in parameters]
@@ -36,8 +36,8 @@ class Adagrad(torch.optim.Optimizer):
                 maximize=False,
             )
 
-    def _state_of(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
-        state = self.state[parameter]
+    def _state_of(self, parameter: torch.Tensor) -> dict[str, Any]:
+        state: dict[str, Any] = self.state[parameter]
         if not state:
             state["step"], state["sum"] = torch.zeros(()), torch.zeros_like(parameter)
         return state

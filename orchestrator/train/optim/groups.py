@@ -26,9 +26,7 @@ def check_patterns(optim: OptimSection, description: ModelDescription) -> None:
     traits_of(optim, shapes, description.tied)
 
 
-def traits_of(
-    optim: OptimSection, shapes: Mapping[str, tuple[int, ...]], tied: Mapping[str, str]
-) -> dict[str, Trait]:
+def traits_of(optim: OptimSection, shapes: Mapping[str, tuple[int, ...]], tied: Mapping[str, str]) -> dict[str, Trait]:
     """The trait of each parameter; frozen ones are among them, so that freezing changes no other's. `tied` leads from
     further names, which patterns may use too, to those of `shapes`."""
     names = {**{name: name for name in shapes}, **tied}
@@ -60,7 +58,7 @@ def _shares_by_depth(layer_decay: float, names: list[str]) -> dict[str, float]:
     deepest = max(depths.values(), default=0)
     if deepest < 2:
         raise ConfigError(
-            f"{layer_decay} needs layers to tell apart, and no names of this model are numbered like layers.0, layers.1",
+            f"{layer_decay} needs layers to tell apart, and this model numbers none, as layers.0 and layers.1",
             where="optim.layer_decay",
             remedy="leave it out, and give rates by name in optim.rates",
         )

@@ -30,7 +30,7 @@ class History:
         return self.rows[-1] if self.rows and self.rows[-1]["step"] == step else None
 
     def is_among_best(self, step: int, count: int) -> bool:
-        """Whether there was a validation at `step`, and it is one of the best `count` so far; of equal ones the newer."""
+        """Whether what was validated at `step` is one of the best `count` so far: of equal ones the newer."""
         if not count or (latest := self.at(step)) is None:
             return False
         cost = cost_of(latest, self._best_by)
@@ -41,9 +41,10 @@ class History:
         best = min(self.rows, key=lambda row: cost_of(row, self._best_by))
         early_stop = self._config.evaluate.early_stop
         assert early_stop is not None
+        count = "1 validation" if early_stop.patience == 1 else f"{early_stop.patience} validations"
         by = f" by more than {early_stop.min_delta:g}" if early_stop.min_delta else ""
         return (
-            f"stopped early: {early_stop.patience} validations brought no better {self._best_by}{by}; "
+            f"stopped early: {count} brought no better {self._best_by}{by}; "
             f"the best is {best.get(self._best_by, inf):.6g}, at step {best['step']}"
         )
 

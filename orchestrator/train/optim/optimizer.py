@@ -30,9 +30,7 @@ def _make(groups: list[dict[str, Any]], optim: OptimSection, fused: bool | None)
         case "adam":
             return torch.optim.Adam(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=fused)
         case "sgd":
-            return torch.optim.SGD(
-                groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=fused
-            )
+            return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov, fused=fused)
         case "adagrad":
             return Adagrad(groups, lr=optim.lr, eps=optim.eps)
         case "lion":

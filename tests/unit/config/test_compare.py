@@ -47,7 +47,23 @@ ALONE = {
     "model.custom",
     "task.name",
 }
-CANDIDATES: list[Any] = [True, False, 1, 2, 3, 64, 600, 0.25, 0.5, 2.5, "perplexity", "other", [], ["other"], [0.5, 0.25]]
+CANDIDATES: list[Any] = [
+    True,
+    False,
+    1,
+    2,
+    3,
+    64,
+    600,
+    0.25,
+    0.5,
+    2.5,
+    "perplexity",
+    "other",
+    [],
+    ["other"],
+    [0.5, 0.25],
+]
 CANDIDATES += [
     "text",
     [{"name": "resize"}],
@@ -142,3 +158,17 @@ def test_marks_are_found_by_dotted_key():
     assert mark_at("train.micro_batch") is Mark.ROUNDING
     assert mark_at("tracking.wandb.mode") is Mark.FREE
     assert mark_at("seed") is Mark.IDENTITY
+
+
+PLATEAU = replace_values(CONFIG, {"schedule.name": "plateau"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("evaluate.every_steps", 2), ("evaluate.max_batches", 3), ("evaluate.best_by", "accuracy")]
+)
+def test_what_a_plateau_follows_is_part_of_the_run(key, value):
+    other = replace_values(PLATEAU, {key: value})
+    assert run_hash(other) != run_hash(PLATEAU)
+    with pytest.raises(ConfigError, match=f"^{key}: makes another run"):
+        check_resume(PLATEAU, other)
+    check_resume(CONFIG, replace_values(CONFIG, {key: value}))

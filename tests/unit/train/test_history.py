@@ -91,5 +91,5 @@ def test_the_end_names_the_best_and_its_step():
 
 def test_a_metric_that_validation_does_not_give_is_refused_with_those_it_gives():
     config = small_config(evaluate={"every_steps": 2, "best_by": "f1"})
-    with pytest.raises(ConfigError, match="evaluate.best_by: validation gives no f1, only loss, accuracy"):
+    with pytest.raises(ConfigError, match=r"evaluate\.best_by: validation gives no f1, only loss, accuracy"):
         History(config).add(2, {"loss": 1.0, "accuracy": 0.5})

@@ -1,5 +1,6 @@
-"""What training does with its validations: it stops early, keeps the best, lowers the rate, and a resume changes none of
-it. One gang of two processes goes through all cases once."""
+"""What training does with its validations: stop early, keep the best, lower the rate; and a resume changes none of it.
+
+One gang of two processes goes through all cases once."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ TWELVE = {"steps": 12, "global_batch": 10, "precision": "fp32", "clip_norm": 1.0
 
 def run_all(rank: int, size: int, store: Any, folder: Path) -> dict[str, Any]:
     warm("cpu", threads=1)
-    return {case.__name__: case(rank, store, folder / case.__name__) for case in (follow_plateau, stop_early, keep_best)}
+    return {
+        case.__name__: case(rank, store, folder / case.__name__) for case in (follow_plateau, stop_early, keep_best)
+    }
 
 
 def follow_plateau(rank: int, store: Any, folder: Path) -> Any:
@@ -103,7 +106,9 @@ def test_a_run_that_gets_no_better_is_done_early_and_says_why(ranks: list[dict[s
         outcome, _, _ = seen["stop_early"][0]
         assert (outcome.state, outcome.step) == (RunState.DONE, 6)
         assert outcome.checkpoint.name == "step-00000006-g0001"
-        assert outcome.reason.startswith("stopped early: 2 validations brought no better loss by more than 100; the best")
+        assert outcome.reason.startswith(
+            "stopped early: 2 validations brought no better loss by more than 100; the best"
+        )
 
 
 def test_a_resume_ends_early_at_the_same_step(ranks: list[dict[str, Any]]) -> None:

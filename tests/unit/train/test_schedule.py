@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,6 +74,6 @@ def test_rate_starts_above_zero_reaches_its_peak_after_warm_up_and_never_rises_a
     assert values[0] > 0
     assert values[warmup] == pytest.approx(peak)
     assert values[:warmup] == sorted(values[:warmup])
-    assert all(0 <= after <= before * (1 + 1e-12) for before, after in zip(values[warmup:], values[warmup + 1 :]))
+    assert all(0 <= after <= before * (1 + 1e-12) for before, after in pairwise(values[warmup:]))
     if name in ("linear", "cosine", "wsd") and steps - 1 > warmup:
         assert values[-1] == pytest.approx(peak * share, abs=1e-12)
