@@ -15,6 +15,7 @@ from orchestrator.config.check import replace_values
 from orchestrator.config.load import load_config
 from orchestrator.config.resolve import Facts, resolve_world
 from orchestrator.config.run import RunConfig
+from orchestrator.core.dotted import look_for_code_in
 from orchestrator.core.errors import BadInput
 from orchestrator.core.words import ExitCode
 from orchestrator.data.ordering.order import ValidationOrder
@@ -41,6 +42,7 @@ class EvaluateWish:
 def evaluate(run_dir: RunDir, wish: EvaluateWish, screen: Screen, *, as_json: bool) -> ExitCode:
     """What can be refused is refused before anything heavy is loaded."""
     config, manifest = load_config(run_dir.config).config, Manifest.load(run_dir.manifest)
+    look_for_code_in(config.code)
     check_split(config, manifest, wish.split)
     checkpoint = choose_checkpoint(list_checkpoints(run_dir.checkpoints), wish.checkpoint, config.evaluate.best_by)
     device, ranks = choose_world(config, wish.ranks)
