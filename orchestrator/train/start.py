@@ -31,7 +31,7 @@ def open_start(job: TrainJob) -> tuple[int, FragmentSource]:
 
 def vocab_size(config: RunConfig, manifest: Manifest) -> int | None:
     """What the model must know; None where it is fed no tokens."""
-    return None if config.packed_len is None else manifest.tokenizer.vocab_size
+    return manifest.tokenizer.vocab_size if config.reads_tokens else None
 
 
 def use_deterministic_kernels() -> None:
