@@ -9,6 +9,7 @@ from orchestrator.config.data import DataSection
 from orchestrator.config.deepspeed_check import check_deepspeed
 from orchestrator.config.marks import free, identity, rounding
 from orchestrator.config.model import ModelSection
+from orchestrator.config.model_check import check_model
 from orchestrator.config.preparing import PrepareSection
 from orchestrator.config.problems import Problem, WrongValues, nearest
 from orchestrator.config.running import CheckpointSection, ClusterSection, ElasticSection, RunFields, TrackingSection
@@ -43,6 +44,7 @@ class RunConfig(RunFields):
         train, warmup = self.train, self.schedule.warmup_steps
         yield from check_task(self)
         yield from self._problems_ahead()
+        yield from check_model(self)
         if self.evaluate.every_steps and not self.data.split.validation:
             yield Problem("evaluate.every_steps", "needs data.split.validation above 0, for example 0.02")
         if self.checkpoint.keep.best and not self.evaluate.every_steps:

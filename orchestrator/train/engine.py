@@ -8,8 +8,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -23,6 +22,7 @@ from orchestrator.config.run import RunConfig
 from orchestrator.core.words import World
 from orchestrator.train import reshard
 from orchestrator.train.deepspeed_config import is_plain_torch, make_deepspeed_config
+from orchestrator.train.models.tensors import parameters_on_meta
 from orchestrator.train.optim.optimizer import make_optimizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -102,7 +102,7 @@ def build_empty(build: Callable[[], nn.Module], config: RunConfig, device: str) 
     """The module with real buffers and undefined parameters on the device, in the training precision.
 
     Under ZeRO-3 each parameter is cut up as soon as it exists, so no rank ever holds the model: join a world first."""
-    with _parameters_on_meta():
+    with parameters_on_meta():
         module = build()
     dtype = DTYPES[config.train.precision]
     partition = _partitioner(config) if config.zero_stage == 3 else None
@@ -113,7 +113,7 @@ def build_empty(build: Callable[[], nn.Module], config: RunConfig, device: str) 
                 made[parameter] = _materialise(parameter, dtype, device)
                 if partition is not None:
                     partition(made[parameter])
-            owner.register_parameter(name, made[parameter])
+            setattr(owner, name, made[parameter])  # recurrent modules keep a list of theirs, which follows
         for name, buffer in owner.named_buffers(recurse=False, remove_duplicate=False):
             owner._buffers[name] = buffer.to(device)
     return module
@@ -257,23 +257,6 @@ def _number_afresh() -> None:
     (next_module_id,) = DeepSpeedZeRoOffload._register_deepspeed_module.__defaults__
     next_module_id[0] = 0
     Init.param_id = 0
-
-
-@contextmanager
-def _parameters_on_meta() -> Iterator[None]:
-    """While a module is constructed, its parameters take no memory; buffers are computed as always."""
-    register = nn.Module.register_parameter
-
-    def register_on_meta(owner: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        register(owner, name, parameter)
-        if parameter is not None and not parameter.is_meta:
-            owner._parameters[name] = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
-
-    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign,assignment]
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
 def _materialise(parameter: nn.Parameter, dtype: torch.dtype, device: str) -> nn.Parameter:

@@ -26,7 +26,8 @@ class TensorShape:
 class ModelDescription:
     """`tensors` names every parameter and persistent buffer once; `tied` leads from each further name to the first.
 
-    A model that reads no tokens has a `vocab_size` of 0; `layers` and `hidden_size` are 0 where it does not tell."""
+    A model that reads no tokens has a `vocab_size` of 0; `layers` and `hidden_size` are 0 where it does not tell.
+    `inexact` says in words which layers depend on the world; `begins_anew` names tensors that weights do not bring."""
 
     model_type: str
     tensors: tuple[TensorShape, ...]
@@ -34,6 +35,8 @@ class ModelDescription:
     layers: int
     hidden_size: int
     vocab_size: int
+    inexact: tuple[str, ...] = ()
+    begins_anew: tuple[str, ...] = ()
 
     @property
     def num_parameters(self) -> int:
@@ -69,4 +72,5 @@ class ModelDescription:
     def from_json(cls, value: dict[str, Any]) -> Self:
         fields = {key: item for key, item in value.items() if key != "format"}
         fields["tensors"] = tuple(TensorShape(t["name"], tuple(t["shape"]), t["kind"]) for t in value["tensors"])
+        fields["inexact"], fields["begins_anew"] = tuple(value["inexact"]), tuple(value["begins_anew"])
         return cls(**fields)
