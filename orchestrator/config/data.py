@@ -14,7 +14,6 @@ from orchestrator.config.reading import (
     WorkersSection,
 )
 
-
 ROW, ROW_MEMBER = "row", "json"  # the field that a table is read as, and the member that holds it
 
 

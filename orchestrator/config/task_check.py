@@ -69,7 +69,9 @@ def _check_tokens(config: "RunConfig", member: str) -> Iterator[Problem]:
         yield Problem("prepare.tokens", "the field `text` becomes tokens, and data.fields has none: add it")
     elif member.lower() not in text.members:
         read = " or ".join(f".{suffix}" for suffix in text.members)
-        yield Problem("prepare.tokens.text_member", f"data.fields.text reads {read}: name the same member", shown(member))
+        yield Problem(
+            "prepare.tokens.text_member", f"data.fields.text reads {read}: name the same member", shown(member)
+        )
 
 
 def _check_loss(config: "RunConfig") -> Iterator[Problem]:

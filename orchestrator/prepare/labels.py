@@ -44,7 +44,11 @@ class Labels:
     def as_json(self) -> dict[str, Any]:
         """All that decides what is counted, beside the table."""
         fields = {name: field.model_dump() for name, field in self.decoding.fields.items()}
-        return {"classes": self.classes, "fields": fields, "transforms": [one.model_dump() for one in self.decoding.transforms]}
+        return {
+            "classes": self.classes,
+            "fields": fields,
+            "transforms": [one.model_dump() for one in self.decoding.transforms],
+        }
 
 
 def find_bad_rows(data: mmap | bytes, index: ShardIndex, rows: RowReader, places: Sequence[int]) -> list[Drop]:

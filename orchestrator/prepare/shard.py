@@ -3,7 +3,7 @@
 After index and tokenizer, before the segment's commit. The samples table is published last and carries the report, so
 whatever a killed worker left behind is not trusted, and finished work is found again by name and content."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple

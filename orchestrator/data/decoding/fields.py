@@ -33,7 +33,7 @@ class TransformFailed(DataError):
 
 
 class LastStep(Protocol):
-    """What goes by figures of the data, after all transforms: rows become numbers (table.py), texts tokens (texts.py)."""
+    """What goes by figures of the data, after transforms: rows become numbers (table.py), texts tokens (texts.py)."""
 
     def __call__(self, columns: dict[str, list[Any]], failures: dict[int, str]) -> dict[str, list[Any]]: ...
 

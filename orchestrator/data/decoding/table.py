@@ -17,7 +17,7 @@ from orchestrator.config.run import RunConfig
 from orchestrator.config.task_check import name_column
 from orchestrator.data.decoding.fields import TransformFailed
 
-REMEDY = "correct the row or data.table; or prepare anew, which names all such rows, and leaves them out with data.on_bad=skip"
+REMEDY = "correct the row, or data.table; data.on_bad=skip leaves such rows out when they are prepared"
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -26,7 +26,7 @@ class BadRow(Exception):
 
 
 class Figures(NamedTuple):
-    """Of the chain: what is to be done to values, in order, and by column the mean and deviation that it is scaled by."""
+    """Of the chain: what is to be done to values, in order, and by column the mean and deviation to scale by."""
 
     repairs: Sequence[Mapping[str, Any]] = ()  # {column, fill} or {column, low, high}
     scales: Mapping[str, Sequence[float]] = {}

@@ -41,7 +41,10 @@ class TextReader:
             tokens[row] = np.full(self.seq_len, self.tokenizer.end_id, np.int32)
             tokens[row][: len(ids)] = ids
             lengths[row] = np.int32(len(ids) + 1)
-        return {name: column for name, column in columns.items() if name != TEXT} | {"tokens": tokens, "length": lengths}
+        return {name: column for name, column in columns.items() if name != TEXT} | {
+            "tokens": tokens,
+            "length": lengths,
+        }
 
 
 @lru_cache(maxsize=2)

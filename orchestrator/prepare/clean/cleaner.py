@@ -64,8 +64,8 @@ class Cleaner:
         return bool(name_columns(self.steps))
 
     def collect(self, samples: Sequence[Sample], also: Iterable[str] = ()) -> Statistics:
-        """Of these samples, all of which count, by the columns of the rules and others: a part, to be merged with others
-        in any order."""
+        """Of these samples, all of which count, by the columns of the rules and others: a part, to be merged with
+        others in any order."""
         wanted = dict.fromkeys(also, False) | name_columns(self.steps)
         return Statistics({name: Column.of(_numbers(samples, name), counted) for name, counted in wanted.items()})
 

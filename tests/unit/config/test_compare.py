@@ -46,6 +46,9 @@ ALONE = {
     "model.rnn",
     "model.custom",
     "task.name",
+    "task.loss.label_smoothing",
+    "task.loss.class_weights",
+    "task.loss.delta",
 }
 CANDIDATES: list[Any] = [True, False, 1, 2, 3, 64, 600, 0.25, 0.5, 2.5, "other", [], ["other"], [0.5, 0.25]]
 CANDIDATES += [
