@@ -6,8 +6,8 @@ ranks and micro-batches gives the same gradient.
 A user's own task (`task.name: package.module:Class`) is a class with the two methods of Task, made as
 `Class(config, manifest)`. Its collate is given the arrays of some samples by field, each with one row a sample: those
 of data.fields, or of data.table `features` and `target`, or of prepare.tokens `tokens` and `length` in place of the
-field `text`; and always `weights` (float32; 0 for what does not count) and `draw_keys`. Its step calls the model once and
-returns Measured. A sample's loss must depend on that sample alone, and random numbers come from torch's generator,
+field `text`; and always `weights` (float32; 0 for what does not count) and `draw_keys`. Its step calls the model
+once and returns Measured. A sample's loss must depend on that sample alone; random numbers come from torch's generator,
 which the loop has seeded. Of a task of ours the step alone can be replaced (`task.step: package.module:function`): the
 function is given the model and what the task's collate made, and returns Measured or the weighted sum of the losses."""
 
