@@ -31,7 +31,7 @@ def table_config(root: Path, table: dict[str, Any] | None = None, **sections: An
     made: dict[str, Any] = TABLE | ({"target": "kind", "labels": None} if regression else {}) | (table or {})
     value: dict[str, Any] = {
         "name": "table",
-        "data": {"train": [{"path": str(root / "data")}], "work": str(root / "work"), "table": made},
+        "data": {"train": [{"path": str(root / "data")}], "work": str(root / "work"), "run_samples": 1, "table": made},
         "task": {"name": "tabular_classification", "classes": 2},
         "model": {"linear": {}},
         "train": {"steps": 2, "global_batch": 4, "precision": "fp32"},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.core.errors import DataError
+from orchestrator.data.decoding.fields import TransformFailed
 from orchestrator.data.shards.chain import TokenizerInfo
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class TextReader:
     def __call__(self, columns: dict[str, list[Any]], failures: dict[int, str]) -> dict[str, list[Any]]:
         good = [row for row in range(len(columns[TEXT])) if row not in failures]
         characters = self.seq_len * CHARACTERS_A_TOKEN
-        texts = [columns[TEXT][row][:characters] for row in good]
+        texts = [_as_text(columns[TEXT][row], row)[:characters] for row in good]
         encodings = open_tokenizer(self.tokenizer).encode_batch_fast(texts, add_special_tokens=False)
         tokens: list[Any] = [None] * len(columns[TEXT])
         lengths: list[Any] = [None] * len(columns[TEXT])
@@ -45,6 +46,18 @@ class TextReader:
             "tokens": tokens,
             "length": lengths,
         }
+
+
+def _as_text(value: Any, row: int) -> str:
+    if isinstance(value, str):
+        return value
+    failed = TransformFailed(
+        f"the field {TEXT} is a {type(value).__name__}, not a text",
+        where=f"data.fields.{TEXT}",
+        remedy="decode it as text, or pick the text from a json member with data.transforms",
+    )
+    failed.row = row
+    raise failed
 
 
 @lru_cache(maxsize=2)

@@ -145,7 +145,7 @@ def pick(value: Any, path: str) -> Any:
 
 
 def first_match(text: str, patterns: Annotated[Sequence[str], Field(min_length=1)]) -> int:
-    """The number of the first of these regular expressions that the text has; where it has none, the sample is a hole."""
+    """The number of the first of these regular expressions that the text has; without one, the sample is a hole."""
     for number, pattern in enumerate(patterns):
         if re.search(pattern, text):
             return number

@@ -87,7 +87,7 @@ def test_a_row_must_be_an_object():
 def test_a_class_given_as_a_number_must_be_one_of_them(value):
     reader = RowReader(NUMBERS, 3, Figures())
     assert reader.read({"a": 1, "b": 2.0})["target"] == 2
-    with pytest.raises(BadRow, match="b is .*, and classes are whole numbers from 0 to 2"):
+    with pytest.raises(BadRow, match=r"b is .*, and classes are whole numbers from 0 to 2"):
         reader.read({"a": 1, "b": value})
 
 
@@ -100,7 +100,9 @@ def test_decoding_makes_features_of_rows_and_names_the_row_that_cannot_be():
     decoding = Decoding.of(table_config(Path("data")).data, READER)
     decoding = pickle.loads(pickle.dumps(decoding))  # as worker processes get it
     good = [json.dumps(make_row(n)).encode() for n in (1, 3)]
-    columns, failures = decoding.decode_columns({"row": (["json"] * 3, [good[0], b"{", good[1]])}, np.zeros(3, np.uint64))
+    columns, failures = decoding.decode_columns(
+        {"row": (["json"] * 3, [good[0], b"{", good[1]])}, np.zeros(3, np.uint64)
+    )
     assert list(failures) == [1]
     assert columns["target"] == [0, None, 1]
     assert columns["features"][2].tolist() == [3.0, 1.5, 0.0, 1.0]
