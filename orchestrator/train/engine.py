@@ -22,6 +22,7 @@ from orchestrator.config.run import RunConfig
 from orchestrator.core.words import World
 from orchestrator.train import reshard
 from orchestrator.train.deepspeed_config import is_plain_torch, make_deepspeed_config
+from orchestrator.train.models.buffers import Statistics
 from orchestrator.train.models.tensors import parameters_on_meta
 from orchestrator.train.optim.optimizer import make_optimizer
 
@@ -181,7 +182,9 @@ class Engine:
         else:
             grad_norm = self._step_wrapped()
         self._backwards = 0
-        return StepResult(self._engine.was_step_applied() and math.isfinite(grad_norm), grad_norm)
+        applied = self._engine.was_step_applied() and math.isfinite(grad_norm)
+        self._statistics.average() if applied else self._statistics.put_back()
+        return StepResult(applied, grad_norm)
 
     def extract(self) -> RankState:
         """This rank's part of the state, copied to the CPU; the engine stays as it is."""
@@ -190,6 +193,7 @@ class Engine:
     def insert(self, source: FragmentSource) -> None:
         """Fill the engine from a source; all ranks call it with equal sources, before the first step."""
         reshard.insert(self._engine, source)
+        self._statistics = Statistics(self._engine.module)
 
     def drop(self) -> None:
         """Free everything, also what DeepSpeed would keep of an engine for the life of the process."""

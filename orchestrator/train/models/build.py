@@ -16,6 +16,7 @@ from orchestrator.train.models.freeze import freeze
 from orchestrator.train.models.inexact import name_inexact
 from orchestrator.train.models.linear import Linear
 from orchestrator.train.models.mlp import Mlp
+from orchestrator.train.models.pretrained import StoredTensors
 from orchestrator.train.models.rnn import Rnn
 from orchestrator.train.models.sizes import num_inputs, num_outputs
 from orchestrator.train.models.tensors import kind_of, own_tensors, parameters_on_meta, tied_names
@@ -53,16 +54,19 @@ def _build_whole(config: RunConfig, vocab_size: int | None) -> nn.Module:
 
 
 def describe_model(config: RunConfig, vocab_size: int | None) -> ModelDescription:
-    """Build without the memory of parameters, and write down what is there."""
+    """Build without the memory of parameters, and write down what is there, and of its weights where they come from."""
     with parameters_on_meta():
         model = build_model(config, vocab_size)
-    text: Any = model.config.get_text_config() if isinstance(model, PreTrainedModel) else None
+    weights = config.model.pretrained or config.model.weights
+    own: Any = model.config if isinstance(model, PreTrainedModel) else None
+    text = own and own.get_text_config()
     return ModelDescription(
-        model_type=model.config.model_type if text is not None else type(model).__name__.lower(),
+        model_type=own.model_type if own else type(model).__name__.lower(),
         tensors=tuple(TensorShape(name, tuple(tensor.shape), kind_of(tensor)) for name, tensor in own_tensors(model)),
         tied=tied_names(model),
         layers=getattr(text, "num_hidden_layers", 0),  # models of pictures need not tell
         hidden_size=getattr(text, "hidden_size", 0),
-        vocab_size=vocab_size and getattr(text, "vocab_size", vocab_size) or 0,
+        vocab_size=0 if vocab_size is None else getattr(text, "vocab_size", vocab_size),
         inexact=name_inexact(model),
+        begins_anew=StoredTensors(config, model).begins_anew if weights else (),
     )

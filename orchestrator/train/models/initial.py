@@ -15,7 +15,7 @@ from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.keyed import key, text_key
 from orchestrator.train.models.build import build_model
-from orchestrator.train.models.pretrained import PretrainedWeights
+from orchestrator.train.models.pretrained import PretrainedWeights, StoredTensors
 from orchestrator.train.models.tensors import own_tensors, parameters_on_meta, tied_names
 
 BUILDING = text_key("random numbers of the model's constructor")
@@ -27,7 +27,7 @@ def initial_source(config: RunConfig, vocab_size: int | None) -> FragmentSource:
     made = InitialWeights(config, vocab_size)
     if config.model.pretrained is None and config.model.weights is None:
         return made
-    return PretrainedWeights(config, made.model, made)
+    return PretrainedWeights(StoredTensors(config, made.model), made)
 
 
 class InitialWeights:
@@ -88,7 +88,8 @@ def make_tensor(model: nn.Module, name: str, seed: int) -> torch.Tensor:
         return made
     if isinstance(built, nn.Parameter) or built.is_meta:
         raise _not_initialised(name, model, owner)
-    return built.detach()
+    made = built.detach()
+    return made
 
 
 def _initialisers(model: nn.Module, owner_name: str) -> Iterator[Initialise]:

@@ -11,9 +11,7 @@ class Linear(nn.Module):
         super().__init__()
         self.output = nn.Linear(inputs, outputs, bias=bias)
 
-    def forward(
-        self, features: torch.Tensor | None = None, pixel_values: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def forward(self, features: torch.Tensor | None = None, pixel_values: torch.Tensor | None = None) -> torch.Tensor:
         """[n, outputs] of features [n, inputs], or of pictures with as many numbers."""
         logits: torch.Tensor = self.output(rows_of(features, pixel_values, self.output.in_features))
         return logits

@@ -22,7 +22,7 @@ def add_adapters(model: nn.Module, section: LoraSection, *, train_head: bool) ->
     chosen = [model.get_submodule(name) for name in targets]
     settings = LoraConfig(
         r=section.rank,
-        lora_alpha=section.alpha,  # type: ignore[arg-type,unused-ignore] - peft only divides by it
+        lora_alpha=section.alpha,
         lora_dropout=section.dropout,
         target_modules=targets,
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in chosen),

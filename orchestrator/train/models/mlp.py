@@ -19,9 +19,7 @@ class Mlp(nn.Module):
         self.dropout = nn.Dropout(section.dropout)
         self.output = nn.Linear(section.hidden[-1], outputs)
 
-    def forward(
-        self, features: torch.Tensor | None = None, pixel_values: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def forward(self, features: torch.Tensor | None = None, pixel_values: torch.Tensor | None = None) -> torch.Tensor:
         """[n, outputs] of features [n, inputs], or of pictures with as many numbers."""
         hidden = rows_of(features, pixel_values, self.inputs)
         for layer in self.layers:

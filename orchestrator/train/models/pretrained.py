@@ -24,15 +24,37 @@ SHOWN = 3
 
 
 class PretrainedWeights:
-    """A source of fragments. A tensor is found by its name, a tied one, or without the base prefix.
+    """A source of fragments: what is stored, and from `initial` what begins anew."""
 
-    `begins_anew` names those that are not there, or there in another shape: with model.new_head they come from
-    `initial`, as the adapters of model.lora always do; without it they are an error."""
+    def __init__(self, stored: "StoredTensors", initial: FragmentSource) -> None:
+        self._stored, self._initial = stored, initial
 
-    def __init__(self, config: RunConfig, model: nn.Module, initial: FragmentSource) -> None:
+    def states(self, name: str) -> tuple[str, ...]:
+        return self._initial.states(name)
+
+    def read(self, name: str, state: str, start: int, count: int) -> torch.Tensor:
+        if state not in self.states(name) or name not in self._stored:
+            return self._initial.read(name, state, start, count)
+        return self._stored.read(name, start, count)
+
+    def scalars(self, name: str) -> dict[str, float]:  # noqa: ARG002 - a FragmentSource; no update has been made yet
+        return {}
+
+    def engine(self) -> dict[str, float]:
+        return {}
+
+
+class StoredTensors:
+    """Which tensors of a model the config's files bring. One is found by its name, a tied one, or without the base
+    prefix.
+
+    `begins_anew` names those that are not there, or there in another shape: an error unless model.new_head is set.
+    Adapters of model.lora begin anew in any case."""
+
+    def __init__(self, config: RunConfig, model: nn.Module) -> None:
         key = "model.pretrained" if config.model.pretrained else "model.weights"
         path = Path(str(config.model.pretrained or config.model.weights))
-        self._where, self._initial = f"{key} {path}", initial
+        self._where = f"{key} {path}"
         self._tied = tied_names(model)
         self._tensors = dict(own_tensors(model))
         self._files = _list_tensors(path, self._where)
@@ -40,37 +62,24 @@ class PretrainedWeights:
         prefix = f"{model.base_model_prefix}." if isinstance(model, PreTrainedModel) else ""
         found = {name: self._find(name, prefix) for name in self._tensors if ADAPTERS not in name}
         wanting = {name: reason for name, stored in found.items() if (reason := self._compare(name, stored))}
-        if wanting and not config.model.new_head:
+        if wanting and (len(wanting) == len(found) or not config.model.new_head):
             raise self._lacking(wanting, len(found))
-        if len(wanting) == len(found):
-            raise DataError(
-                "no tensor there is one of the model's by name and shape", where=self._where, remedy=self._names_there()
-            )
-        self._stored = {name: stored for name, stored in found.items() if name not in wanting}
+        self._names = {name: stored for name, stored in found.items() if name not in wanting}
         self.begins_anew = tuple(wanting)
 
-    def states(self, name: str) -> tuple[str, ...]:
-        return self._initial.states(name)
+    def __contains__(self, name: str) -> bool:
+        return self._tied.get(name, name) in self._names
 
-    def read(self, name: str, state: str, start: int, count: int) -> torch.Tensor:
+    def read(self, name: str, start: int, count: int) -> torch.Tensor:
+        """`count` elements of the flattened tensor from `start` on."""
         name = self._tied.get(name, name)
-        if name not in self._stored:
-            return self._initial.read(name, state, start, count)
-        if state not in self.states(name):
-            raise KeyError(f"{name} has no state {state!r} at step 0")
-        tensor, stored = self._tensors[name], self._slice(self._stored[name])
+        tensor, stored = self._tensors[name], self._slice(self._names[name])
         if not tensor.ndim:
             return torch.as_tensor(stored[...], dtype=tensor.dtype).reshape(1)[start : start + count]
         row = max(1, prod(tensor.shape[1:]))
         first, stop = start // row, -(-(start + count) // row)
         rows: torch.Tensor = stored[first:stop]
         return rows.flatten()[start - first * row :][:count].to(tensor.dtype)
-
-    def scalars(self, name: str) -> dict[str, float]:  # noqa: ARG002 - a FragmentSource; no update has been made yet
-        return {}
-
-    def engine(self) -> dict[str, float]:
-        return {}
 
     def _find(self, name: str, prefix: str) -> str:
         aliases = [name, *(alias for alias, first in self._tied.items() if first == name)]
@@ -93,16 +102,14 @@ class PretrainedWeights:
 
     def _lacking(self, wanting: dict[str, str], of: int) -> DataError:
         reasons = "; ".join(list(wanting.values())[:SHOWN])
+        anew = "" if len(wanting) == of else "model.new_head=true lets them begin anew, as a new head must; otherwise "
         return DataError(
             f"{len(wanting)} of {of} tensors of the model do not come from there: {reasons}",
             where=self._where,
-            remedy="model.new_head=true lets them begin anew, as a head for another task must; otherwise correct the "
-            f"model section, or the files: {self._names_there()}",
+            remedy=f"{anew}correct the model section, or the files: they hold "
+            + ", ".join(list(self._files)[:SHOWN])
+            + (", ..." if len(self._files) > SHOWN else ""),
         )
-
-    def _names_there(self) -> str:
-        more = ", ..." if len(self._files) > SHOWN else ""
-        return f"they hold {', '.join(list(self._files)[:SHOWN])}{more}"
 
 
 def _list_tensors(path: Path, where: str) -> dict[str, Path]:

@@ -44,7 +44,7 @@ _BUILD_ERRORS = (
 _OLDER_KEYS = {"rope_theta", "rope_scaling"}
 # Longhaul decides these itself: another key of the config says so.
 _OWNED_KEYS = {"dtype": "by train.precision", "torch_dtype": "by train.precision", "use_cache": "off in training"}
-# The token that stands behind a text where a model has none of its own for it. Llama and GPT-2 find the end of a text so.
+# What texts are filled up with where a model has no token of its own for it. Llama and GPT-2 find a text's end by it.
 PADDING = 0
 # Causal models that keep documents apart by positions alone: measured, since others take them and let documents mix.
 APART = (
@@ -132,6 +132,14 @@ def padding_token(config: RunConfig) -> int:
         return PADDING
     token = read_model_config(config, None).get_text_config().pad_token_id
     return PADDING if token is None else int(token)
+
+
+def balancing_share(config: RunConfig) -> float:
+    """What the loss that balances a mixture of experts counts; 0 unless its key output_router_logits asks for it."""
+    if config.model.transformers is None and config.model.pretrained is None:
+        return 0.0
+    text = read_model_config(config, None).get_text_config()
+    return float(getattr(text, "router_aux_loss_coef", 0.0)) if getattr(text, "output_router_logits", False) else 0.0
 
 
 def _labels(config: RunConfig) -> dict[str, int]:

@@ -45,6 +45,8 @@ ALONE = {
     "model.cnn",
     "model.rnn",
     "model.custom",
+    "model.new_head",
+    "model.lora",
     "task.name",
     "task.loss.label_smoothing",
     "task.loss.class_weights",

@@ -27,7 +27,7 @@ def make_fields(samples, length, seed=0):
     return {"tokens": tokens, "weights": rng.integers(0, 2, (samples, length)).astype(np.float32)}
 
 
-def table_model(input_ids, use_cache):
+def table_model(input_ids):
     """Logits that depend on the token before alone."""
     logits = torch.randn(VOCAB, VOCAB, generator=torch.Generator().manual_seed(4))
     return SimpleNamespace(logits=logits[input_ids].to(torch.bfloat16))
@@ -46,7 +46,7 @@ def test_each_token_is_predicted_from_the_one_before():
 def test_loss_is_the_weighted_sum_in_float32():
     fields = make_fields(3, 5)
     inputs = LM.collate(fields, CPU)
-    logits = table_model(inputs["input_ids"], use_cache=False).logits.float()
+    logits = table_model(inputs["input_ids"]).logits.float()
     picked = torch.log_softmax(logits, -1).gather(-1, inputs["targets"].unsqueeze(-1)).squeeze(-1)
     loss = LM.step(table_model, inputs).loss
     assert loss.dtype == torch.float32
