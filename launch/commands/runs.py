@@ -203,6 +203,28 @@ def verify(
 
 
 @app.command()
+def evaluate(
+    name: Run,
+    split: Annotated[str, typer.Option(help="validation or test")] = "validation",
+    checkpoint: Annotated[str, typer.Option(help="best, last, or a step")] = "last",
+    max_batches: Annotated[int | None, typer.Option(min=1, help="at most so many global batches")] = None,
+    ranks: Annotated[
+        int | None, typer.Option(min=1, help="processes that share the work; one a GPU, or one, when absent")
+    ] = None,
+    root: Root = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a checkpoint on a split, on this machine: every metric that fits the task, and pictures."""
+    from launch.evaluate import EvaluateWish
+    from launch.evaluate import evaluate as measure
+    from launch.here import find_run
+    from launch.screen import Screen
+
+    wish = EvaluateWish(split=split, checkpoint=checkpoint, max_batches=max_batches, ranks=ranks)
+    raise typer.Exit(measure(find_run(name, root), wish, Screen(), as_json=as_json))
+
+
+@app.command()
 def ledger(
     name: Run,
     steps: Annotated[str | None, typer.Option(help="A:B, B not included")] = None,

@@ -8,6 +8,7 @@ from pydantic import model_validator
 from orchestrator.config.data import DataSection
 from orchestrator.config.deepspeed_check import check_deepspeed
 from orchestrator.config.marks import free, identity, rounding
+from orchestrator.config.metrics import problems_of_metrics
 from orchestrator.config.model import ModelSection
 from orchestrator.config.model_check import check_model
 from orchestrator.config.preparing import PrepareSection
@@ -45,6 +46,7 @@ class RunConfig(RunFields):
         yield from check_task(self)
         yield from self._problems_ahead()
         yield from check_model(self)
+        yield from problems_of_metrics(self.task, self.evaluate, self.model.transformers or {})
         if self.evaluate.every_steps and not self.data.split.validation:
             yield Problem("evaluate.every_steps", "needs data.split.validation above 0, for example 0.02")
         if self.checkpoint.keep.best and not self.evaluate.every_steps:

@@ -91,9 +91,27 @@ def leave_world() -> None:
 
 def sum_over_ranks(values: Sequence[float]) -> list[float]:
     """Add up numbers over all ranks, on the CPU, in one float64 all-reduce."""
-    total = torch.tensor(values, dtype=torch.float64)
+    return [float(number) for number in add_over_ranks(torch.tensor(values, dtype=torch.float64))]
+
+
+def add_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """The sum of all ranks' tensors of one shape, on the CPU."""
+    total = values.clone()
     torch.distributed.all_reduce(total, group=_agreement[0])
-    return [float(number) for number in total]
+    return total
+
+
+def gather_over_ranks(rows: torch.Tensor) -> torch.Tensor:
+    """The rows of all ranks, in the order of the ranks, on the CPU; a rank may have any number of them, or none."""
+    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    counts = [round(count) for count in sum_over_ranks([len(rows) * (rank == other) for other in range(size)])]
+    if not max(counts):
+        return rows
+    padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+    padded[: len(rows)] = rows
+    gathered = [torch.empty_like(padded) for _ in counts]
+    torch.distributed.all_gather(gathered, padded, group=_agreement[0])
+    return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
 
 
 # ---- engines ----

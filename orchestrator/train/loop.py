@@ -11,7 +11,7 @@ import torch
 from orchestrator.checkpoint.reader import CheckpointReader
 from orchestrator.core.errors import NotPrepared, StoreDown, TrainingFailed
 from orchestrator.core.keyed import key, text_key
-from orchestrator.core.news import EvaluationNews, HolesNews, KeysNews, Number, StepNews
+from orchestrator.core.news import EvaluationNews, HolesNews, KeysNews, NoteNews, Number, StepNews
 from orchestrator.core.words import RunState, Word
 from orchestrator.data.feeding.batch import RankBatch
 from orchestrator.data.feeding.feed import open_batches
@@ -19,7 +19,7 @@ from orchestrator.data.feeding.growing import GrowingOrder
 from orchestrator.data.feeding.stream import Stream
 from orchestrator.data.ordering.skips import Skips
 from orchestrator.train.engine import Engine, StepResult, build_empty, sum_over_ranks
-from orchestrator.train.evaluate import SPLIT, Validation
+from orchestrator.train.evaluation.validation import SPLIT, Validation
 from orchestrator.train.figures import StepFigures
 from orchestrator.train.job import Outcome, TrainJob, check_slices
 from orchestrator.train.models.build import build_model
@@ -59,6 +59,8 @@ class Trainer:
         self.validation = (
             Validation(config, manifest, job.world, job.micro_batch) if config.evaluate.every_steps else None
         )
+
+        self.noted: set[str] = set()  # of validations, told once
 
         # where it stands
         self.step, source = open_start(job)
@@ -185,14 +187,14 @@ class Trainer:
         if self.validation is None or self.stores_down:
             return None
         self.helm.show(self.step, "evaluate")
-        metrics = self.validation.run(self.engine, self.task, self.device)
+        found = self.validation.run(self.engine, self.task, self.device)
         if self.world.rank == 0:
-            self.job.sink.tell(
-                EvaluationNews(
-                    step=self.step, generation=self.job.generation, t=self.now(), split=SPLIT, metrics=dict(metrics)
-                )
-            )
-        return float(metrics["loss"])
+            step, generation, t = self.step, self.job.generation, self.now()
+            self.job.sink.tell(EvaluationNews(step=step, generation=generation, t=t, split=SPLIT, metrics=found.values))
+            for text in sorted(set(found.notes) - self.noted):
+                self.job.sink.tell(NoteNews(step=step, generation=generation, t=t, text=text))
+            self.noted.update(found.notes)
+        return float(found.values["loss"])
 
     def check_finite(self, batch: RankBatch, result: StepResult, own_loss: float, loss: float) -> None:
         """A few updates in a row that had to be left out are the end, named with what was fed."""

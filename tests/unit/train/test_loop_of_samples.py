@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.distributed import PrefixStore
 
 from orchestrator.checkpoint.reader import open_checkpoint
 from orchestrator.core.errors import TrainingFailed
@@ -16,6 +17,7 @@ from orchestrator.data.proof.audit import Prepared, recompute
 from orchestrator.data.proof.difference import compare_ledger
 from orchestrator.prepare.run import prepare
 from orchestrator.train.engine import warm
+from orchestrator.train.evaluation.offline import EvaluationJob
 from tests.fakes.coloured_pictures import CLASSES, write_pictures
 from tests.fakes.gang import run_gang
 from tests.fakes.small_runs import RESNET, RecordingSink, picture_config, train_small
@@ -46,6 +48,18 @@ def run_all(rank: int, size: int, store: Any, folder: Path, manifest: Any) -> di
     run("two", 2, stage=2, **EVALUATE, **EVERY_STEP)
     again = folder / "two" / "step-00000001-g0001"
     run("replayed", 2, path="two", stage=2, generation=2, start=again, **EVALUATE, **EVERY_STEP)
+    for stage, world in ((2, 2), (3, 1)):
+        if rank < world:
+            job = EvaluationJob(
+                config=make_config(folder, stage=stage),
+                manifest=manifest,
+                checkpoint=folder / "two" / f"step-{STEPS:08d}-g0001",
+                split="validation",
+                device="cpu",
+                micro_batch=3,
+                threads=1,
+            )
+            results[f"evaluated on {world}"] = job.work(rank, world, PrefixStore(f"evaluate{world}", store))
     run("resnet", 2, model=RESNET, stage=1, train={"steps": 2})
     with pytest.raises(TrainingFailed) as caught:
         run("strict", 2, data={"max_holes": 1})
@@ -160,8 +174,21 @@ def test_validation_tells_loss_and_accuracy_of_every_sample(seen):
     (one,), (two,) = (results[0][case][1].of(EvaluationNews) for case in ("one", "two"))
     assert one.metrics["samples"] == manifest.kept("validation").sum()
     assert 0 <= one.metrics["accuracy"] <= 1
-    assert one.metrics.keys() == {"loss", "accuracy", "samples"}
+    assert one.metrics.keys() == {"loss", "accuracy", "f1", "roc_auc", "samples"}
     assert two.metrics["loss"] == pytest.approx(one.metrics["loss"], rel=2e-5)
+
+
+def test_an_evaluation_afterwards_gives_the_numbers_of_training(seen):
+    """The very same on the same world, within rounding on another one and another stage."""
+    results, _, _ = seen
+    [news] = results[0]["two"][1].of(EvaluationNews)
+    told = {name: value for name, value in news.metrics.items() if name != "loss"}
+    for result in results:
+        assert {name: result["evaluated on 2"].values[name] for name in news.metrics} == news.metrics
+    alone = results[0]["evaluated on 1"].values
+    assert {name: alone[name] for name in told} == told
+    assert alone["loss"] == pytest.approx(news.metrics["loss"], rel=2e-5)
+    assert alone.keys() == news.metrics.keys() | {"precision", "recall", "confusion_matrix"}
 
 
 def test_models_with_batch_statistics_train_too(seen):
