@@ -22,7 +22,7 @@ class Classes:
 
     def check(self, labels: NDArray[Any]) -> None:
         """A label without a class: CUDA would end the process without a word about it."""
-        if labels.dtype.kind not in "iu":
+        if labels.dtype.kind not in "iub":
             raise TrainingFailed(
                 f"labels are {labels.dtype}, not whole numbers",
                 where="data.fields.label",
@@ -40,14 +40,7 @@ class Classes:
         losses = self._loss(logits, labels)
         if logits.shape[1] == 1:  # one output for two classes: the other one's logit is 0
             logits = torch.cat([torch.zeros_like(logits), logits], 1)
-        right = (logits.argmax(-1) == labels).float()
-        return Measured(
-            loss=torch.dot(losses, weights),
-            sums={"accuracy": torch.dot(right, weights)},
-            outputs=logits.detach(),
-            targets=labels,
-            weights=weights,
-        )
+        return Measured(loss=torch.dot(losses, weights), outputs=logits.detach(), targets=labels, weights=weights)
 
 
 def count_classes(config: RunConfig) -> int:
