@@ -188,11 +188,9 @@ def planned_vocab(config: RunConfig) -> int | None:
     """The vocabulary before anything is prepared: what will be trained, or what the given tokenizer has.
 
     None for a task that is not fed with tokens."""
-    if config.packed_len is None:
-        return None
     tokens = config.prepare.tokens
     if tokens is None:
-        raise ConfigError("there is no tokenizer to plan with", where="prepare.tokens")
+        return None
     if tokens.train_bpe is not None:
         return tokens.train_bpe
     stated = (config.model.transformers or {}).get("vocab_size")

@@ -199,7 +199,7 @@ def decide(config: RunConfig, facts: Facts, manifest: Manifest) -> tuple[RunConf
 def make_plan(config: RunConfig, facts: Facts, decisions: Sequence[Decision], manifest: Manifest) -> dict[str, Any]:
     """plan.json: every decision with its reason, and what the chosen worlds need. Raises DoesNotFit."""
     check_world_sizes(config, facts)
-    description = describe_cached(config, manifest.tokenizer.vocab_size if manifest.has_tokens else None)
+    description = describe_cached(config, manifest.tokenizer.vocab_size if config.reads_tokens else None)
     check_patterns(config.optim, description)
     nodes = sorted({config.cluster.nodes.min, config.cluster.nodes.max})
     rows = plan_worlds(config, facts, description, nodes)

@@ -14,8 +14,8 @@ def check_preparing(config: RunConfig) -> list[Problem]:
     if config.prepare.clean:
         from orchestrator.prepare.clean.rules import check_clean  # compiled code, which not everybody needs
 
-        fed_as_text = config.prepare.tokens is not None
-        problems += check_clean(config.prepare.clean, None if fed_as_text else (config.data.fields or {}).keys())
+        fed_as_text = config.packed_len is not None
+        problems += check_clean(config.prepare.clean, None if fed_as_text else config.data.read_fields.keys())
     return problems
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from orchestrator.core.words import ShardRef
 from orchestrator.data.shards.index import OnBad, ShardIndex, refuse_samples
 
-BROKEN = ("bad sample", "no text", "not UTF-8", "missing member", "no group")  # what data.on_bad is about
+BROKEN = ("bad sample", "no text", "not UTF-8", "missing member", "no group", "bad row")  # what data.on_bad is about
 DUPLICATES = ("exact duplicate", "near duplicate")
 CONTAMINATED = "contaminated"
 WHOLE_SHARD = -1  # the place of a drop that concerns the shard itself

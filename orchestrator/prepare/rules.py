@@ -10,7 +10,9 @@ from typing import Any, Self
 from orchestrator.config.data import SplitSection
 from orchestrator.config.preparing import CleanStep, DecontaminateSection, DedupSection, NearSection
 from orchestrator.config.run import RunConfig
+from orchestrator.data.decoding.table import Figures, RowReader
 from orchestrator.data.shards.index import OnBad
+from orchestrator.prepare.labels import Labels
 from orchestrator.storage.workplace import hash_text
 
 VERSION = 3  # rises when the same rules come to other verdicts, tokens or tables
@@ -29,12 +31,14 @@ class Rules:
     dedup: DedupSection | None = None
     decontaminate: DecontaminateSection | None = None
     forbidden: tuple[str, ...] = ()  # what the files of decontaminate hold
+    rows: RowReader | None = None  # of data.table; its figures are of segment 0, like statistics
+    labels: Labels | None = None  # where classes are counted
     statistics: str = ""  # JSON: of segment 0, which is part of every segment's id (collect.py)
 
     @classmethod
     def of(cls, config: RunConfig) -> Self:
         data, prepare, tokens = config.data, config.prepare, config.prepare.tokens
-        fields = tuple((name, tuple(field.members)) for name, field in (data.fields or {}).items())
+        fields = tuple((name, tuple(field.members)) for name, field in data.read_fields.items())
         text_member = tokens.text_member.lower() if tokens is not None else ""
         return cls(
             split=data.split,
@@ -46,6 +50,8 @@ class Rules:
             dedup=prepare.dedup,
             decontaminate=prepare.decontaminate,
             forbidden=_hash_forbidden(prepare.decontaminate),
+            rows=RowReader.of(config, Figures()),
+            labels=Labels.of(config),
         )
 
     @property
@@ -60,6 +66,11 @@ class Rules:
     def compares(self) -> bool:
         """Whether verdicts on a sample depend on other samples."""
         return self.dedup is not None or self.decontaminate is not None
+
+    @property
+    def makes_tokens(self) -> bool:
+        """Whether text becomes tokens here; where members are fed as they are, that is done when they are."""
+        return bool(self.text_member) and not self.fields
 
     @property
     def needed(self) -> list[tuple[str, ...]]:
@@ -78,6 +89,10 @@ class Rules:
         }
         if self.clean:
             value["clean"] = [step.model_dump() for step in self.clean]
+        if self.rows is not None:
+            value["table"] = [self.rows.table.model_dump(), self.rows.classes]
+        if self.labels is not None:
+            value["labels"] = self.labels.as_json()
         if self.compares:
             value |= self._comparing()
         return hash_json(value)

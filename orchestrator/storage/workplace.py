@@ -8,6 +8,7 @@
       prepared/<rules>-<tokenizer>/<ab>/<H(name)>-<content>.{tokens,drops.arrow,samples.arrow}   samples published last
       signs/<rules>/<ab>/<H(name)>-<content>.signs.arrow   what of a shard's samples is compared with others
       chains/<chain>/segment-NNNNN.{shards,samples,drops,roll,verdicts}.arrow and segment-NNNNN.json   the head last
+      chains/<chain>/statistics.json         of columns of segment 0, and what is done to values when they are fed
       chains/<chain>/seen-<H(roots)>.json    stamps under which a copy of the data was found equal to the chain
 
 Everything is published whole by rename and is the same whoever makes it, so any number of preparations may share it."""
@@ -53,6 +54,9 @@ class WorkPlace:
 
     def chain(self, chain: str) -> Path:
         return self.root / "chains" / chain
+
+    def statistics(self, chain: str) -> Path:
+        return self.chain(chain) / "statistics.json"
 
     def segment_head(self, chain: str, number: int) -> Path:
         return self.chain(chain) / f"segment-{number:05d}.json"

@@ -43,7 +43,7 @@ def known_validations(source: FragmentSource) -> tuple[dict[str, float], ...]:
 
 def vocab_size(config: RunConfig, manifest: Manifest) -> int | None:
     """What the model must know; None where it is fed no tokens."""
-    return None if config.packed_len is None else manifest.tokenizer.vocab_size
+    return manifest.tokenizer.vocab_size if config.reads_tokens else None
 
 
 def use_deterministic_kernels() -> None:

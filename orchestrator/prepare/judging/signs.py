@@ -17,10 +17,10 @@ from orchestrator.core.words import ShardRef
 from orchestrator.data.shards.contents import read_contents
 from orchestrator.data.shards.index import ShardIndex, index_shard
 from orchestrator.data.shards.split import TRAIN
-from orchestrator.prepare.cleaning import judge_members, judge_texts
+from orchestrator.prepare.cleaning import judge_texts
 from orchestrator.prepare.drops import Drop, refuse_drops
 from orchestrator.prepare.judging.forbidden import load_forbidden
-from orchestrator.prepare.members import check_members
+from orchestrator.prepare.members import check_members, judge_alone
 from orchestrator.prepare.near.documents import EXEMPT, NearRules, Signatures, Texts
 from orchestrator.prepare.near.sign import sign_texts
 from orchestrator.prepare.near.texts import VALID, canonical_texts, hash_texts
@@ -95,8 +95,7 @@ def _sign(job: SignJob, index: ShardIndex, splits: Splits, stores: Stores) -> Si
         refuse_drops(job.shard, index, fed.drops, rules.on_bad, "data.fields")
         _add(drops, fed.drops)
         hashes = fed.checksums
-        if rules.clean and not rules.text_member:
-            _add(drops, judge_members(opened.data, index, rules, places_left(len(index), drops.values())))
+        _add(drops, judge_alone(opened.data, index, job.shard, rules, list(drops.values())))
     if rules.compared_member:
         texts = _find_texts(job, index, opened.data, drops)
         _add(drops, _find_forbidden(rules, texts, splits.of))
@@ -122,7 +121,7 @@ def _find_texts(job: SignJob, index: ShardIndex, data: mmap | bytes, drops: dict
     broken += [not_utf8(place, int(wrong[place]), member) for place in np.flatnonzero(wrong != VALID).tolist()]
     refuse_drops(job.shard, index, broken, rules.on_bad, KEY)
     _add(drops, broken)
-    if rules.clean and rules.text_member:
+    if rules.clean and rules.makes_tokens:
         left = places_left(len(index), drops.values())
         _add(drops, judge_texts(data, index, rules, decode_texts(data, members, member, left)[0]))
     return texts

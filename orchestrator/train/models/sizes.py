@@ -23,10 +23,4 @@ def num_outputs(config: RunConfig, vocab_size: int | None) -> int:
         return vocab_size
     if task.loss.name == "binary_cross_entropy":
         return 1
-    return num_classes(config) or 1
-
-
-def num_classes(config: RunConfig) -> int | None:
-    """As the config states them; None where it does not, or there are none."""
-    stated = (config.model.transformers or {}).get("num_labels")
-    return config.task.classes or (stated if isinstance(stated, int) else None)
+    return config.num_classes or 1

@@ -25,7 +25,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
-from orchestrator.train.models.sizes import num_classes, num_outputs
+from orchestrator.train.models.sizes import num_outputs
 
 # All that model classes raise for keys that do not go together; ConfigErrors of ours pass through.
 _BUILD_ERRORS = (
@@ -144,10 +144,10 @@ def balancing_share(config: RunConfig) -> float:
 
 def _labels(config: RunConfig) -> dict[str, int]:
     """How many outputs a classifier has, which transformers would take to be two. A trained one may tell itself."""
-    if config.task.name == "causal_lm" or (config.model.pretrained is not None and num_classes(config) is None):
+    if config.task.name == "causal_lm" or (config.model.pretrained is not None and config.num_classes is None):
         return {}
     keys = config.model.transformers or {}
-    if not (type(keys.get("num_labels", 1)) is int and keys.get("num_labels", 1) > 0) or num_classes(config) is None:
+    if not (type(keys.get("num_labels", 1)) is int and keys.get("num_labels", 1) > 0) or config.num_classes is None:
         raise ConfigError("needs num_labels, or task.classes: how many classes there are", where="model.transformers")
     return {"num_labels": num_outputs(config, None)}
 

@@ -48,6 +48,9 @@ ALONE = {
     "model.new_head",
     "model.lora",
     "task.name",
+    "task.loss.label_smoothing",
+    "task.loss.class_weights",
+    "task.loss.delta",
 }
 CANDIDATES: list[Any] = [
     True,

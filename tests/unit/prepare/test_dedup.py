@@ -141,7 +141,7 @@ def test_cleaning_comes_before_comparing_and_alters_what_is_tokenised_only(tmp_p
     both = prepare(config_of(tmp_path, {"clean": steps, **NEAR}, work=str(tmp_path / "w2")))
     assert {row["place"]: row["rule"] for row in drops_of(alone).values()} == {0: "length"}
     assert {row["place"]: row["rule"] for row in drops_of(both).values()} == {0: "length", 2: "exact duplicate"}
-    from orchestrator.prepare.tokenizer import open_tokenizer
+    from orchestrator.data.decoding.texts import open_tokenizer
 
     for manifest in (alone, both):
         told = open_tokenizer(manifest.tokenizer).decode(manifest.tokens(0).tolist())
