@@ -9,6 +9,7 @@ from orchestrator.config.problems import Problem, config_error, locate
 from orchestrator.config.run import RunConfig
 from orchestrator.data.decoding.check import check_reading
 from orchestrator.prepare.check import check_preparing
+from orchestrator.train.augment.check import check_augment
 
 NEEDED = {"image_classification": ("image", "label")}
 
@@ -17,6 +18,7 @@ def load_checked(path: Path, overlays: Sequence[Path], sets: Sequence[str]) -> R
     loaded = load_config(path, overlays, sets)
     config = with_absolute_paths(loaded.config)
     problems = [*check_reading(config.data), *_check_fields(config), *check_preparing(config)]
+    problems += check_augment(config.data.augment)
     if problems:
         raise config_error(locate(problems, loaded.provenance))
     return config

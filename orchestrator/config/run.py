@@ -12,7 +12,7 @@ from orchestrator.config.model import ModelSection
 from orchestrator.config.preparing import PrepareSection
 from orchestrator.config.problems import Problem, WrongValues, nearest
 from orchestrator.config.running import CheckpointSection, ClusterSection, ElasticSection, RunFields, TrackingSection
-from orchestrator.config.task import TaskSection
+from orchestrator.config.task import TASK_NAMES, TaskSection
 from orchestrator.config.training import EvaluateSection, OptimSection, ScheduleSection, TrainSection
 
 
@@ -41,6 +41,7 @@ class RunConfig(RunFields):
     def _problems_across_sections(self) -> Iterator[Problem]:
         train, warmup = self.train, self.schedule.warmup_steps
         yield from self._problems_of_task()
+        yield from self._problems_of_pictures()
         yield from self._problems_ahead()
         if self.evaluate.every_steps and not self.data.split.validation:
             yield Problem("evaluate.every_steps", "needs data.split.validation above 0, for example 0.02")
@@ -78,6 +79,14 @@ class RunConfig(RunFields):
         for i, phase in enumerate(self.data.phases):
             if phase.seq_len is not None:
                 yield Problem(f"data.phases.{i}.seq_len", f"{self.task.name} has no sequences: leave it out")
+
+    def _problems_of_pictures(self) -> Iterator[Problem]:
+        """A task of the user's own may feed pictures too."""
+        if self.task.name not in TASK_NAMES or self.task.name == "image_classification":
+            return
+        for key in ("augment", "mixup"):
+            if getattr(self.data, key):
+                yield Problem(f"data.{key}", f"changes pictures, and {self.task.name} has none: leave it out")
 
     def _problems_ahead(self) -> Iterator[Problem]:
         """Training that begins before all is prepared cannot know what only the whole of it tells."""

@@ -17,6 +17,7 @@ from orchestrator.data.feeding.stream import Stream
 from orchestrator.data.ordering.order import ValidationOrder
 from orchestrator.data.ordering.skips import Skips
 from orchestrator.data.shards.manifest import Manifest
+from orchestrator.train.augment.replay import Augmentation
 from orchestrator.train.engine import Engine, sum_over_ranks
 from orchestrator.train.slices import cut_micro_batches, micro_batches_needed
 from orchestrator.train.tasks.task import Task
@@ -29,6 +30,7 @@ class Validation:
 
     def __init__(self, config: RunConfig, manifest: Manifest, world: World, micro_batch: int) -> None:
         self._config, self._manifest, self._world = config, validated_on(config, manifest), world
+        self._augmentation = Augmentation(config)
         self._order = ValidationOrder.of(config, self._manifest, SPLIT)
         self._num_batches = min(self._order.num_batches, config.evaluate.max_batches or self._order.num_batches)
         self._micro_batches = micro_batches_needed(config.train.global_batch, world.data_size, micro_batch)
@@ -47,7 +49,8 @@ class Validation:
                 if is_void(batch):
                     continue
                 for micro in cut_micro_batches(batch, self._micro_batches):
-                    measured = task.step(engine.forward, task.collate(micro.fields, device))
+                    inputs = self._augmentation.settle(task.collate(micro.fields, device))
+                    measured = task.step(engine.forward, inputs)
                     for name, value in {"loss": measured.loss, **measured.sums}.items():
                         sums[name] += value
         engine.module.train()
