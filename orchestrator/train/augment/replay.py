@@ -56,7 +56,7 @@ class Augmentation:
         if not self._steps and self._mixup is None:
             return inputs
         keys, pixels = fields["draw_keys"], pixels_of(inputs)
-        changed = inputs | {PIXELS: self._replay(pixels.float(), Draws(keys))}
+        changed = inputs | {PIXELS: replay(self._steps, pixels.float(), Draws(keys))}
         if self._mixup is not None:
             changed = mix(changed, keys, self._mixup.alpha)
         return changed | {PIXELS: changed[PIXELS].to(pixels.dtype)}
@@ -72,19 +72,21 @@ class Augmentation:
             changed = cut_middle(changed, step) if step.name == "crop" else scale(changed, step)
         return inputs | {PIXELS: changed.to(pixels.dtype)}
 
-    def _replay(self, pixels: torch.Tensor, draws: Draws) -> torch.Tensor:
-        for kind, steps in groupby(self._steps, lambda step: step.kind):
-            if kind == "move":
-                pixels = move_pixels(pixels, list(steps), draws)
-                continue
-            for step in steps:
-                pixels = scale(pixels, step) if kind in SCALES else paint(pixels, step, draws)
-        return pixels
-
 
 def make_step(i: int, section: AugmentSection) -> Step:
     key = f"data.augment.{i}"
     return Step(key, section, partial(change_for(section.name, f"{key}.name"), **section.args))
+
+
+def replay(steps: Sequence[Step], pixels: torch.Tensor, draws: Draws) -> torch.Tensor:
+    """All steps, each as it is drawn for the picture; moves in a row are one."""
+    for kind, neighbours in groupby(steps, lambda step: step.kind):
+        if kind == "move":
+            pixels = move_pixels(pixels, list(neighbours), draws)
+            continue
+        for step in neighbours:
+            pixels = scale(pixels, step) if kind in SCALES else paint(pixels, step, draws)
+    return pixels
 
 
 def pixels_of(inputs: Inputs) -> torch.Tensor:

@@ -16,6 +16,7 @@ from orchestrator.data.proof.audit import Prepared, recompute
 from orchestrator.data.proof.difference import compare_ledger
 from orchestrator.prepare.run import prepare
 from orchestrator.train.engine import warm
+from tests.fakes.changes import EVERYTHING, FITTING_CROP
 from tests.fakes.coloured_pictures import CLASSES, write_pictures
 from tests.fakes.gang import run_gang
 from tests.fakes.small_runs import RESNET, RecordingSink, picture_config, train_small
@@ -25,6 +26,7 @@ HOLE_STEPS = [0, 2]
 STEPS, BATCH = 6, 10
 EVERY_STEP: dict[str, Any] = {"checkpoint": {"every_steps": 1, "keep": {"last": 2 * STEPS}}}
 EVALUATE: dict[str, Any] = {"evaluate": {"every_steps": STEPS}}
+CHANGED: dict[str, Any] = {"augment": [*EVERYTHING[:-2], FITTING_CROP, EVERYTHING[-1]], "mixup": {"alpha": 1.0}}
 
 
 def make_config(folder: Path, model: dict[str, Any] | None = None, **sections: Any) -> Any:
@@ -46,6 +48,19 @@ def run_all(rank: int, size: int, store: Any, folder: Path, manifest: Any) -> di
     run("two", 2, stage=2, **EVALUATE, **EVERY_STEP)
     again = folder / "two" / "step-00000001-g0001"
     run("replayed", 2, path="two", stage=2, generation=2, start=again, **EVALUATE, **EVERY_STEP)
+    run("changed", 1, data=CHANGED)
+    run("changed by two", 2, path="changed_by_two", stage=1, data=CHANGED, **EVERY_STEP)
+    again = folder / "changed_by_two" / "step-00000002-g0001"
+    run(
+        "changed and resumed",
+        2,
+        path="changed_by_two",
+        stage=1,
+        generation=2,
+        start=again,
+        data=CHANGED,
+        **EVERY_STEP,
+    )
     run("resnet", 2, model=RESNET, stage=1, train={"steps": 2})
     with pytest.raises(TrainingFailed) as caught:
         run("strict", 2, data={"max_holes": 1})
@@ -162,6 +177,25 @@ def test_validation_tells_loss_and_accuracy_of_every_sample(seen):
     assert 0 <= one.metrics["accuracy"] <= 1
     assert one.metrics.keys() == {"loss", "accuracy", "samples"}
     assert two.metrics["loss"] == pytest.approx(one.metrics["loss"], rel=2e-5)
+
+
+def test_changed_and_mixed_pictures_give_the_same_losses_in_any_slices_and_on_any_world(seen):
+    plain, alone, by_two = (rows(seen, case) for case in ("one", "changed", "changed by two"))
+    for untouched, one, two in zip(plain, alone, by_two, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=2e-5)
+        assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=2e-4)
+        assert abs(one["loss"] - untouched["loss"]) > 1e-4
+        assert all(two[key] == one[key] == untouched[key] for key in ("order_digest", "set_digest", "count", "samples"))
+
+
+def test_a_resumed_run_changes_and_mixes_pictures_as_the_unbroken_one_did_bit_by_bit(seen):
+    measured = ("holes", "read_bytes")
+    whole, resumed = (
+        [{key: value for key, value in row.items() if key not in measured} for row in rows(seen, case)]
+        for case in ("changed by two", "changed and resumed")
+    )
+    assert resumed == whole[2:]
+    assert len(resumed) == STEPS - 2
 
 
 def test_models_with_batch_statistics_train_too(seen):
