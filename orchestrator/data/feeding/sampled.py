@@ -144,9 +144,9 @@ class SampledBatches:
         """One good sample of the global batch, for a rank that has none; nothing if the whole batch has none: such a
         step is void, and nobody looks at its fields."""
         for slot in np.flatnonzero(~skipped).tolist():
-            values, _, _ = self._read_one(slots, slot)
-            if values:
-                return values
+            fed, _, read = self._read_slot(slots, slot)
+            if not read.holes:
+                return self._stack(read.columns, fed, np.zeros(1, np.int64))
         return {}
 
     def _beyond(
@@ -158,19 +158,25 @@ class SampledBatches:
         near = {name: column[row : row + 1] for name, column in fields.items()}
         if slot in mine or not len(mine):
             return near, ReadFigures()
-        none = {"weights": np.zeros(1, np.float32), "draw_keys": np.zeros(1, np.uint64)}
+        none: dict[str, NDArray[Any]] = {"weights": np.zeros(1, np.float32), "draw_keys": np.zeros(1, np.uint64)}
         if skipped[slot]:
             return near | none, ReadFigures()
-        values, key, figures = self._read_one(slots, slot)
-        return (values | {"weights": np.ones(1, np.float32), "draw_keys": key} if values else near | none), figures
+        fed, key, read = self._read_slot(slots, slot)
+        if read.holes:
+            return near | none, read.figures
+        names = ("a sample of its batch", self._name(fed.ordinal, fed.place, 0))
+        # Stacked with another one, since it must be like it.
+        values = {
+            name: stack_values(name, [near[name][0], *read.columns[name]], names.__getitem__) for name in read.columns
+        }
+        beyond = {name: column[1:] for name, column in values.items()}
+        return beyond | {"weights": np.ones(1, np.float32), "draw_keys": key}, read.figures
 
-    def _read_one(self, slots: Slots, slot: int) -> tuple[dict[str, NDArray[Any]], NDArray[np.uint64], ReadFigures]:
-        """The fields of one slot of the global batch, nothing if it is a hole; the key that it draws under."""
+    def _read_slot(self, slots: Slots, slot: int) -> tuple[SpanTable, NDArray[np.uint64], Part]:
+        """One sample of the global batch: what it is, the key that it draws under, and what was read."""
         fed = cut_slots(self._order, slots, np.array([slot]))
         key = self._draw_keys(slots, fed)
-        read = self._read(fed, key)
-        values = {} if read.holes else self._stack(read.columns, fed, np.zeros(1, np.int64))
-        return values, key, read.figures
+        return fed, key, self._read(fed, key)
 
 
 def spread(values: dict[str, NDArray[Any]], rows: Ints, num_rows: int) -> dict[str, NDArray[Any]]:

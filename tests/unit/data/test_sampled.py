@@ -301,6 +301,13 @@ def test_a_hole_beyond_the_slice_is_a_copy_without_weight_on_replay_too(tmp_path
     assert again.figures.read_bytes < first.figures.read_bytes
 
 
+def test_a_sample_beyond_of_another_shape_is_named_with_the_way_out(tmp_path):
+    feed = Feed(tmp_path, broken=(), transforms=[{"name": "tests.fakes.array_steps.cut_by_label"}], **MIXED)
+    told = r"a sample of its batch is .* and data/000\d.tar/a\d+ is .* a batch needs them alike"
+    with pytest.raises(DataError, match=told):
+        feed.make_world(0, 8)
+
+
 def test_validation_has_no_sample_beyond(tmp_path):
     write_arrays(tmp_path / "data", 5)
     config = array_config(tmp_path, {**MIXED, "split": {"validation": 0.5}})

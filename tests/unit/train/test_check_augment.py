@@ -8,7 +8,9 @@ import pytest
 import yaml
 
 from orchestrator.config.check import check_config
+from orchestrator.config.compare import check_resume
 from orchestrator.config.data import AugmentSection
+from orchestrator.core.errors import ConfigError
 from orchestrator.train.augment.changes import CHANGES
 from orchestrator.train.augment.check import check_augment
 from tests.fakes.changes import EVERYTHING
@@ -81,6 +83,13 @@ def test_tasks_without_pictures_are_refused(section):
     assert str(problem) == f"data.{key}: changes pictures, and causal_lm has none: leave it out"
     picture_config(data=section)
     picture_config(data=section, task={"name": "mine.tasks:Pictures"})
+
+
+def test_changing_changes_makes_another_run():
+    plain = picture_config()
+    for section in ({"augment": [NORMALIZE]}, {"mixup": {"alpha": 0.3}}):
+        with pytest.raises(ConfigError, match="makes another run"):
+            check_resume(plain, picture_config(data=section))
 
 
 def test_checking_imports_no_training_stack():
