@@ -20,7 +20,7 @@ def load_checked(given: Path | Values, overlays: Sequence[Path], sets: Sequence[
     config = with_absolute_paths(loaded.config)
     look_for_code_in(config.code)
     problems = [*check_reading(config.data), *_check_fields(config), *check_preparing(config)]
-    problems += check_augment(config.data.augment)
+    problems += check_augment(config.data)
     if problems:
         raise config_error(locate(problems, loaded.provenance))
     return config

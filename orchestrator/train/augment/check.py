@@ -1,9 +1,9 @@
 """What is wrong with data.augment, found in the launcher before anything starts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from orchestrator.config.arguments import check_arguments
-from orchestrator.config.data import AugmentSection
+from orchestrator.config.data import AugmentSection, DataSection
 from orchestrator.config.problems import Problem, shown
 from orchestrator.core.errors import ConfigError
 from orchestrator.train.augment.changes import COLOURS, SCALES, change_for, flip
@@ -11,11 +11,10 @@ from orchestrator.train.augment.changes import COLOURS, SCALES, change_for, flip
 GIVEN = ("drawn", "frame")  # what no config sets
 
 
-def check_augment(steps: Sequence[AugmentSection]) -> list[Problem]:
+def check_augment(data: DataSection) -> list[Problem]:
     """Every change is found, its arguments fit, and it stands where it can be done."""
-    keys = [f"data.augment.{i}" for i in range(len(steps))]
-    problems = [problem for key, step in zip(keys, steps, strict=True) for problem in _check_step(key, step)]
-    return problems + list(_check_order(keys, steps))
+    problems = [problem for i, step in enumerate(data.augment) for problem in _check_step(f"data.augment.{i}", step)]
+    return problems + list(_check_order(data))
 
 
 def _check_step(key: str, step: AugmentSection) -> Iterator[Problem]:
@@ -33,11 +32,11 @@ def _check_step(key: str, step: AugmentSection) -> Iterator[Problem]:
         )
 
 
-def _check_order(keys: Sequence[str], steps: Sequence[AugmentSection]) -> Iterator[Problem]:
+def _check_order(data: DataSection) -> Iterator[Problem]:
     """Colours are cut off below 0 and above 1."""
-    scaled = None
-    for key, step in zip(keys, steps, strict=True):
+    scaled = "normalize of data.transforms" if any(step.name == "normalize" for step in data.transforms) else None
+    for i, step in enumerate(data.augment):
         if step.name in SCALES:
             scaled = scaled or step.name
         if step.name in COLOURS and scaled is not None:
-            yield Problem(f"{key}.name", f"needs pixels from 0 to 1: put it before {scaled}", shown(step.name))
+            yield Problem(f"data.augment.{i}.name", f"needs pixels from 0 to 1, before {scaled}", shown(step.name))

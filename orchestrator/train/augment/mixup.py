@@ -14,6 +14,7 @@ from orchestrator.core.keyed import Keys
 from orchestrator.data.decoding.draws import Draws
 from orchestrator.train.tasks.task import Forward, Inputs, Task
 
+MIXED = ("labels", "weights")  # what a task must return beside pictures
 OTHER_LABELS, SHARES = "mixup_labels", "mixup_shares"
 
 

@@ -17,7 +17,7 @@ from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import TrainingFailed
 from orchestrator.data.decoding.draws import Draws
 from orchestrator.train.augment.changes import MOVES, SCALES, Drawn, Numbers, as_frame, change_for, middle_of
-from orchestrator.train.augment.mixup import mix
+from orchestrator.train.augment.mixup import MIXED, mix
 from orchestrator.train.tasks.task import Fields, Inputs
 
 PIXELS = "pixel_values"
@@ -55,7 +55,7 @@ class Augmentation:
         """In training: all of it. `fields` are what the task collated."""
         if not self._steps and self._mixup is None:
             return inputs
-        keys, pixels = fields["draw_keys"], pixels_of(inputs)
+        keys, pixels = fields["draw_keys"], find_pixels(inputs, () if self._mixup is None else MIXED)
         changed = inputs | {PIXELS: replay(self._steps, pixels.float(), Draws(keys))}
         if self._mixup is not None:
             changed = mix(changed, keys, self._mixup.alpha)
@@ -66,7 +66,7 @@ class Augmentation:
         steps = [step for step in self._steps if step.name in SCALES or step.name == "crop"]
         if not steps:
             return inputs
-        pixels = pixels_of(inputs)
+        pixels = find_pixels(inputs)
         changed = pixels.float()
         for step in steps:
             changed = cut_middle(changed, step) if step.name == "crop" else scale(changed, step)
@@ -89,12 +89,14 @@ def replay(steps: Sequence[Step], pixels: torch.Tensor, draws: Draws) -> torch.T
     return pixels
 
 
-def pixels_of(inputs: Inputs) -> torch.Tensor:
-    if PIXELS not in inputs:
+def find_pixels(inputs: Inputs, others: Sequence[str] = ()) -> torch.Tensor:
+    """A task of the user's own may have other names."""
+    missing = [name for name in (PIXELS, *others) if name not in inputs]
+    if missing:
         raise TrainingFailed(
-            f"the task feeds {', '.join(inputs)}, and pictures are changed under the name {PIXELS}",
-            where="data.augment",
-            remedy=f"let collate return pictures [n, channels, height, width] as {PIXELS}, or leave this out",
+            f"the task's collate returns {', '.join(inputs)}, and no {' and no '.join(missing)}",
+            where="data.augment" if PIXELS in missing else "data.mixup",
+            remedy="return pictures and the like under the names of docs/augment.md, or leave this out",
         )
     return inputs[PIXELS]
 

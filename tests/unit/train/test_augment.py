@@ -117,6 +117,17 @@ def test_shear_leans_the_picture_to_the_right():
     assert torch.allclose(leaning[0, 0], torch.eye(9).flip(1), atol=1e-5)
 
 
+def test_moves_in_a_row_happen_in_the_order_given():
+    pictures = make_pictures(4, 9, 9)
+    quarter = {"name": "rotate", "args": {"degrees": span(90)}}
+    flip_all = {"name": "flip", "p": 1.0}
+    turned = torch.rot90(pictures, 1, (2, 3))
+    assert torch.allclose(change(pictures, quarter, flip_all), turned.flip(3), atol=1e-5)
+    assert not torch.allclose(turned.flip(3), torch.rot90(pictures.flip(3), 1, (2, 3)), atol=0.1)
+    small = {"name": "crop", "args": {"size": 5}, "p": 1e-9}
+    assert torch.allclose(change(pictures, small, quarter), turned[:, :, 2:7, 2:7], atol=1e-5)
+
+
 def test_moves_in_a_row_are_one_look_up_between_pixels():
     pictures = make_pictures(4, 9, 9)
     there_and_back = [{"name": "rotate", "args": {"degrees": span(degrees)}} for degrees in (33, -33)]
@@ -254,5 +265,5 @@ def test_without_changes_inputs_pass_untouched():
     nothing = augmentation()
     assert nothing.change(inputs, {}) is inputs
     assert nothing.settle(inputs) is inputs
-    with pytest.raises(TrainingFailed, match="the task feeds features, and pictures are changed under the name"):
+    with pytest.raises(TrainingFailed, match="collate returns features, and no pixel_values"):
         augmentation(FLIP).change(inputs, {"draw_keys": KEYS})

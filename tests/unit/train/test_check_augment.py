@@ -9,18 +9,24 @@ import yaml
 
 from orchestrator.config.check import check_config
 from orchestrator.config.compare import check_resume
-from orchestrator.config.data import AugmentSection
+from orchestrator.config.data import DataSection
 from orchestrator.core.errors import ConfigError
 from orchestrator.train.augment.changes import CHANGES
 from orchestrator.train.augment.check import check_augment
 from tests.fakes.changes import EVERYTHING
+from tests.fakes.pictures import FIELDS
 from tests.fakes.small_runs import picture_config, small_config
 
 NORMALIZE = {"name": "normalize", "args": {"mean": [0.5], "std": [0.5]}}
 
 
 def problems(*steps) -> list[str]:
-    return [str(problem) for problem in check_augment(list(map(AugmentSection.model_validate, steps)))]
+    return told_of({"augment": list(steps)})
+
+
+def told_of(section) -> list[str]:
+    data = DataSection.model_validate({"train": [{"path": "data/x"}], "fields": FIELDS} | section)
+    return [str(problem) for problem in check_augment(data)]
 
 
 def test_what_can_be_done_has_no_problems():
@@ -70,8 +76,10 @@ def test_changes_and_arguments_are_checked(step, said):
 
 
 def test_colours_come_before_scales():
-    (told,) = problems(NORMALIZE, {"name": "hue", "args": {"degrees": [-10, 10]}})
-    assert told == "data.augment.1.name: needs pixels from 0 to 1: put it before normalize (hue)"
+    hue = {"name": "hue", "args": {"degrees": [-10, 10]}}
+    assert problems(NORMALIZE, hue) == ["data.augment.1.name: needs pixels from 0 to 1, before normalize (hue)"]
+    (told,) = told_of({"augment": [hue], "transforms": [NORMALIZE | {"field": "image"}]})
+    assert told == "data.augment.0.name: needs pixels from 0 to 1, before normalize of data.transforms (hue)"
 
 
 @pytest.mark.parametrize("section", [{"augment": [NORMALIZE]}, {"mixup": {"alpha": 0.2}}])

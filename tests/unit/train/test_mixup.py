@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from orchestrator.core.errors import TrainingFailed
 from orchestrator.data.decoding.draws import Draws, sample_keys
 from orchestrator.train.augment.mixup import draw_shares, mix, sum_losses
 from orchestrator.train.augment.replay import Augmentation
@@ -105,6 +106,13 @@ def test_gradients_add_up_to_those_of_the_whole_batch(cuts):
         loss_of({name: array[begin : end + 1] for name, array in fields.items()}, sliced).backward()
     assert whole.weight.grad is not None
     assert torch.allclose(sliced.weight.grad, whole.weight.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_a_task_without_labels_cannot_be_mixed():
+    fields = make_fields()
+    unlabelled = {name: value for name, value in TASK.collate(fields, CPU).items() if name != "labels"}
+    with pytest.raises(TrainingFailed, match=r"^data.mixup: .* and no labels"):
+        Augmentation(CONFIG).change(unlabelled, fields)
 
 
 def test_tasks_that_are_not_mixed_take_their_own_step():
