@@ -5,7 +5,6 @@ from typing import Any
 ROTATE: dict[str, Any] = {"name": "rotate", "args": {"degrees": [-30, 30]}}
 FLIP: dict[str, Any] = {"name": "flip", "p": 0.5}
 CROP: dict[str, Any] = {"name": "crop", "args": {"size": 8, "padding": 3}}
-FITTING_CROP: dict[str, Any] = {"name": "crop", "args": {"size": 16, "padding": 2}}  # of pictures of 16 x 16
 HUE: dict[str, Any] = {"name": "hue", "p": 0.5, "args": {"degrees": [-40, 40]}}
 EVERYTHING: list[dict[str, Any]] = [
     ROTATE,
