@@ -222,6 +222,9 @@ def test_the_same_change_twice_is_drawn_twice():
     twice, once = change(pictures, FLIP, FLIP), change(pictures, FLIP)
     assert not torch.allclose(twice, pictures, atol=1e-3)
     assert not torch.allclose(twice, once, atol=1e-3)
+    one, other = (Drawn(Draws(KEYS), key, np.ones(len(KEYS), np.bool_)) for key in ("first", "second"))
+    assert np.all(one.uniform("x", [0, 1], 0) != other.uniform("x", [0, 1], 0))
+    assert np.any(one.integers("x", 0, 9, 0) != other.integers("x", 0, 9, 0))
 
 
 def test_random_numbers_of_torch_are_left_alone():
@@ -232,10 +235,10 @@ def test_random_numbers_of_torch_are_left_alone():
 
 
 def test_pictures_keep_their_type_and_numbers_are_taken_in_float32():
-    exact = change(make_pictures(), *EVERYTHING)
-    coarse = change(make_pictures().bfloat16(), *EVERYTHING)
-    assert coarse.dtype == torch.bfloat16
-    assert (coarse.float() - exact).abs().mean() < 0.02
+    coarse = make_pictures().bfloat16()
+    changed = change(coarse, *EVERYTHING)
+    assert changed.dtype == torch.bfloat16
+    assert torch.equal(changed, change(coarse.float(), *EVERYTHING).bfloat16())
 
 
 # ---- evaluation ----
