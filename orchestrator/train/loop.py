@@ -18,6 +18,8 @@ from orchestrator.data.feeding.feed import open_batches
 from orchestrator.data.feeding.growing import GrowingOrder
 from orchestrator.data.feeding.stream import Stream
 from orchestrator.data.ordering.skips import Skips
+from orchestrator.train.augment.mixup import sum_losses
+from orchestrator.train.augment.replay import Augmentation
 from orchestrator.train.engine import Engine, StepResult, build_empty, sum_over_ranks
 from orchestrator.train.evaluation.validation import SPLIT, Evaluation, Validation
 from orchestrator.train.figures import StepFigures
@@ -56,6 +58,7 @@ class Trainer:
         self.job, self.config, self.world, self.helm = job, config, job.world, job.helm
         self.device = torch.device(job.device)
         self.task = make_task(config, manifest)
+        self.augmentation = Augmentation(config)
         self.order = GrowingOrder(config, manifest, lambda: self.helm.word() is not Word.STOP)
         self.validation = (
             Validation(config, manifest, job.world, job.micro_batch) if config.evaluate.every_steps else None
@@ -177,7 +180,8 @@ class Trainer:
             torch.manual_seed(int(key(self.config.seed, FORWARD, self.step, micro.slot)))
             if number == 0:  # the first backward waits for other ranks; this forward, below ZeRO-3, does not
                 self.forward_time.start()
-            loss_sum = self.task.step(self.engine.forward, self.task.collate(micro.fields, self.device)).loss
+            inputs = self.augmentation.change(self.task.collate(micro.fields, self.device), micro.fields)
+            loss_sum = sum_losses(self.task, self.engine.forward, inputs)
             if number == 0:
                 self.forward_time.stop()
             # the engine averages over ranks; with this factor the outcome is the mean over the global batch

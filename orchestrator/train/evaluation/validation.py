@@ -24,6 +24,7 @@ from orchestrator.data.feeding.stream import Stream
 from orchestrator.data.ordering.order import ValidationOrder
 from orchestrator.data.ordering.skips import Skips
 from orchestrator.data.shards.manifest import Manifest
+from orchestrator.train.augment.replay import Augmentation
 from orchestrator.train.engine import Engine, sum_over_ranks
 from orchestrator.train.evaluation.classes import ClassMetrics
 from orchestrator.train.evaluation.numbers import NumberMetrics
@@ -66,6 +67,7 @@ class Validation:
     ) -> None:
         self._config, self._world, self._split, self._everything = config, world, split, everything
         self._manifest = validated_on(config, manifest) if split == SPLIT else manifest
+        self._augmentation = Augmentation(config)
         self._order = ValidationOrder.of(config, self._manifest, split)
         self._num_batches = min(self._order.num_batches, config.evaluate.max_batches or self._order.num_batches)
         self._micro_batches = micro_batches_needed(config.train.global_batch, world.data_size, micro_batch)
@@ -85,7 +87,8 @@ class Validation:
                 if is_void(batch):
                     continue
                 for micro in cut_micro_batches(batch, self._micro_batches):
-                    measured = task.step(engine.forward, task.collate(micro.fields, device))
+                    inputs = self._augmentation.settle(task.collate(micro.fields, device))
+                    measured = task.step(engine.forward, inputs)
                     for name, value in {"loss": measured.loss, **measured.sums}.items():
                         sums[name] += value
                     outputs.take(measured)

@@ -32,6 +32,8 @@ CONFIG = RunConfig.model_validate(
 
 # These have one value only, or exclude each other: no second valid config differs in them alone.
 ALONE = {
+    "data.augment",
+    "data.mixup",
     "data.fields",
     "data.split.folds",
     "data.table",
