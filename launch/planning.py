@@ -83,7 +83,9 @@ def _description_key(config: RunConfig, vocab_size: int | None) -> str:
     versions = {name: importlib.metadata.version(name) for name in ("longhaul", "torch", "transformers")}
     pretrained = config.model.pretrained
     stamp = (Path(pretrained) / "config.json").stat().st_mtime_ns if pretrained and Path(pretrained).is_dir() else 0
-    facts = [config.model.model_dump(mode="json"), config.task.model_dump(mode="json"), vocab_size, versions, stamp]
+    sections = [section.model_dump(mode="json") for section in (config.model, config.task)]
+    # what else building a model looks at, and may refuse
+    facts = [*sections, config.train.checkpoint_activations, vocab_size, versions, stamp]
     return xxhash.xxh3_128_hexdigest(json.dumps(facts, sort_keys=True).encode())
 
 

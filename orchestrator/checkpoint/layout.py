@@ -46,6 +46,7 @@ class CheckpointFacts:
     skips: tuple[dict[str, Any], ...] = ()  # holes and voided batches until this step
     wandb_run_id: str | None = None
     validation_loss: float | None = None
+    recent_losses: tuple[float, ...] = ()  # of the last steps, by which the next ones are judged
 
 
 class Placed(NamedTuple):

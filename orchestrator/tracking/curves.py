@@ -53,6 +53,8 @@ class StepCopy:
                 self._take_beside(row["step"], system_values(row))
             case "note":
                 self._take_note(row["text"], row["t"])
+            case "trouble":
+                self._take_note(f"step {row['step']}: {row['text']}", row["t"])
 
     def finish(self, *, done: bool) -> None:
         """Log what has waited. When the run may go on it joins the last step, for people to see."""

@@ -11,25 +11,26 @@ import torch
 from orchestrator.checkpoint.reader import CheckpointReader
 from orchestrator.core.errors import NotPrepared, StoreDown, TrainingFailed
 from orchestrator.core.keyed import key, text_key
-from orchestrator.core.news import EvaluationNews, HolesNews, KeysNews, Number, StepNews
+from orchestrator.core.news import EvaluationNews, HolesNews, KeysNews, Number, StepNews, TroubleNews
 from orchestrator.core.words import RunState, Word
 from orchestrator.data.feeding.batch import RankBatch
 from orchestrator.data.feeding.feed import open_batches
 from orchestrator.data.feeding.growing import GrowingOrder
 from orchestrator.data.feeding.stream import Stream
 from orchestrator.data.ordering.skips import Skips
-from orchestrator.train.engine import Engine, StepResult, build_empty, sum_over_ranks
+from orchestrator.train.engine import Engine, StepResult, build_empty, gather_on_first, sum_over_ranks
 from orchestrator.train.evaluate import SPLIT, Validation
 from orchestrator.train.figures import StepFigures
 from orchestrator.train.job import Outcome, TrainJob, check_slices
 from orchestrator.train.models.build import build_model
-from orchestrator.train.names import name_holes, name_samples
+from orchestrator.train.names import name_holes
 from orchestrator.train.optim.schedule import learning_rate
 from orchestrator.train.save import save
 from orchestrator.train.slices import cut_micro_batches
 from orchestrator.train.start import open_start, use_deterministic_kernels, vocab_size
 from orchestrator.train.stopwatch import Stopwatch
 from orchestrator.train.tasks.table import make_task
+from orchestrator.train.trouble import LossWatch, find_fed, find_trouble
 
 __all__ = ["Outcome", "TrainJob", "train"]  # what a rank needs
 
@@ -64,6 +65,9 @@ class Trainer:
         self.step, source = open_start(job)
         self.checkpoint = job.start
         self.unapplied = 0  # updates in a row
+        self.watch = LossWatch(
+            config.elastic.spike, source.facts.recent_losses if isinstance(source, CheckpointReader) else ()
+        )
         self.skips = Skips.load(job.skips_file)  # as they were at the start
         self.num_holes = len(self.skips.holes)  # of the whole run so far, on all ranks
         self.reason = ""  # to stop, although nobody has asked: a store stays away
@@ -109,7 +113,8 @@ class Trainer:
             validation_loss = self.validate() if self.is_due(self.config.evaluate.every_steps) else None
             if must_stop or self.is_due(self.config.checkpoint.every_steps):
                 self.helm.show(self.step, "checkpoint")
-                self.checkpoint = save(self.job, self.engine, self.step, validation_loss) or self.checkpoint
+                saved = save(self.job, self.engine, self.step, validation_loss, self.watch.losses)
+                self.checkpoint = saved or self.checkpoint
         state = RunState.DONE if self.step == steps else RunState.STOPPED
         return Outcome(state=state, step=self.step, checkpoint=self.checkpoint, reason=self.reason)
 
@@ -120,11 +125,11 @@ class Trainer:
         assert batch is not None
         self.helm.show(self.step, "step")
         self.tell_holes(batch)
-        loss_sum, result = self.update(batch, weight)
+        micro_losses, result = self.update(batch, weight)
 
         self.batch = self.next_batch()
         agreed = StepFigures(
-            loss_sum=loss_sum,
+            loss_sum=sum(micro_losses),
             next_weight=weight_of(self.batch),
             count=batch.count,
             holes=len(batch.holes),
@@ -140,7 +145,7 @@ class Trainer:
 
         self.tell_step(batch, weight, result, agreed, step_s=self.job.clock.monotonic() - began)
         if weight:
-            self.check_finite(batch, result, loss_sum, agreed.loss_sum)
+            self.check_numbers(batch, result, agreed.loss_sum / weight, micro_losses)
         self.check_holes(batch, agreed.holes)
         self.step += 1
         return agreed.stop_votes + agreed.stores_down > 0
@@ -157,11 +162,12 @@ class Trainer:
             assert self.helm.word() is Word.STOP
         return None
 
-    def update(self, batch: RankBatch, weight: float) -> tuple[float, StepResult]:
-        """Forward, backward, optimizer: this rank's sum of losses, and what became of the update on all ranks."""
+    def update(self, batch: RankBatch, weight: float) -> tuple[list[float], StepResult]:
+        """Forward, backward, optimizer: this rank's sum of losses by micro-batch, and what became of the update on all
+        ranks."""
         if not weight:  # every sample of the step is skipped: a void step
-            return 0.0, StepResult(applied=False, grad_norm=0.0)
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+            return [], StepResult(applied=False, grad_norm=0.0)
+        losses = []
         for number, micro in enumerate(cut_micro_batches(batch, self.job.accumulation)):
             torch.manual_seed(int(key(self.config.seed, FORWARD, self.step, micro.slot)))
             if number == 0:  # the first backward waits for other ranks; this forward, below ZeRO-3, does not
@@ -171,8 +177,9 @@ class Trainer:
                 self.forward_time.stop()
             # the engine averages over ranks; with this factor the outcome is the mean over the global batch
             self.engine.backward(loss_sum * (self.world.data_size / weight))
-            total += loss_sum.detach()
-        return total.item(), self.engine.step(self.learning_rate())
+            losses.append(loss_sum.detach())
+        result = self.engine.step(self.learning_rate())
+        return torch.stack(losses).tolist(), result
 
     def learning_rate(self) -> float:
         return learning_rate(self.config.schedule, self.config.optim.lr, self.step, self.config.train.num_steps)
@@ -194,20 +201,35 @@ class Trainer:
             )
         return float(metrics["loss"])
 
-    def check_finite(self, batch: RankBatch, result: StepResult, own_loss: float, loss: float) -> None:
-        """A few updates in a row that had to be left out are the end, named with what was fed."""
-        scale_search = self.config.train.precision == "fp16" and math.isfinite(loss)
-        self.unapplied = 0 if result.applied or scale_search else self.unapplied + 1
-        if self.unapplied < UNAPPLIED_LIMIT:
+    def check_numbers(self, batch: RankBatch, result: StepResult, loss: float, micro_losses: list[float]) -> None:
+        """What went wrong is told with what was fed, by all ranks in the same step; a few updates in a row that had to
+        be left out are the end."""
+        if self.config.train.precision == "fp16" and not result.applied and math.isfinite(loss):
+            self.unapplied = 0  # the search for a loss scale
             return
-        names = "" if math.isfinite(own_loss) else name_samples(self.job.manifest, batch)
-        fed = f"; rank {self.world.rank} fed {names}" if names else ""
-        raise TrainingFailed(
-            f"{UNAPPLIED_LIMIT} updates in a row are not finite, the last with loss {loss} and gradient norm "
-            f"{result.grad_norm}{fed}",
-            where=f"step {self.step}",
-            remedy="lower optim.lr, set train.clip_norm, or lengthen schedule.warmup_steps",
+        trouble = find_trouble(loss, result.grad_norm, applied=result.applied, limit=self.watch.limit)
+        self.watch.remember(loss)
+        self.unapplied = 0 if result.applied else self.unapplied + 1
+        if trouble is None:
+            return
+        own = find_fed(trouble, self.job.manifest, batch, self.world.rank, micro_losses)
+        fed = tuple(one for one in gather_on_first(own) if one is not None)
+        news = TroubleNews(
+            step=self.step,
+            generation=self.job.generation,
+            t=self.now(),
+            kind=trouble.kind,
+            reason=trouble.describe(),
+            fed=fed or ((own,) if own is not None else ()),
         )
+        if self.world.rank == 0:
+            self.job.sink.tell(news)
+        if self.unapplied == UNAPPLIED_LIMIT:
+            raise TrainingFailed(
+                f"{UNAPPLIED_LIMIT} updates in a row are not finite; the last: {news.describe()}",
+                where=f"step {self.step}",
+                remedy="lower optim.lr, set train.clip_norm, or lengthen schedule.warmup_steps",
+            )
 
     def check_holes(self, batch: RankBatch, holes: int) -> None:
         """More than data.max_holes in the whole run are the end, on all ranks in the same step."""

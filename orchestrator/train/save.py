@@ -13,7 +13,9 @@ from orchestrator.train.engine import Engine, sum_over_ranks
 from orchestrator.train.job import TrainJob
 
 
-def save(job: TrainJob, engine: Engine, step: int, validation_loss: float | None) -> Path | None:
+def save(
+    job: TrainJob, engine: Engine, step: int, validation_loss: float | None, recent_losses: tuple[float, ...] = ()
+) -> Path | None:
     """Called on every rank alike. None when it cannot be written: that is told, and training goes on.
 
     Only without the checkpoint of the last step a run is not done."""
@@ -26,7 +28,7 @@ def save(job: TrainJob, engine: Engine, step: int, validation_loss: float | None
         rank=job.world.rank,
         world_size=job.world.size,
         state=engine.extract(),
-        facts=collect_facts(job, step, validation_loss),
+        facts=collect_facts(job, step, validation_loss, recent_losses),
         barrier=lambda ok: sum_over_ranks([float(not ok)]) == [0.0],
     )
     if job.world.rank == 0:
@@ -43,7 +45,9 @@ def save(job: TrainJob, engine: Engine, step: int, validation_loss: float | None
     return None
 
 
-def collect_facts(job: TrainJob, step: int, validation_loss: float | None) -> CheckpointFacts:
+def collect_facts(
+    job: TrainJob, step: int, validation_loss: float | None, recent_losses: tuple[float, ...]
+) -> CheckpointFacts:
     """Skips as they are on disk: those of all ranks, told before the steps that they are of."""
     skips = Skips.load(job.skips_file).before(step)
     voided = [{"step": at} for at in sorted(skips.voided)]
@@ -55,6 +59,7 @@ def collect_facts(job: TrainJob, step: int, validation_loss: float | None) -> Ch
         skips=(*voided, *holes),
         wandb_run_id=job.wandb_run_id,
         validation_loss=validation_loss,
+        recent_losses=recent_losses,
     )
 
 

@@ -10,13 +10,17 @@ from torch import nn
 
 from orchestrator.config.run import RunConfig
 from orchestrator.train.models.description import ModelDescription, TensorShape
+from orchestrator.train.models.recompute import recompute_activations
 from orchestrator.train.models.tensors import kind_of, own_tensors, tied_names
 from orchestrator.train.models.transformers import build_transformer
 
 
 def build_model(config: RunConfig, vocab_size: int | None) -> nn.Module:
     """The model with values not yet set, float32, tied where its config says so. Without tokens no `vocab_size`."""
-    return build_transformer(config, vocab_size)
+    model = build_transformer(config, vocab_size)
+    if config.train.checkpoint_activations:
+        recompute_activations(model)
+    return model
 
 
 def describe_model(config: RunConfig, vocab_size: int | None) -> ModelDescription:
