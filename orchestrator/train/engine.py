@@ -97,6 +97,12 @@ def sum_over_ranks(values: Sequence[float]) -> list[float]:
     return [float(number) for number in total]
 
 
+def max_over_ranks(value: float) -> float:
+    largest = torch.tensor(value, dtype=torch.float64)
+    torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX, group=_agreement[0])
+    return float(largest)
+
+
 def gather_on_first(value: _Told) -> list[_Told]:
     """What every rank has, on rank 0; nothing on the others. For news that is rare."""
     first = torch.distributed.get_rank() == 0

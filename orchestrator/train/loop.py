@@ -4,6 +4,8 @@ Comes after control/rank.py has joined the world; feeds train/engine.py from dat
 Every number follows from config, manifest, step and the fragments; nothing else is remembered from step to step."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -25,8 +27,10 @@ from orchestrator.train.job import Outcome, TrainJob, check_slices
 from orchestrator.train.models.build import build_model
 from orchestrator.train.names import name_holes
 from orchestrator.train.optim.schedule import learning_rate
+from orchestrator.train.out_of_memory import explain_out_of_memory, is_out_of_memory
 from orchestrator.train.save import save
 from orchestrator.train.slices import cut_micro_batches
+from orchestrator.train.speed import Speedometer
 from orchestrator.train.start import open_start, use_deterministic_kernels, vocab_size
 from orchestrator.train.stopwatch import Stopwatch
 from orchestrator.train.tasks.table import make_task
@@ -42,11 +46,24 @@ def train(job: TrainJob) -> Outcome:
     """Train until done or stopped. All ranks of the world call it with equal jobs, their places apart."""
     job.helm.show(0, "start")
     check_slices(job)
-    trainer = Trainer(job)
+    with memory_explained(job):
+        trainer = Trainer(job)
     try:
-        return trainer.train()
+        with memory_explained(job, trainer):
+            return trainer.train()
     finally:
         trainer.close()
+
+
+@contextmanager
+def memory_explained(job: TrainJob, trainer: "Trainer | None" = None) -> Iterator[None]:
+    """Running out of memory becomes an error that says what to change."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise explain_out_of_memory(job, trainer.step if trainer is not None else 0, error) from error
 
 
 class Trainer:
@@ -98,6 +115,9 @@ class Trainer:
             prefetch_bytes=config.data.prefetch_bytes,
         )
         self.batch = self.next_batch()
+        self.speed = Speedometer(config, job.world, self.device)
+        if self.batch is not None:
+            self.speed.learn_flops(config, vocab_size(config, manifest), self.task, self.batch.fields)
         self.batch_weight, self.empty_handed = sum_over_ranks([weight_of(self.batch), self.batch is None])
 
     def close(self) -> None:
@@ -259,6 +279,8 @@ class Trainer:
         self, batch: RankBatch, weight: float, result: StepResult, agreed: StepFigures, step_s: float
     ) -> None:
         step, generation = self.step, self.job.generation
+        packed = self.config.packed_len is not None
+        speed = self.speed.take(step, weight if packed else agreed.count, step_s)
         if self.config.data.ledger == "keys":
             keys = KeysNews(step=step, generation=generation, slots=list(batch.slots), spans=batch.spans)
             self.job.sink.tell(keys)
@@ -277,8 +299,9 @@ class Trainer:
         }
         if (order := self.order.known).is_whole:
             metrics["epoch"] = (step + 1) / order.epoch_steps(order.main_source)
-        if self.config.packed_len is not None:
+        if packed:
             metrics["tokens"] = round(weight)
+        metrics |= speed
         ledger: dict[str, str | int] = {
             "order_digest": agreed.sums.order_hex,
             "set_digest": agreed.sums.set_hex,

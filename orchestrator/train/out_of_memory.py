@@ -3,7 +3,6 @@
 Called by loop.py when the device or the process has no memory left."""
 
 import re
-import resource
 from collections.abc import Iterator
 
 import torch
@@ -11,6 +10,7 @@ import torch
 from orchestrator.core.errors import TrainingFailed
 from orchestrator.train.job import TrainJob
 from orchestrator.train.memory import read_offload
+from orchestrator.train.speed import peak_bytes
 
 _CPU = re.compile(r"you tried to allocate (\d+) bytes")  # torch on the CPU raises a RuntimeError of its own
 _CUDA = re.compile(r"[Tt]ried to allocate ([\d.]+) ([KMG])iB")
@@ -55,9 +55,10 @@ def _changes(job: TrainJob) -> Iterator[str]:
 def _describe_batch(job: TrainJob, step: int) -> str:
     """The equation of the step's batch, with its values."""
     config = job.config
-    phase = max((p for p in config.data.phases if p.from_step <= step), key=lambda p: p.from_step, default=None)
-    batch = (phase and phase.global_batch) or config.train.global_batch
-    length = (phase and phase.seq_len) or config.packed_len
+    batch, length = config.train.global_batch, config.packed_len
+    for phase in config.data.phases:  # in order of their steps
+        if phase.from_step <= step:
+            batch, length = phase.global_batch or batch, phase.seq_len or length
     sequences = f" sequences of {length} tokens" if length is not None else " samples"
     return (
         f"{batch}{sequences} a step = {job.world.data_size} ranks x at most {job.micro_batch} at once x "
@@ -72,9 +73,9 @@ def _describe_bytes(job: TrainJob, error: BaseException) -> Iterator[str]:
     device = torch.device(job.device)
     if device.type == "cuda":
         total = torch.cuda.mem_get_info(device)[1]
-        yield f"{_gib(torch.cuda.max_memory_allocated(device))} were in use at most, of {_gib(total)}"
+        yield f"{_gib(peak_bytes(device))} were in use at most, of {_gib(total)}"
     else:
-        yield f"the process had {_gib(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)} at most"
+        yield f"the process had {_gib(peak_bytes(device))} at most"
 
 
 def asked_bytes(message: str) -> int | None:

@@ -1,0 +1,141 @@
+"""The trainer with activations computed again, with numbers that go wrong, and with too little memory: one gang of two."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from orchestrator.checkpoint.reader import open_checkpoint
+from orchestrator.core.errors import TrainingFailed
+from orchestrator.core.news import StepNews, TroubleNews
+from orchestrator.train import loop
+from orchestrator.train.engine import warm
+from orchestrator.train.tasks.causal_lm import CausalLM
+from orchestrator.train.tasks.task import Measured
+from tests.fakes.gang import run_gang
+from tests.fakes.small_runs import GPT2, ScriptedHelm, small_config, train_small
+
+DROPOUT = GPT2 | {"attn_pdrop": 0.2, "resid_pdrop": 0.2, "embd_pdrop": 0.2}
+STAGES = (0, 1, 2, 3)
+SPIKE = {"spike": {"steps": 3, "deviations": 3.0, "least_rise": 0.5}}
+ANY_RANK = -1
+
+
+class WrongAt(CausalLM):
+    """From `step` on and as long as told, one rank's losses are multiplied with `factor`."""
+
+    step_now, rank = 0, 0
+    wrong: dict[int, tuple[int, float]] = {}  # noqa: RUF012 - by step: rank, factor
+
+    def step(self, forward: Any, inputs: Any) -> Measured:
+        measured = super().step(forward, inputs)
+        rank, factor = self.wrong.get(WrongAt.step_now, (None, 1.0))
+        return Measured(loss=measured.loss * factor) if rank == WrongAt.rank else measured
+
+
+class NoMemoryAt(WrongAt):
+    def step(self, forward: Any, inputs: Any) -> Measured:
+        if WrongAt.step_now == 1 and WrongAt.rank == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 has a total of ...")
+        return super().step(forward, inputs)
+
+
+class TellingHelm(ScriptedHelm):
+    """Tells the task at which step it is, which a task need not know otherwise."""
+
+    def show(self, step: int, phase: str) -> None:
+        super().show(step, phase)
+        WrongAt.step_now = step
+
+
+def run_all(rank: int, size: int, store: Any, folder: Path) -> dict[str, Any]:
+    warm("cpu", threads=1)
+    results: dict[str, Any] = {}
+
+    def run(name: str, config: Any, **options: Any) -> Any:
+        outcome, sink = train_small(rank, size, store, config, folder / name, **options)
+        return {"checkpoint": outcome.checkpoint, "rows": sink.rows(), "sink": sink}
+
+    for stage in STAGES:
+        for again in (False, True):
+            train = {"steps": 2, "checkpoint_activations": again}
+            results[f"stage{stage}{again}"] = run(
+                f"stage{stage}{again}", small_config(DROPOUT, stage=stage, train=train)
+            )
+    WrongAt.rank = rank
+    loop.make_task = lambda config, manifest: WrongAt(config, manifest)  # type: ignore[assignment]
+    WrongAt.wrong = {4: (1, 40.0)}
+    config = small_config(stage=2, elastic=SPIKE, train={"steps": 6}, checkpoint={"every_steps": 2})
+    results["spike"] = run("spike", config, helm=TellingHelm())
+    start = folder / "spike" / "step-00000004-g0001"
+    results["spike again"] = run("spike", config, helm=TellingHelm(), generation=2, start=start)
+    WrongAt.wrong = {2: (1, math.nan), 3: (0, math.inf)}
+    results["not finite"] = run("not-finite", small_config(stage=2, train={"steps": 5}), helm=TellingHelm())
+    loop.make_task = lambda config, manifest: NoMemoryAt(config, manifest)  # type: ignore[assignment]
+    if rank == 0:  # the other would wait for it
+        with pytest.raises(TrainingFailed) as caught:
+            train_small(0, 1, store, small_config(), folder / "memory", helm=TellingHelm())
+        results["memory"] = str(caught.value)
+    return results
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    return run_gang(2, run_all, tmp_path_factory.mktemp("speed"))
+
+
+def troubles(seen: dict[str, Any]) -> list[TroubleNews]:
+    return seen["sink"].of(TroubleNews)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_computing_activations_again_changes_no_bit_with_dropout(ranks, stage):
+    one, other = (ranks[0][f"stage{stage}{again}"] for again in (False, True))
+    assert one["rows"] == other["rows"]
+    kept, again = open_checkpoint(one["checkpoint"]), open_checkpoint(other["checkpoint"])
+    for name, info in kept.tensors.items():
+        for state in kept.states(name):
+            assert torch.equal(kept.read(name, state, 0, info.numel), again.read(name, state, 0, info.numel)), name
+
+
+def test_loss_that_leaps_is_told_once_with_what_the_rank_concerned_fed(ranks):
+    [news] = troubles(ranks[0]["spike"])
+    assert (news.kind, news.step) == ("loss_spike", 4)
+    assert [fed.rank for fed in news.fed] == [1]
+    assert all(sample.startswith("source0/") for sample in news.fed[0].samples)
+    assert "rank 1 fed source0/" in news.describe()
+    assert "elastic.spike" in news.describe()
+    assert not troubles(ranks[1]["spike"]), "rank 0 tells for all"
+
+
+def test_a_resumed_run_judges_losses_as_the_unbroken_one(ranks):
+    [before], [again] = troubles(ranks[0]["spike"]), troubles(ranks[0]["spike again"])
+    assert (again.step, again.reason, again.fed) == (before.step, before.reason, before.fed)
+
+
+def test_numbers_that_are_not_finite_are_told_at_once_and_the_run_goes_on(ranks):
+    told = troubles(ranks[0]["not finite"])
+    assert [(news.kind, news.step, [fed.rank for fed in news.fed]) for news in told] == [
+        ("not_finite", 2, [1]),
+        ("not_finite", 3, [0]),
+    ]
+    assert [row["applied"] for row in ranks[0]["not finite"]["rows"]] == [True, True, False, False, True]
+
+
+def test_out_of_memory_names_the_batch_the_bytes_and_what_to_change(ranks):
+    text = ranks[0]["memory"]
+    assert text.startswith("step 1: out of memory on rank 0")
+    assert "10 sequences of 16 tokens a step = 1 ranks x at most 3 at once x 4 times" in text
+    assert "1.50 GiB more were asked for" in text
+    assert "-> train.micro_batch=2" in text
+
+
+def test_speed_and_memory_are_told_every_so_many_steps_and_at_the_end(ranks):
+    steps = [news.metrics for news in ranks[0]["spike"]["sink"].of(StepNews)]
+    assert ["memory_peak_gb" in metrics for metrics in steps] == [False] * 5 + [True]
+    assert 0.01 < steps[-1]["memory_peak_gb"] < 100
+    busy, tokens = (sum(metrics[name] for metrics in steps) for name in ("step_s", "tokens"))
+    assert steps[-1]["tokens_per_s"] == pytest.approx(tokens / busy)
+    assert "mfu" not in steps[-1], "nobody knows the peak of a CPU"
