@@ -95,31 +95,57 @@ def _go_on(run_dir: RunDir, change: Callable[[RunConfig], RunConfig], screen: Sc
     return _drive(config, run_dir, screen, earlier=view)
 
 
-def _drive(config: RunConfig, run_dir: RunDir, screen: Screen, earlier: RunView | None) -> ExitCode:
+def train_copy(
+    config: RunConfig, copy: RunDir, of: RunDir | None, fill: Callable[[Path], None], screen: Screen
+) -> ExitCode:
+    """Train a copy of a run, or of one that has not begun, in a directory of its own, which `fill` adds to."""
+    copy.refuse_if_taken()
+    return _drive(config, copy, screen, earlier=None, of=of, fill=fill)
+
+
+def _drive(
+    config: RunConfig,
+    run_dir: RunDir,
+    screen: Screen,
+    earlier: RunView | None,
+    *,
+    of: RunDir | None = None,
+    fill: Callable[[Path], None] = lambda _: None,
+) -> ExitCode:
     """Start or join Ray, prepare, plan, put a controller in charge, follow."""
     after = earlier.generation if earlier is not None else 0
     look_for_code_in(config.code)
     with heeding(LEAVING), reached_cluster(config, run_dir.path, trains=True) as cluster:
         with cluster.connected(run_dir.path):
-            config = _begin(config, run_dir, cluster.address, screen, earlier)
+            config = _begin(config, run_dir, cluster.address, screen, earlier, of, fill)
         return _follow(run_dir, config, screen, after_generation=after)
 
 
-def _begin(config: RunConfig, run_dir: RunDir, address: str, screen: Screen, earlier: RunView | None) -> RunConfig:
-    """Everything up to a controller in charge; returns the config with its decisions."""
+def _begin(
+    config: RunConfig,
+    run_dir: RunDir,
+    address: str,
+    screen: Screen,
+    earlier: RunView | None,
+    of: RunDir | None,
+    fill: Callable[[Path], None],
+) -> RunConfig:
+    """Everything up to a controller in charge; returns the config with its decisions. `of`: the run that this one is a
+    copy of."""
     from orchestrator.control.controller import Charge, start_controller
     from orchestrator.control.jobs import RunHandle
 
     screen.say(f"{RUN_DIRECTORY}{run_dir.path}")
-    manifest = _have_prepared(config, read_json(run_dir.manifest) if earlier is not None else None, screen)
-    if earlier is None and not manifest.segments_to_come:
+    begun = run_dir if earlier is not None else of
+    manifest = _have_prepared(config, read_json(begun.manifest) if begun is not None else None, screen)
+    if begun is None and not manifest.segments_to_come:
         show_funnels(count_funnels(manifest), screen)
     facts = gather_facts(config, manifest)
     config, decisions = decide(config, facts, manifest)
-    if earlier is not None:  # what is decided from the same data must be the same
-        check_resume(load_config(run_dir.config).config, config)
+    if begun is not None:  # what is decided from the same data must be the same
+        check_resume(load_config(begun.config).config, config)
     plan = make_plan(config, facts, decisions, manifest)
-    _write_run_files(run_dir, config, plan, manifest, is_new=earlier is None)
+    _write_run_files(run_dir, config, plan, manifest, fill, is_new=earlier is None)
     about = {"chain": manifest.chain_id, "longhaul": importlib.metadata.version("longhaul"), "hash": plan["hash"]}
     start_controller(
         Charge(
@@ -161,24 +187,31 @@ def _have_prepared(config: RunConfig, stored: dict[str, Any] | None, screen: Scr
 def _follow(run_dir: RunDir, config: RunConfig, screen: Screen, after_generation: int) -> ExitCode:
     started = time.monotonic()
     code = Follower(run_dir, config.train, screen.console, after_generation).follow()
-    if code is ExitCode.DONE:
+    if code is ExitCode.DONE and run_dir.excerpt() is None:
         show_summary(screen.console, run_dir, config, time.monotonic() - started)
     return code
 
 
 def _write_run_files(
-    run_dir: RunDir, config: RunConfig, plan: dict[str, Any], manifest: Manifest, is_new: bool
+    run_dir: RunDir,
+    config: RunConfig,
+    plan: dict[str, Any],
+    manifest: Manifest,
+    fill: Callable[[Path], None],
+    *,
+    is_new: bool,
 ) -> None:
-    def fill(folder: Path) -> None:
+    def write(folder: Path) -> None:
+        fill(folder)
         publish_bytes(folder / "config.yaml", dump_yaml(config).encode())
         publish_json(folder / "plan.json", plan)
         manifest.write(folder / "manifest.json")
 
     if is_new:
-        run_dir.create(fill)
+        run_dir.create(write)
         return
     run_dir.forget_requests()
-    fill(run_dir.path)
+    write(run_dir.path)
 
 
 def decide(config: RunConfig, facts: Facts, manifest: Manifest) -> tuple[RunConfig, list[Decision]]:

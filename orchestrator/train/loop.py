@@ -28,6 +28,7 @@ from orchestrator.train.models.build import build_model
 from orchestrator.train.names import name_holes
 from orchestrator.train.optim.schedule import learning_rate
 from orchestrator.train.out_of_memory import explain_out_of_memory, is_out_of_memory
+from orchestrator.train.profile import StepProfiler
 from orchestrator.train.save import save
 from orchestrator.train.slices import cut_micro_batches
 from orchestrator.train.speed import Speedometer
@@ -110,11 +111,12 @@ class Trainer:
             open_batches(config, manifest, self.order, "train", torch.get_num_threads()),
             job.world,
             first_step=self.step,
-            stop_step=config.train.num_steps,
+            stop_step=job.stop_step,
             skips=self.skips,
             prefetch_bytes=config.data.prefetch_bytes,
         )
         self.batch = self.next_batch()
+        self.profiler = StepProfiler(job.excerpt, job.world.rank, self.device)
         self.speed = Speedometer(config, job.world, self.device)
         if self.batch is not None:
             self.speed.learn_flops(config, vocab_size(config, manifest), self.task, self.batch.fields)
@@ -127,11 +129,12 @@ class Trainer:
     # ---- the loop ----
 
     def train(self) -> Outcome:
-        steps, must_stop = self.config.train.num_steps, self.empty_handed > 0
+        steps, must_stop = self.job.stop_step, self.empty_handed > 0
         while self.step < steps and not must_stop:
-            must_stop = self.train_step()
+            with self.profiler.watching(self.step):
+                must_stop = self.train_step()
             validation_loss = self.validate() if self.is_due(self.config.evaluate.every_steps) else None
-            if must_stop or self.is_due(self.config.checkpoint.every_steps):
+            if self.job.excerpt is None and (must_stop or self.is_due(self.config.checkpoint.every_steps)):
                 self.helm.show(self.step, "checkpoint")
                 saved = save(self.job, self.engine, self.step, validation_loss, self.watch.losses)
                 self.checkpoint = saved or self.checkpoint
