@@ -1,6 +1,7 @@
 """`longhaul profile`: some steps of a run under torch's profiler, in a copy of the run that begins at its last checkpoint
 before them. The run itself is not touched, whether it lives or has ended."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +22,9 @@ from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import BadInput
 from orchestrator.core.words import ExitCode
 from orchestrator.storage.publish import publish_json, read_json
-from orchestrator.tracking.rundir import PROFILES, RunDir
+from orchestrator.tracking.rundir import RunDir
 
+PROFILES = "profiles"
 MOST_SHOWN = 20
 
 
@@ -42,21 +44,21 @@ def profile(
         copy = RunDir(original.path / PROFILES / name)
     start = find_start(original, wanted.start)
     at = start.step if start is not None else 0
-    screen.say(f"a copy of {target} trains steps {at} to {wanted.stop - 1}; the profiler watches from {wanted.start} on")
+    screen.say(
+        f"a copy of {target} trains steps {at} to {wanted.stop - 1}; the profiler watches from {wanted.start} on"
+    )
 
     def fill(folder: Path) -> None:
         request = {"first_step": wanted.start, "stop_step": wanted.stop, "ranks": chosen}
         publish_json(folder / "requests" / "excerpt.json", {"format": 1, **request})
-        (folder / PROFILES).mkdir()
-        if start is not None:
-            (folder / "checkpoints").mkdir()
-            (folder / "checkpoints" / start.path.name).symlink_to(start.path)
+        if start is not None:  # the run may throw its checkpoint away meanwhile
+            shutil.copytree(start.path, folder / "checkpoints" / start.path.name, copy_function=link_or_copy)
         if original is not None and original.skips.exists():
             shutil.copy(original.skips, folder / original.skips.name)
 
     code = train_copy(config, copy, original, fill, screen)
     if code is ExitCode.DONE:
-        show_profiles(copy.path / PROFILES, chosen, screen)
+        show_profiles(copy.path, chosen, screen)
     return code
 
 
@@ -91,6 +93,13 @@ def find_start(original: RunDir | None, step: int) -> Found | None:
     return sound[-1] if sound else None
 
 
+def link_or_copy(file: str, into: str) -> None:
+    try:
+        os.link(file, into)
+    except OSError:  # not every file system has links
+        shutil.copy(file, into)
+
+
 def show_profiles(folder: Path, ranks: Sequence[int] | None, screen: Screen) -> None:
     """The operators of the first rank, and where the traces lie."""
     found = sorted(folder.glob("rank-*.trace.json.gz"))
@@ -111,5 +120,7 @@ def show_operators(rank: str, operators: Sequence[dict[str, float | str]], scree
         table.add_column(heading, justify="right")
     for operator in operators[:MOST_SHOWN]:
         seconds = float(operator["self_s"])
-        table.add_row(Text(str(operator["name"])), f"{operator['calls']:,}", f"{1e3 * seconds:,.1f}", f"{seconds / total:.1%}")
+        table.add_row(
+            Text(str(operator["name"])), f"{operator['calls']:,}", f"{1e3 * seconds:,.1f}", f"{seconds / total:.1%}"
+        )
     screen.console.print(table)

@@ -211,7 +211,9 @@ def debug(
     sets: Sets = None,
     more_sets: MoreSets = None,
     overlay: Overlays = None,
-    steps: Annotated[str | None, typer.Option(help="A:B, B not included; a run begins at a checkpoint before A")] = None,
+    steps: Annotated[
+        str | None, typer.Option(help="A:B, B not included; a run begins at a checkpoint before A")
+    ] = None,
     root: Root = RUNS,
 ) -> None:
     """Train as one rank in this very process, without Ray: breakpoints work. Nothing of a run is written."""

@@ -18,7 +18,6 @@ from orchestrator.storage.publish import flush_folder, publish_json, read_json
 from orchestrator.tracking.journal import Event, read_events
 from orchestrator.tracking.lease import Lease, read_lease
 
-PROFILES = "profiles"
 CLAIM_TIMEOUT_S = 300.0  # a busy cluster may need minutes to start the controller's process
 
 _STATE_AFTER = {
@@ -119,9 +118,8 @@ class RunDir:
             return None
         fields = read_json(self.excerpt_request)
         ranks = None if fields["ranks"] is None else tuple(fields["ranks"])
-        return Excerpt(
-            first_step=fields["first_step"], stop_step=fields["stop_step"], ranks=ranks, folder=self.path / PROFILES
-        )
+        first, stop = fields["first_step"], fields["stop_step"]
+        return Excerpt(first_step=first, stop_step=stop, ranks=ranks, folder=self.path)
 
     def ask_to_stop(self, clock: Clock, *, at_once: bool = False, preempted: bool = False) -> None:
         """Leave a request; the controller finds it. `at_once` gives up the steps since the last checkpoint;

@@ -55,7 +55,7 @@ def flops_of_one(config: RunConfig, vocab_size: int | None, task: Task, fields: 
 
 
 def count_flops(config: RunConfig, vocab_size: int | None, task: Task, fields: Fields) -> float | None:
-    """Run one sample through the model on the meta device, which computes nothing, and add up what it would have been."""
+    """Run one sample through the model on the meta device, which computes nothing, and add up what it would compute."""
     plain = replace_values(config, {"train.checkpoint_activations": False})
     one: dict[str, Any] = {name: array[:1] for name, array in fields.items()}
     meta = torch.device("meta")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from orchestrator.core.words import Excerpt
 from orchestrator.storage.publish import publish_bytes, publish_json
@@ -34,8 +34,8 @@ class StepProfiler:
             return
         if self._profile is None:
             self._start()
-        yield
-        self._profile.step()
+        with record_function(f"step {step}"):
+            yield
         if step + 1 == self._excerpt.stop_step:
             self._finish(self._excerpt)
 

@@ -51,7 +51,7 @@ class Trouble:
 
     def describe(self) -> str:
         if self.kind == "loss_spike":
-            return f"loss {self.loss:.6g}, above {self.limit:.6g}, which the steps before it set (elastic.spike)"
+            return f"loss {self.loss:.6g} is above {self.limit:.6g} (elastic.spike)"
         return f"loss {self.loss:.6g} and gradient norm {self.grad_norm:.6g}: an update with them is left out"
 
 

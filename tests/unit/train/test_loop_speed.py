@@ -1,4 +1,4 @@
-"""The trainer with activations computed again, with numbers that go wrong, and with too little memory: one gang of two."""
+"""The trainer with activations computed again, with numbers that go wrong, with too little memory. One gang of two."""
 
 import math
 from pathlib import Path
@@ -20,11 +20,10 @@ from tests.fakes.small_runs import GPT2, ScriptedHelm, small_config, train_small
 DROPOUT = GPT2 | {"attn_pdrop": 0.2, "resid_pdrop": 0.2, "embd_pdrop": 0.2}
 STAGES = (0, 1, 2, 3)
 SPIKE = {"spike": {"steps": 3, "deviations": 3.0, "least_rise": 0.5}}
-ANY_RANK = -1
 
 
 class WrongAt(CausalLM):
-    """From `step` on and as long as told, one rank's losses are multiplied with `factor`."""
+    """In some steps one rank's losses are multiplied with a factor."""
 
     step_now, rank = 0, 0
     wrong: dict[int, tuple[int, float]] = {}  # noqa: RUF012 - by step: rank, factor
