@@ -1,4 +1,4 @@
-"""`longhaul debug`: the trainer as one rank in this very process, for a debugger. No Ray, no controller, no run directory.
+"""`longhaul debug`: the trainer as one rank in this very process, for a debugger. No Ray, no controller, no run.
 
 The numbers are those of a run with one rank: the same config, data, step and trainer."""
 

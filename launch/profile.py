@@ -1,5 +1,5 @@
-"""`longhaul profile`: some steps of a run under torch's profiler, in a copy of the run that begins at its last checkpoint
-before them. The run itself is not touched, whether it lives or has ended."""
+"""`longhaul profile`: some steps of a run under torch's profiler, in a copy that begins at its last checkpoint before
+them. The run itself is not touched, whether it lives or has ended."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from rich.text import Text
 from launch.here import find_run
 from launch.loading import load_checked
 from launch.proof import parse_steps
-from launch.run import check_root, train_copy
+from launch.run import Copy, check_root, train_copy
 from launch.screen import Screen
 from orchestrator.checkpoint.found import Found, list_checkpoints
 from orchestrator.config.check import replace_values
@@ -56,7 +56,7 @@ def profile(
         if original is not None and original.skips.exists():
             shutil.copy(original.skips, folder / original.skips.name)
 
-    code = train_copy(config, copy, original, fill, screen)
+    code = train_copy(config, Copy(original, fill), copy, screen)
     if code is ExitCode.DONE:
         show_profiles(copy.path, chosen, screen)
     return code

@@ -103,8 +103,8 @@ class Word(IntEnum):
 class Excerpt:
     """Some steps of a run, trained once more to be looked at: it ends before `stop_step` and writes no checkpoint.
 
-    The profiler watches `ranks` (all of them when None) from `first_step` on, and leaves what it saw in `folder`; without
-    a folder nobody watches."""
+    The profiler watches `ranks` (None: all) from `first_step` on and leaves in `folder` what it saw; without a folder
+    nobody watches."""
 
     first_step: int
     stop_step: int

@@ -11,11 +11,15 @@ from orchestrator.checkpoint.reader import open_checkpoint
 from orchestrator.core.errors import TrainingFailed
 from orchestrator.core.news import StepNews, TroubleNews
 from orchestrator.train import loop
-from orchestrator.train.engine import warm
+from orchestrator.train.engine import Engine, build_empty, warm
+from orchestrator.train.models.recompute import recompute_activations
 from orchestrator.train.tasks.causal_lm import CausalLM
 from orchestrator.train.tasks.task import Measured
 from tests.fakes.gang import run_gang
+from tests.fakes.memory_source import MemorySource
+from tests.fakes.own_blocks import OwnModel
 from tests.fakes.small_runs import GPT2, ScriptedHelm, small_config, train_small
+from tests.fakes.tiny_model import gather, in_world, tiny_config
 
 DROPOUT = GPT2 | {"attn_pdrop": 0.2, "resid_pdrop": 0.2, "embd_pdrop": 0.2}
 STAGES = (0, 1, 2, 3)
@@ -60,9 +64,9 @@ def run_all(rank: int, size: int, store: Any, folder: Path) -> dict[str, Any]:
     for stage in STAGES:
         for again in (False, True):
             train = {"steps": 2, "checkpoint_activations": again}
-            results[f"stage{stage}{again}"] = run(
-                f"stage{stage}{again}", small_config(DROPOUT, stage=stage, train=train)
-            )
+            name = f"stage{stage}{again}"
+            results[name] = run(name, small_config(DROPOUT, stage=stage, train=train))
+            results[f"own {name}"] = train_own_blocks(rank, size, store, stage, again=again)
     WrongAt.rank = rank
     loop.make_task = lambda config, manifest: WrongAt(config, manifest)  # type: ignore[assignment]
     WrongAt.wrong = {4: (1, 40.0)}
@@ -78,6 +82,30 @@ def run_all(rank: int, size: int, store: Any, folder: Path) -> dict[str, Any]:
             train_small(0, 1, store, small_config(), folder / "memory", helm=TellingHelm())
         results["memory"] = str(caught.value)
     return results
+
+
+def train_own_blocks(rank: int, size: int, store: Any, stage: int, *, again: bool) -> MemorySource:
+    """Two updates of a module of a user's own; what it has become."""
+
+    def build() -> OwnModel:
+        model = OwnModel()
+        if again:
+            recompute_activations(model)
+        return model
+
+    torch.manual_seed(0)
+    weights, config = MemorySource.of_module(OwnModel()), tiny_config(stage)
+    with in_world(rank, size, store, f"own-{stage}-{again}") as world:
+        module = build_empty(build, config, "cpu")
+        engine = Engine(module, config=config, world=world, device="cpu", micro_batch=6, accumulation=1)
+        engine.insert(weights)
+        for step in range(2):
+            torch.manual_seed(10 * step + rank)
+            engine.backward(engine.forward(features=torch.rand(6, 4)).sum())
+            engine.step(lr=0.1)
+        trained = gather(engine, world)
+        engine.drop()
+    return trained
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +125,13 @@ def test_computing_activations_again_changes_no_bit_with_dropout(ranks, stage):
     for name, info in kept.tensors.items():
         for state in kept.states(name):
             assert torch.equal(kept.read(name, state, 0, info.numel), again.read(name, state, 0, info.numel)), name
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_modules_of_ones_own_compute_again_without_changing_a_bit(ranks, stage):
+    one, other = (ranks[0][f"own stage{stage}{again}"] for again in (False, True))
+    assert set(one.values) == set(other.values)
+    assert all(torch.equal(values, other.values[key]) for key, values in one.values.items())
 
 
 def test_loss_that_leaps_is_told_once_with_what_the_rank_concerned_fed(ranks):

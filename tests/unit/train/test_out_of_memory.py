@@ -1,6 +1,6 @@
 """What a step that does not fit is told to change, in the order of what it costs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ class Job:
 
     config: Any
     micro_batch: int = 1
-    world: World = World.flat(0, 4)
+    world: World = field(default_factory=lambda: World.flat(0, 4))
     device: str = "cuda:0"
 
 
