@@ -1,14 +1,14 @@
 """Step time and memory peak of Longhaul's trainer beside the bare DeepSpeed loop, at ZeRO stages 0 to 3.
 
-Time: in pairs of one step each in the same two processes. Both have engines of their own with the same initial weights,
-get the same batches and train the quickstart's model on 2 CPU ranks (gloo). The bare loop's batches lie ready in memory; Longhaul's step reads them by its stream,
-digests the ledger, agrees in its all-reduce and tells its news to a scribe actor that writes files and W&B offline.
-What a step leaves to threads (the next batch, the news) is waited for before the bare step begins, so that it does
-not slow that one down. Two ratios enclose the truth: `step` leaves that waiting out, `settled` counts it as if nothing
-could overlap. Controller and node actor are not there; quickstart.py has them.
+Time: in pairs of one step each in the same two processes. Both have engines of their own with the same weights at first,
+get the same batches and train the quickstart's model on 2 CPU ranks (gloo). The bare loop's batches lie ready in memory;
+Longhaul's step reads them by its stream, digests the ledger, agrees in its all-reduce and tells its news to a scribe
+actor that writes files and W&B offline. What a step leaves to threads (the next batch, the news) is waited for before
+the bare step begins, so that it does not slow that one down. Two ratios enclose the truth: `step` leaves that waiting
+out, `settled` counts it as if nothing could overlap. Controller and node actor are not there; quickstart.py has them.
 
-Memory: each of the two alone in two new processes, for a few steps. The peak is what the kernel saw of the whole process
-since its imports were done (VmHWM), so it holds them too. Keep the machine quiet. Run:
+Memory: each of the two alone in two new processes, for a few steps. The peak is the kernel's of the whole process since
+its imports were done (VmHWM), so it holds them too. Keep the machine quiet. Run:
 
     python benchmarks/step_time.py --pairs 300 [--stages 0,1,2,3]
 """
@@ -95,9 +95,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="step-time-") as folder:
         configs = {stage: read_config(Path(folder), options.pairs, stage) for stage in stages}
         first = configs[stages[0]]
-        with reached_cluster(first, RunDir(Path(first.root) / first.name).path, trains=False) as cluster:
-            with cluster.connected():
-                found = {stage: measure_stage(config, options.pairs) for stage, config in configs.items()}
+        path = Path(first.root) / first.name
+        with reached_cluster(first, path, trains=False) as cluster, cluster.connected():
+            found = {stage: measure_stage(config, options.pairs) for stage, config in configs.items()}
     for stage, (measured, peaks) in found.items():
         show(stage, measured, peaks)
 
@@ -111,7 +111,8 @@ def measure_stage(config: RunConfig, pairs: int) -> tuple[Measured, Peaks]:
 def read_config(folder: Path, pairs: int, stage: int) -> RunConfig:
     """The quickstart without validation and checkpoints, and one batch ahead instead of all that memory holds."""
     sets = [
-        f"root={folder}/runs", f"name=stage{stage}", f"deepspeed.zero_optimization.stage={stage}", f"data.work={folder}/work", f"data.train.0.path={folder}/demo",
+        f"root={folder}/runs", f"name=stage{stage}", f"deepspeed.zero_optimization.stage={stage}",
+        f"data.work={folder}/work", f"data.train.0.path={folder}/demo",
         f"train.steps={WARM_UP + pairs + 2}", "evaluate.every_steps=null", "checkpoint.every_steps=null",
         "checkpoint.keep.best=0", "schedule.name=constant", "schedule.warmup_steps=0", "data.prefetch_bytes=1",
         f"cluster.ranks_per_node={RANKS}", "tracking.wandb.mode=offline",
