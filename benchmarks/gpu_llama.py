@@ -1,7 +1,7 @@
 """MFU of a 1B Llama in bf16 on one GPU: Longhaul's trainer beside a bare DeepSpeed loop and a bare PyTorch loop.
 
-The shape is that of configs/llama-1b.yaml. All three train micro-batches of the same size on the same number of tokens,
-with fused AdamW and activations computed again (without it, --keep). Longhaul and the bare DeepSpeed loop run ZeRO-1 with
+The shape is that of configs/llama-1b.yaml. All three train micro-batches of the same size on as many tokens, with fused
+AdamW and activations computed again (--keep: not). Longhaul and the bare DeepSpeed loop run ZeRO-1 with
 fp32 master weights; the PyTorch loop has fp32 weights under autocast. Longhaul's side is its whole trainer: stream,
 ledger, all-reduce of figures; only Ray and scribe are not there. Each trains in a process of its own, turn by turn.
 Needs a CUDA device with about 40 GiB; a device without a known peak shows tokens a second only. Run:
@@ -73,7 +73,7 @@ def read_config(options: argparse.Namespace) -> RunConfig:
     work, batch = options.work, options.micro_batch * ACCUMULATION
     sets = [
         f"data.train=[{{demo: text, path: {work}/demo}}]", f"data.work={work}/work", "data.split.validation=0",
-        "prepare.tokens={train_bpe: 4096}", f"task.seq_len={SEQ_LEN}",
+        "prepare.tokens.tokenizer=null", "prepare.tokens.train_bpe=4096", f"task.seq_len={SEQ_LEN}",
         f"train.steps={WARM_UP + options.steps + 2}", f"train.global_batch={batch}",
         f"train.micro_batch={options.micro_batch}", f"train.checkpoint_activations={str(not options.keep).lower()}",
         "evaluate.every_steps=null", "checkpoint={every_steps: null, keep: {last: 1, best: 0}}",

@@ -1,11 +1,12 @@
 """Step time and memory peak of Longhaul's trainer beside the bare DeepSpeed loop, at ZeRO stages 0 to 3.
 
-Time: in pairs of one step each in the same two processes. Both have engines of their own with the same weights at first,
-get the same batches and train the quickstart's model on 2 CPU ranks (gloo). The bare loop's batches lie ready in memory;
-Longhaul's step reads them by its stream, digests the ledger, agrees in its all-reduce and tells its news to a scribe
-actor that writes files and W&B offline. What a step leaves to threads (the next batch, the news) is waited for before
-the bare step begins, so that it does not slow that one down. Two ratios enclose the truth: `step` leaves that waiting
-out, `settled` counts it as if nothing could overlap. Controller and node actor are not there; quickstart.py has them.
+Time: in pairs of one step each in the same two processes. Both have engines of their own with the same weights at
+first, get the same batches and train the quickstart's model on 2 CPU ranks (gloo). The bare loop's batches lie ready in
+memory; Longhaul's step reads them by its stream, digests the ledger, agrees in its all-reduce and tells its news to a
+scribe actor that writes files and W&B offline. What a step leaves to threads (the next batch, the news) is waited for
+before the bare step begins, so that it does not slow that one down. Two ratios enclose the truth: `step` leaves that
+waiting out, `settled` counts it as if nothing could overlap. Controller and node actor are not there; quickstart.py has
+them.
 
 Memory: each of the two alone in two new processes, for a few steps. The peak is the kernel's of the whole process since
 its imports were done (VmHWM), so it holds them too. Keep the machine quiet. Run:
@@ -142,9 +143,9 @@ def measure(run_dir: RunDir, plan: WorldPlan, pairs: int) -> tuple[Measured, Pea
     ray.get(scribe.renew.remote())
     peaks = {}
     for way in ("bare", "longhaul"):  # before anything else is told to the scribe, which takes each step once
-        task = ray.remote(measure_memory).options(num_cpus=1, max_retries=0, max_calls=1)
+        task = ray.remote(num_cpus=1, max_retries=0, max_calls=1)(measure_memory)
         peaks[way] = max(ray.get([task.remote(run, plan, rank, way) for rank in range(RANKS)]))
-    task = ray.remote(measure_on_rank).options(num_cpus=1, max_retries=0, max_calls=1)
+    task = ray.remote(num_cpus=1, max_retries=0, max_calls=1)(measure_on_rank)
     measured: Measured = ray.get([task.remote(run, plan, rank, pairs) for rank in range(RANKS)])[0]
     ray.kill(scribe)
     return measured, Peaks(bare=peaks["bare"], own=peaks["longhaul"])

@@ -23,6 +23,8 @@ from tests.fakes.tiny_model import gather, in_world, tiny_config
 
 DROPOUT = GPT2 | {"attn_pdrop": 0.2, "resid_pdrop": 0.2, "embd_pdrop": 0.2}
 STAGES = (0, 1, 2, 3)
+OWN_STAGES = (0, 3)  # where weights are whole, and where they come and go
+OFFLOADS = {2: ("offload_optimizer",), 3: ("offload_optimizer", "offload_param")}
 SPIKE = {"spike": {"steps": 3, "deviations": 3.0, "least_rise": 0.5}}
 
 
@@ -66,7 +68,12 @@ def run_all(rank: int, size: int, store: Any, folder: Path) -> dict[str, Any]:
             train = {"steps": 2, "checkpoint_activations": again}
             name = f"stage{stage}{again}"
             results[name] = run(name, small_config(DROPOUT, stage=stage, train=train))
-            results[f"own {name}"] = train_own_blocks(rank, size, store, stage, again=again)
+            if stage in OWN_STAGES:
+                results[f"own {name}"] = train_own_blocks(rank, size, store, stage, again=again)
+    for stage, offload in OFFLOADS.items():
+        deepspeed = {"zero_optimization": {"stage": stage, **{key: {"device": "cpu"} for key in offload}}}
+        config = small_config(DROPOUT, deepspeed=deepspeed, train={"steps": 2})
+        results[f"offload{stage}"] = run(f"offload{stage}", config)
     WrongAt.rank = rank
     loop.make_task = lambda config, manifest: WrongAt(config, manifest)  # type: ignore[assignment]
     WrongAt.wrong = {4: (1, 40.0)}
@@ -127,7 +134,14 @@ def test_computing_activations_again_changes_no_bit_with_dropout(ranks, stage):
             assert torch.equal(kept.read(name, state, 0, info.numel), again.read(name, state, 0, info.numel)), name
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", OFFLOADS)
+def test_state_in_host_memory_trains_alike(ranks, stage):
+    here, there = (ranks[0][name]["rows"] for name in (f"stage{stage}False", f"offload{stage}"))
+    assert [row["loss"] for row in there] == pytest.approx([row["loss"] for row in here], rel=1e-6)
+    assert all(row["applied"] for row in there)
+
+
+@pytest.mark.parametrize("stage", OWN_STAGES)
 def test_modules_of_ones_own_compute_again_without_changing_a_bit(ranks, stage):
     one, other = (ranks[0][f"own stage{stage}{again}"] for again in (False, True))
     assert one == other
