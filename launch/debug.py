@@ -67,7 +67,7 @@ def train_in_here(
     config: RunConfig, manifest: Manifest, facts: Facts, wanted: range, original: RunDir | None, screen: Screen
 ) -> None:
     import torch
-    from torch.distributed import HashStore
+    from torch.distributed import HashStore  # type: ignore[attr-defined]
 
     from orchestrator.train.engine import join_world, leave_world
     from orchestrator.train.job import TrainJob

@@ -63,7 +63,7 @@ def count_flops(config: RunConfig, vocab_size: int | None, task: Task, fields: F
         with meta:
             model = build_model(plain, vocab_size)
             with FlopCounterMode(display=False) as counter:
-                task.step(model, task.collate(one, meta)).loss.backward()
+                task.step(model, task.collate(one, meta)).loss.backward()  # type: ignore[no-untyped-call]
     except (NotImplementedError, RuntimeError, TypeError):  # it wants to see values
         return None
     rows = one["weights"].size

@@ -72,4 +72,4 @@ def write_memory_map(path: Path) -> None:
 
     snapshot = torch.cuda.memory._snapshot()
     torch.cuda.memory._record_memory_history(enabled=None)
-    publish_bytes(path, trace_plot(snapshot).encode())
+    publish_bytes(path, trace_plot(snapshot).encode())  # type: ignore[no-untyped-call]

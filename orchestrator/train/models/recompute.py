@@ -27,7 +27,7 @@ def recompute_activations(model: nn.Module) -> None:
         raise _refused(f"{type(model).__name__} has no blocks in a ModuleList or Sequential to compute again")
     for block in blocks:
         # its forward, not its call: hooks of ZeRO-3 stay around it
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def find_blocks(module: nn.Module) -> Iterator[nn.Module]:
