@@ -4,8 +4,6 @@ Comes after control/rank.py has joined the world; feeds train/engine.py from dat
 Every number follows from config, manifest, step and the fragments; nothing else is remembered from step to step."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -13,21 +11,21 @@ import torch
 from orchestrator.checkpoint.reader import CheckpointReader
 from orchestrator.core.errors import NotPrepared, StoreDown, TrainingFailed
 from orchestrator.core.keyed import key, text_key
-from orchestrator.core.news import EvaluationNews, HolesNews, KeysNews, Number, StepNews, TroubleNews
+from orchestrator.core.news import EvaluationNews, HolesNews, KeysNews, Number, StepNews
 from orchestrator.core.words import RunState, Word
 from orchestrator.data.feeding.batch import RankBatch
 from orchestrator.data.feeding.feed import open_batches
 from orchestrator.data.feeding.growing import GrowingOrder
 from orchestrator.data.feeding.stream import Stream
 from orchestrator.data.ordering.skips import Skips
-from orchestrator.train.engine import Engine, StepResult, build_empty, gather_on_first, sum_over_ranks
+from orchestrator.train.engine import Engine, StepResult, build_empty, sum_over_ranks
 from orchestrator.train.evaluate import SPLIT, Validation
 from orchestrator.train.figures import StepFigures
 from orchestrator.train.job import Outcome, TrainJob, check_slices
 from orchestrator.train.models.build import build_model
 from orchestrator.train.names import name_holes
 from orchestrator.train.optim.schedule import learning_rate
-from orchestrator.train.out_of_memory import explain_out_of_memory, is_out_of_memory
+from orchestrator.train.out_of_memory import memory_explained
 from orchestrator.train.profile import StepProfiler
 from orchestrator.train.save import save
 from orchestrator.train.slices import cut_micro_batches
@@ -35,7 +33,7 @@ from orchestrator.train.speed import Speedometer
 from orchestrator.train.start import open_start, use_deterministic_kernels, vocab_size
 from orchestrator.train.stopwatch import Stopwatch
 from orchestrator.train.tasks.table import make_task
-from orchestrator.train.trouble import LossWatch, find_fed, find_trouble
+from orchestrator.train.trouble import LossWatch, find_trouble, tell_trouble
 
 __all__ = ["Outcome", "TrainJob", "train"]  # what a rank needs
 
@@ -50,21 +48,10 @@ def train(job: TrainJob) -> Outcome:
     with memory_explained(job):
         trainer = Trainer(job)
     try:
-        with memory_explained(job, trainer):
+        with memory_explained(job, lambda: trainer.step):
             return trainer.train()
     finally:
         trainer.close()
-
-
-@contextmanager
-def memory_explained(job: TrainJob, trainer: "Trainer | None" = None) -> Iterator[None]:
-    """Running out of memory becomes an error that says what to change."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise explain_out_of_memory(job, trainer.step if trainer is not None else 0, error) from error
 
 
 class Trainer:
@@ -235,18 +222,7 @@ class Trainer:
         self.unapplied = 0 if result.applied else self.unapplied + 1
         if trouble is None:
             return
-        own = find_fed(trouble, self.job.manifest, batch, self.world.rank, micro_losses)
-        fed = tuple(one for one in gather_on_first(own) if one is not None)
-        news = TroubleNews(
-            step=self.step,
-            generation=self.job.generation,
-            t=self.now(),
-            kind=trouble.kind,
-            reason=trouble.describe(),
-            fed=fed or ((own,) if own is not None else ()),
-        )
-        if self.world.rank == 0:
-            self.job.sink.tell(news)
+        news = tell_trouble(trouble, self.job, self.step, batch, micro_losses)
         if self.unapplied == UNAPPLIED_LIMIT:
             raise TrainingFailed(
                 f"{UNAPPLIED_LIMIT} updates in a row are not finite; the last: {news.describe()}",

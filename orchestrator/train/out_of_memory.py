@@ -3,7 +3,8 @@
 Called by loop.py when the device or the process has no memory left."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -15,6 +16,17 @@ from orchestrator.train.speed import peak_bytes
 _CPU = re.compile(r"you tried to allocate (\d+) bytes")  # torch on the CPU raises a RuntimeError of its own
 _CUDA = re.compile(r"[Tt]ried to allocate ([\d.]+) ([KMG])iB")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+
+
+@contextmanager
+def memory_explained(job: TrainJob, step: Callable[[], int] = lambda: 0) -> Iterator[None]:
+    """Running out of memory inside the block becomes an error that says what to change."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise explain_out_of_memory(job, step(), error) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

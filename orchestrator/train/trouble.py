@@ -9,10 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestrator.config.running import SpikeSection
-from orchestrator.core.news import FedBy, TroubleKind
+from orchestrator.core.news import FedBy, TroubleKind, TroubleNews
 from orchestrator.data.feeding.batch import RankBatch
 from orchestrator.data.ordering.order import rank_slice
 from orchestrator.data.shards.manifest import Manifest
+from orchestrator.train.engine import gather_on_first
+from orchestrator.train.job import TrainJob
 from orchestrator.train.names import name_fed
 
 
@@ -60,6 +62,25 @@ def find_trouble(loss: float, grad_norm: float, *, applied: bool, limit: float) 
         return None
     kind: TroubleKind = "loss_spike" if applied and math.isfinite(loss) else "not_finite"
     return Trouble(kind=kind, loss=loss, grad_norm=grad_norm, limit=limit)
+
+
+def tell_trouble(
+    trouble: Trouble, job: TrainJob, step: int, batch: RankBatch, micro_losses: Sequence[float]
+) -> TroubleNews:
+    """Rank 0 tells for all: every rank calls it. What is returned knows what other ranks fed on rank 0 only."""
+    own = find_fed(trouble, job.manifest, batch, job.world.rank, micro_losses)
+    known = gather_on_first(own) or [own]
+    news = TroubleNews(
+        step=step,
+        generation=job.generation,
+        t=round(job.clock.now(), 3),
+        kind=trouble.kind,
+        reason=trouble.describe(),
+        fed=tuple(fed for fed in known if fed is not None),
+    )
+    if job.world.rank == 0:
+        job.sink.tell(news)
+    return news
 
 
 def find_fed(
