@@ -25,14 +25,18 @@ from orchestrator.train.evaluation.validation import SPLIT, Evaluation, Validati
 from orchestrator.train.figures import StepFigures
 from orchestrator.train.job import Outcome, TrainJob, check_slices
 from orchestrator.train.models.build import build_model
-from orchestrator.train.names import name_holes, name_samples
+from orchestrator.train.names import name_holes
 from orchestrator.train.optim.history import History
 from orchestrator.train.optim.schedule import learning_rate
+from orchestrator.train.out_of_memory import memory_explained
+from orchestrator.train.profile import StepProfiler
 from orchestrator.train.save import save
 from orchestrator.train.slices import cut_micro_batches
+from orchestrator.train.speed import Speedometer
 from orchestrator.train.start import known_validations, open_start, use_deterministic_kernels, vocab_size
 from orchestrator.train.stopwatch import Stopwatch
 from orchestrator.train.tasks.table import make_task
+from orchestrator.train.trouble import LossWatch, find_trouble, tell_trouble
 
 __all__ = ["Outcome", "TrainJob", "train"]  # what a rank needs
 
@@ -44,9 +48,11 @@ def train(job: TrainJob) -> Outcome:
     """Train until done or stopped. All ranks of the world call it with equal jobs, their places apart."""
     job.helm.show(0, "start")
     check_slices(job)
-    trainer = Trainer(job)
+    with memory_explained(job):
+        trainer = Trainer(job)
     try:
-        return trainer.train()
+        with memory_explained(job, lambda: trainer.step):
+            return trainer.train()
     finally:
         trainer.close()
 
@@ -71,6 +77,9 @@ class Trainer:
         self.checkpoint = job.start
         self.history = History(config, known_validations(source))
         self.unapplied = 0  # updates in a row
+        self.watch = LossWatch(
+            config.elastic.spike, source.facts.recent_losses if isinstance(source, CheckpointReader) else ()
+        )
         self.skips = Skips.load(job.skips_file)  # as they were at the start
         self.num_holes = len(self.skips.holes)  # of the whole run so far, on all ranks
         self.reason = ""  # to stop, although nobody has asked: a store stays away
@@ -96,11 +105,15 @@ class Trainer:
             open_batches(config, manifest, self.order, "train", torch.get_num_threads()),
             job.world,
             first_step=self.step,
-            stop_step=config.train.num_steps,
+            stop_step=job.stop_step,
             skips=self.skips,
             prefetch_bytes=config.data.prefetch_bytes,
         )
         self.batch = self.next_batch()
+        self.profiler = StepProfiler(job.excerpt, job.world.rank, self.device)
+        self.speed = Speedometer(config, job.world, self.device)
+        if self.batch is not None:
+            self.speed.learn_flops(config, vocab_size(config, manifest), self.task, self.batch.fields)
         self.batch_weight, self.empty_handed = sum_over_ranks([weight_of(self.batch), self.batch is None])
 
     def close(self) -> None:
@@ -110,21 +123,23 @@ class Trainer:
     # ---- the loop ----
 
     def train(self) -> Outcome:
-        steps, must_stop = self.config.train.num_steps, self.empty_handed > 0
+        steps, must_stop = self.job.stop_step, self.empty_handed > 0
         if not must_stop:
             self.validate()  # what was due when a store stayed away
         while self.step < steps and not must_stop and not self.history.stalled:
-            must_stop = self.train_step()
+            with self.profiler.watching(self.step):
+                must_stop = self.train_step()
             self.validate()
-            if must_stop or self.is_checkpoint_due():
+            if self.job.excerpt is None and (must_stop or self.is_checkpoint_due()):
                 self.save()
         return self.end()
 
     def end(self) -> Outcome:
         """After the last step, early, or stopped."""
-        if self.history.stalled and not self.is_last_step:
+        is_complete = self.step == self.job.stop_step
+        if self.history.stalled and not is_complete:
             self.reason = self.history.tell_end()
-        state = RunState.DONE if self.is_last_step or self.history.stalled else RunState.STOPPED
+        state = RunState.DONE if is_complete or self.history.stalled else RunState.STOPPED
         return Outcome(state=state, step=self.step, checkpoint=self.checkpoint, reason=self.reason)
 
     def train_step(self) -> bool:
@@ -134,11 +149,11 @@ class Trainer:
         assert batch is not None
         self.helm.show(self.step, "step")
         self.tell_holes(batch)
-        loss_sum, result = self.update(batch, weight)
+        micro_losses, result = self.update(batch, weight)
 
         self.batch = self.next_batch()
         agreed = StepFigures(
-            loss_sum=loss_sum,
+            loss_sum=sum(micro_losses),
             next_weight=weight_of(self.batch),
             count=batch.count,
             holes=len(batch.holes),
@@ -154,7 +169,7 @@ class Trainer:
 
         self.tell_step(batch, weight, result, agreed, step_s=self.job.clock.monotonic() - began)
         if weight:
-            self.check_finite(batch, result, loss_sum, agreed.loss_sum)
+            self.check_numbers(batch, result, agreed.loss_sum / weight, micro_losses)
         self.check_holes(batch, agreed.holes)
         self.step += 1
         return agreed.stop_votes + agreed.stores_down > 0
@@ -171,11 +186,12 @@ class Trainer:
             assert self.helm.word() is Word.STOP
         return None
 
-    def update(self, batch: RankBatch, weight: float) -> tuple[float, StepResult]:
-        """Forward, backward, optimizer: this rank's sum of losses, and what became of the update on all ranks."""
+    def update(self, batch: RankBatch, weight: float) -> tuple[list[float], StepResult]:
+        """Forward, backward, optimizer: this rank's sum of losses by micro-batch, and what became of the update on all
+        ranks."""
         if not weight:  # every sample of the step is skipped: a void step
-            return 0.0, StepResult(applied=False, grad_norm=0.0)
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+            return [], StepResult(applied=False, grad_norm=0.0)
+        losses = []
         for number, micro in enumerate(cut_micro_batches(batch, self.job.accumulation)):
             torch.manual_seed(int(key(self.config.seed, FORWARD, self.step, micro.slot)))
             if number == 0:  # the first backward waits for other ranks; this forward, below ZeRO-3, does not
@@ -186,8 +202,9 @@ class Trainer:
                 self.forward_time.stop()
             # the engine averages over ranks; with this factor the outcome is the mean over the global batch
             self.engine.backward(loss_sum * (self.world.data_size / weight))
-            total += loss_sum.detach()
-        return total.item(), self.engine.step(self.learning_rate())
+            losses.append(loss_sum.detach())
+        result = self.engine.step(self.learning_rate())
+        return torch.stack(losses).tolist(), result
 
     def learning_rate(self) -> float:
         schedule, peak, steps = self.config.schedule, self.config.optim.lr, self.config.train.num_steps
@@ -209,7 +226,8 @@ class Trainer:
     def save(self) -> None:
         self.helm.show(self.step, "checkpoint")
         is_last = self.is_last_step or self.history.stalled
-        self.checkpoint = save(self.job, self.engine, self.step, self.history, is_last=is_last) or self.checkpoint
+        saved = save(self.job, self.engine, self.step, self.history, self.watch.losses, is_last=is_last)
+        self.checkpoint = saved or self.checkpoint
 
     def validate(self) -> None:
         """If it is due, and has not been done: a run goes on from a checkpoint that knows."""
@@ -222,20 +240,24 @@ class Trainer:
         if self.world.rank == 0:
             self.tell_validation(found)
 
-    def check_finite(self, batch: RankBatch, result: StepResult, own_loss: float, loss: float) -> None:
-        """A few updates in a row that had to be left out are the end, named with what was fed."""
-        scale_search = self.config.train.precision == "fp16" and math.isfinite(loss)
-        self.unapplied = 0 if result.applied or scale_search else self.unapplied + 1
-        if self.unapplied < UNAPPLIED_LIMIT:
+    def check_numbers(self, batch: RankBatch, result: StepResult, loss: float, micro_losses: list[float]) -> None:
+        """What went wrong is told with what was fed, by all ranks in the same step; a few updates in a row that had to
+        be left out are the end."""
+        if self.config.train.precision == "fp16" and not result.applied and math.isfinite(loss):
+            self.unapplied = 0  # the search for a loss scale
             return
-        names = "" if math.isfinite(own_loss) else name_samples(self.job.manifest, batch)
-        fed = f"; rank {self.world.rank} fed {names}" if names else ""
-        raise TrainingFailed(
-            f"{UNAPPLIED_LIMIT} updates in a row are not finite, the last with loss {loss} and gradient norm "
-            f"{result.grad_norm}{fed}",
-            where=f"step {self.step}",
-            remedy="lower optim.lr, set train.clip_norm, or lengthen schedule.warmup_steps",
-        )
+        trouble = find_trouble(loss, result.grad_norm, applied=result.applied, limit=self.watch.limit)
+        self.watch.remember(loss)
+        self.unapplied = 0 if result.applied else self.unapplied + 1
+        if trouble is None:
+            return
+        news = tell_trouble(trouble, self.job, self.step, batch, micro_losses)
+        if self.unapplied == UNAPPLIED_LIMIT:
+            raise TrainingFailed(
+                f"{UNAPPLIED_LIMIT} updates in a row are not finite; the last: {news.describe()}",
+                where=f"step {self.step}",
+                remedy="lower optim.lr, set train.clip_norm, or lengthen schedule.warmup_steps",
+            )
 
     def check_holes(self, batch: RankBatch, holes: int) -> None:
         """More than data.max_holes in the whole run are the end, on all ranks in the same step."""
@@ -272,6 +294,8 @@ class Trainer:
         self, batch: RankBatch, weight: float, result: StepResult, agreed: StepFigures, step_s: float
     ) -> None:
         step, generation = self.step, self.job.generation
+        packed = self.config.packed_len is not None
+        speed = self.speed.take(step, weight if packed else agreed.count, step_s)
         if self.config.data.ledger == "keys":
             keys = KeysNews(step=step, generation=generation, slots=list(batch.slots), spans=batch.spans)
             self.job.sink.tell(keys)
@@ -290,8 +314,9 @@ class Trainer:
         }
         if (order := self.order.known).is_whole:
             metrics["epoch"] = (step + 1) / order.epoch_steps(order.main_source)
-        if self.config.packed_len is not None:
+        if packed:
             metrics["tokens"] = round(weight)
+        metrics |= speed
         ledger: dict[str, str | int] = {
             "order_digest": agreed.sums.order_hex,
             "set_digest": agreed.sums.set_hex,
