@@ -1,4 +1,5 @@
-"""Statistics of columns that rules for tables go by: of the training samples of segment 0, taken once for a chain.
+"""Statistics of columns that rules for tables go by: of training samples of segment 0, or of all that is there when a
+chain begins (prepare.statistics). Taken once for a chain.
 
 Before any verdict; segments that come later are judged by the same figures. They are kept beside the chain, with what
 the trainer is to fill in or clip when it feeds the samples."""
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from orchestrator.core.errors import DataError
 from orchestrator.core.mapping import RunAll
 from orchestrator.core.words import ShardRef
 from orchestrator.data.shards.index import index_shard
@@ -42,12 +44,21 @@ def with_statistics(steps: Steps, run_all: RunAll) -> Steps:
         return steps
     path = steps.work.chain(steps.chain) / "statistics.json"
     if steps.manifest is None or not path.exists():
-        jobs = [_job(steps, ordinal) for ordinal in steps.dataset.segments[0].ordinals]
+        first = steps.dataset.segments[0]
+        ordinals = first.append if steps.rules.statistics_from == "all" else first.ordinals
+        jobs = [_job(steps, ordinal) for ordinal in ordinals]
         found = reduce(Statistics.merge, run_all(collect_shard, jobs), Statistics())
         repairs = cleaner.with_statistics(found).list_repairs()
         store_json(path, {"format": 1, "statistics": found.as_json(), "repairs": repairs})
     statistics = json.dumps(read_json(path)["statistics"], sort_keys=True)
-    return replace(steps, rules=replace(steps.rules, statistics=statistics))
+    steps = replace(steps, rules=replace(steps.rules, statistics=statistics))
+    if steps.manifest is not None and steps.manifest.segments[0].rules != steps.rules.id:
+        raise DataError(
+            "the chain's statistics are lost, and what was there when they were taken cannot be told any more",
+            where=str(path),
+            remedy=f"restore this file, or delete {path.parent} and run longhaul prepare again",
+        )
+    return steps
 
 
 def collect_shard(job: CollectJob) -> Statistics:
