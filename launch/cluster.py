@@ -8,6 +8,7 @@ from pathlib import Path
 from launch.local import LocalRay, start_local_ray
 from launch.planning import expected_device
 from orchestrator.config.run import RunConfig
+from orchestrator.core.dotted import CODE_FOLDER
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +29,14 @@ class ReachedCluster:
 
         if self.local is not None:
             self.local.wait_until_up()
-        with connected(self.address, run):
+        with connected(self.address, run, self._environment()):
             if self.local is None:
                 probe_root(Path(self.config.root))
             yield
+
+    def _environment(self) -> dict[str, str]:
+        """What the processes of a cluster must be told; those of a local Ray inherit it."""
+        return {CODE_FOLDER: self.config.code} if self.local is None and self.config.code else {}
 
 
 @contextmanager

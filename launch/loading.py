@@ -4,18 +4,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from launch.paths import with_absolute_paths
-from orchestrator.config.load import load_config
+from orchestrator.config.load import Values, load_config
 from orchestrator.config.problems import Problem, config_error, locate
 from orchestrator.config.run import RunConfig
+from orchestrator.core.dotted import look_for_code_in
 from orchestrator.data.decoding.check import check_reading
 from orchestrator.prepare.check import check_preparing
 
 NEEDED = {"image_classification": ("image", "label")}
 
 
-def load_checked(path: Path, overlays: Sequence[Path], sets: Sequence[str]) -> RunConfig:
-    loaded = load_config(path, overlays, sets)
+def load_checked(given: Path | Values, overlays: Sequence[Path], sets: Sequence[str]) -> RunConfig:
+    loaded = load_config(given, overlays, sets)
     config = with_absolute_paths(loaded.config)
+    look_for_code_in(config.code)
     problems = [*check_reading(config.data), *_check_fields(config), *check_preparing(config)]
     if problems:
         raise config_error(locate(problems, loaded.provenance))

@@ -49,8 +49,11 @@ def _with_paths(config: RunConfig, change: Callable[[str, str], str]) -> RunConf
         cache = cache.model_copy(update={"folder": changed("data.cache.folder", cache.folder)})
     if model.pretrained is not None:
         model = model.model_copy(update={"pretrained": changed("model.pretrained", model.pretrained)})
+    if model.weights is not None:
+        model = model.model_copy(update={"weights": changed("model.weights", model.weights)})
     return config.model_copy(
         update={
+            "code": None if config.code is None else changed("code", config.code),
             "root": changed("root", config.root),
             "data": data.model_copy(update={"train": sources, "work": changed("data.work", data.work), "cache": cache}),
             "prepare": config.prepare.model_copy(update={"tokens": tokens, "decontaminate": decontaminate}),

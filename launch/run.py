@@ -36,6 +36,7 @@ from orchestrator.config.resolve import Decision, Facts, keep_decided, resolve_r
 from orchestrator.config.run import RunConfig
 from orchestrator.config.show import dump_yaml
 from orchestrator.core.clock import SystemClock
+from orchestrator.core.dotted import look_for_code_in
 from orchestrator.core.errors import BadInput, DataError
 from orchestrator.core.words import ExitCode, RunState
 from orchestrator.data.feeding.growing import validated_on
@@ -53,8 +54,11 @@ from orchestrator.train.models.description import ModelDescription
 def run(
     config_path: Path, overlays: Sequence[Path], sets: Sequence[str], screen: Screen, *, or_resume: bool = False
 ) -> ExitCode:
+    return begin(load_checked(config_path, overlays, sets), screen, or_resume=or_resume)
+
+
+def begin(config: RunConfig, screen: Screen, *, or_resume: bool = False) -> ExitCode:
     """Begin a run; with `or_resume` go on with it when it is there already, so that the command can be repeated."""
-    config = load_checked(config_path, overlays, sets)
     run_dir = RunDir(Path(config.root) / config.name)
     if or_resume and run_dir.path.exists():
         return _go_on(find_run(str(run_dir.path), Path(config.root)), lambda base: keep_decided(config, base), screen)
@@ -94,6 +98,7 @@ def _go_on(run_dir: RunDir, change: Callable[[RunConfig], RunConfig], screen: Sc
 def _drive(config: RunConfig, run_dir: RunDir, screen: Screen, earlier: RunView | None) -> ExitCode:
     """Start or join Ray, prepare, plan, put a controller in charge, follow."""
     after = earlier.generation if earlier is not None else 0
+    look_for_code_in(config.code)
     with heeding(LEAVING), reached_cluster(config, run_dir.path, trains=True) as cluster:
         with cluster.connected(run_dir.path):
             config = _begin(config, run_dir, cluster.address, screen, earlier)

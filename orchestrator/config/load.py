@@ -2,7 +2,8 @@
 
 Later ones win: mappings merge, lists and single values are replaced. resolve.py then decides every `auto`."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from orchestrator.config.check import check_config
 from orchestrator.config.problems import DEFAULT, Origin, UnreadableYaml, config_error, cut, locate
 from orchestrator.config.run import RunConfig
 from orchestrator.config.tree import Tree, leaves, parse_yaml
+
+Values = Mapping[str, Any]  # what a config file holds
+GIVEN = Origin("the config")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +25,14 @@ class Loaded:
     provenance: dict[str, Origin]
 
 
-def load_config(path: Path, overlays: Sequence[Path] = (), sets: Sequence[str] = ()) -> Loaded:
-    """Read, merge and check. Raises one ConfigError whose lines name every problem with file and line."""
+def load_config(given: Path | Values, overlays: Sequence[Path] = (), sets: Sequence[str] = ()) -> Loaded:
+    """Read a file, or take what a file would hold; merge and check.
+
+    Raises one ConfigError whose lines name every problem with file and line."""
     tree, flaws, unreadable = Tree(), list[str](), list[str]()
-    for file in (path, *overlays):
+    for source in (given, *overlays):
         try:
-            tree.lay(_read_file(file, flaws))
+            tree.lay(_read_file(source, flaws) if isinstance(source, Path) else _take(source))
         except UnreadableYaml as error:
             unreadable.append(str(error))
     if unreadable:
@@ -56,6 +62,10 @@ def _read_file(path: Path, flaws: list[str]) -> Tree:
         kind = "a list" if isinstance(values, list) else "a single value"
         raise UnreadableYaml(f"{origins['']}: must be a mapping of keys at the top, and is {kind}")
     return Tree(values, origins)
+
+
+def _take(values: Values) -> Tree:
+    return Tree(copy.deepcopy(dict(values)), {"": GIVEN})
 
 
 def _set_value(tree: Tree, text: str, flaws: list[str]) -> None:

@@ -90,5 +90,6 @@ class RunFields(Section):
         "the run directory is <root>/<name>; at most 100 of A-Z a-z 0-9 . _ -",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
     )
+    code: str | None = free("folder with modules of your own, for dotted names; none: those that are installed", None)
     root: str = free("folder of run directories; all nodes must see it alike", "runs")
     seed: int = identity("key of every random number of the run", 0, ge=0, lt=2**63)

@@ -3,7 +3,7 @@
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +28,8 @@ class NodeFacts:
 
 
 @contextmanager
-def connected(address: str, run: Path | None = None) -> Iterator[None]:
-    """Be a driver of the cluster at `address` (host:port of its head, or auto), for `run`."""
+def connected(address: str, run: Path | None = None, env: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Be a driver of the cluster at `address` (host:port of its head, or auto), for `run`; its processes get `env`."""
     _check_reachable(address)
     os.environ.setdefault("RAY_DISABLE_USAGE_STATS", "1")
     try:
@@ -38,6 +38,7 @@ def connected(address: str, run: Path | None = None) -> Iterator[None]:
             namespace=NAMESPACE,
             log_to_driver=False,
             configure_logging=False,
+            runtime_env={"env_vars": dict(env)} if env else None,
             job_config=JobConfig(metadata={RUN_METADATA: str(run)} if run else {}),
         )
     except (ConnectionError, RuntimeError, ValueError) as error:

@@ -1,6 +1,8 @@
+import sys
+
 import pytest
 
-from orchestrator.core.dotted import find_function, is_dotted
+from orchestrator.core.dotted import CODE_FOLDER, find_function, is_dotted, look_for_code_in
 from orchestrator.core.errors import ConfigError
 
 
@@ -41,3 +43,15 @@ def test_a_module_that_fails_when_imported_is_told_with_its_own_words(tmp_path, 
 
 def test_table_names_are_not_dotted():
     assert [is_dotted(name) for name in ("resize", "a.b", "a:b")] == [False, True, True]
+
+
+def test_modules_in_the_code_folder_are_found_and_take_no_installed_ones_place(tmp_path, monkeypatch):
+    monkeypatch.setenv(CODE_FOLDER, "")
+    monkeypatch.setattr("sys.path", list(sys.path))
+    (tmp_path / "module_of_a_user.py").write_text("def answer():\n    return 42\n")
+    (tmp_path / "colorsys.py").write_text("def rgb_to_hsv(*_):\n    return 'mine'\n")
+    with pytest.raises(ConfigError, match="No module named 'module_of_a_user'"):
+        find_function("module_of_a_user:answer", "data.x")
+    look_for_code_in(str(tmp_path))
+    assert find_function("module_of_a_user:answer", "data.x")() == 42
+    assert find_function("colorsys:rgb_to_hsv", "data.x")(0, 0, 0) == (0.0, 0.0, 0)
