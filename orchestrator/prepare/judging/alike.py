@@ -37,7 +37,7 @@ class Outsiders:
         signatures = sign_texts(texts, near)
         rows = np.flatnonzero(signatures.kinds != EXEMPT)
         return cls(
-            names=[names[row] for row in rows],
+            names=[names[row] for row in rows.tolist()],
             texts=_take(texts, rows),
             sketch=signatures.sketch[rows],
             near=near,

@@ -82,7 +82,7 @@ def load_forbidden(asked: Asked, work: Path, settings: StoreSettings) -> Forbidd
     if asked.near is not None:
         rows = np.flatnonzero([one.is_document for one in read])
         some = Texts(texts.data, texts.begins[rows], texts.ends[rows])
-        documents = Outsiders.sign([names[row] for row in rows], some, asked.near)
+        documents = Outsiders.sign([names[row] for row in rows.tolist()], some, asked.near)
     return Forbidden(names=names, runs=_list_runs(texts, asked.ngram), documents=documents)
 
 
