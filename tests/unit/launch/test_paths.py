@@ -40,4 +40,4 @@ def test_relative_paths_are_named_by_key_and_value() -> None:
 def test_the_model_of_a_step_of_cleaning_is_a_path_too() -> None:
     step = '{"name": "language", "args": {"model": "lid.bin", "languages": ["en"]}}'
     config = load_config(CONFIG, (), [f"prepare.clean=[{step}]"]).config
-    assert list(relative_keys(config))[0] == "prepare.clean.0.args.model=lid.bin"
+    assert "prepare.clean.0.args.model=lid.bin" in list(relative_keys(config))
