@@ -1,4 +1,4 @@
-"""The front door for scripts, up to where machines are needed; tests/integration/test_own_code.py goes on from there."""
+"""The front door for scripts, as far as it needs no machines."""
 
 import pytest
 

@@ -1,0 +1,34 @@
+"""A small run of every task: its data and its config."""
+
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config.run import RunConfig
+from tests.fakes.coloured_pictures import write_pictures
+from tests.fakes.shards import write_texts
+from tests.fakes.small_runs import picture_config, small_config
+
+TASKS = ("causal_lm", "image_classification")
+PLAIN = {"name": "sgd", "lr": 1.0, "weight_decay": 0.0}
+
+
+def write_data(task: str, folder: Path) -> None:
+    if task == "image_classification":
+        write_pictures(folder / "data" / task)
+        return
+    words = [f"w{i}" for i in range(40)]
+    for shard in range(3):
+        texts = {f"t{i}": " ".join(words[(i * 7 + j * (shard + 3)) % 40] for j in range(60)) for i in range(12)}
+        write_texts(folder / "data" / task / f"{shard}.tar", texts)
+
+
+def config_of(task: str, folder: Path, stage: int, train: dict[str, Any]) -> RunConfig:
+    sections: dict[str, Any] = {
+        "optim": PLAIN,
+        "train": train,
+        "evaluate": {"every_steps": 1},
+        "data": {"train": [{"path": str(folder / "data" / task)}], "work": str(folder / "work" / task)},
+    }
+    if task == "image_classification":
+        return picture_config(stage=stage, **sections)
+    return small_config(stage=stage, **sections)
