@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from launch.planning import (
 from launch.screen import RUN_DIRECTORY, Screen, show_summary
 from launch.signals import LEAVING, heeding
 from orchestrator.config.compare import check_resume, run_hash
+from orchestrator.config.data import DataSection
 from orchestrator.config.load import load_config
 from orchestrator.config.resolve import Decision, Facts, keep_decided, resolve_run, undecide
 from orchestrator.config.run import RunConfig
@@ -47,6 +49,7 @@ from orchestrator.data.shards.manifest import Manifest
 from orchestrator.prepare.funnel import count_funnels
 from orchestrator.prepare.run import prepare
 from orchestrator.storage.publish import publish_bytes, publish_json, read_json
+from orchestrator.storage.stores import StoreSettings, open_stores
 from orchestrator.tracking.rundir import RunDir, RunView
 from orchestrator.train.memory import optimizer_states
 from orchestrator.train.models.description import ModelDescription
@@ -66,6 +69,7 @@ def begin(config: RunConfig, screen: Screen, *, or_resume: bool = False) -> Exit
         return _go_on(find_run(str(run_dir.path), Path(config.root)), lambda base: keep_decided(config, base), screen)
     run_dir.refuse_if_taken()
     check_root(Path(config.root))
+    check_sources(config.data)
     return _drive(config, run_dir, screen, earlier=None)
 
 
@@ -284,6 +288,15 @@ def check_compiling(config: RunConfig) -> None:
         from orchestrator.train.compile import check_compilers
 
         check_compilers(expected_device(config))
+
+
+def check_sources(data: DataSection) -> None:
+    """A folder that is not there is refused before Ray starts. What is in one shows when it is listed."""
+    stores = open_stores(StoreSettings.of(data))
+    for i, source in enumerate(data.train):
+        looked_up = stores.is_remote(source.path) or has_magic(source.path) or source.demo is not None
+        if not looked_up and not Path(source.path).exists():
+            stores.list(source.path, f"data.train[{i}].path")
 
 
 def check_free_space(config: RunConfig, description: ModelDescription) -> None:

@@ -74,6 +74,12 @@ class RunConfig(RunFields):
                 "train.epochs",
                 "how long a pass is shows when all is prepared, too late for prepare.mode ahead: state train.steps",
             )
+        if self.prepare.statistics == "all":
+            yield Problem(
+                "prepare.statistics",
+                "figures of all rows are there when all shards are read, too late for prepare.mode ahead: take "
+                "first, or prepare.mode first",
+            )
         for i, phase in enumerate(self.data.phases):
             if phase.seq_len not in (None, self.packed_len):
                 yield Problem(
