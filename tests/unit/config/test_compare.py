@@ -171,7 +171,7 @@ PLATEAU = replace_values(CONFIG, {"schedule.name": "plateau"})
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("evaluate.every_steps", 2), ("evaluate.max_batches", 3), ("evaluate.best_by", "accuracy")]
+    ("key", "value"), [("evaluate.every_steps", 2), ("evaluate.max_batches", 3), ("evaluate.best_by", "perplexity")]
 )
 def test_what_a_plateau_follows_is_part_of_the_run(key, value):
     other = replace_values(PLATEAU, {key: value})
