@@ -112,18 +112,19 @@ def make_job(
     ranks: int,
 ) -> "EvaluationJob":
     """Batches are cut as training would on so many ranks, so that the same world gives the same numbers."""
-    from orchestrator.train.evaluation.offline import EvaluationJob
-
     config = replace_values(config, {"cluster.device": device, "evaluate.max_batches": wish.max_batches})
     facts = Facts(**read_json(run_dir.plan)["facts"] | {"device": device})
+    micro_batch = resolve_world(config, facts, ranks).micro_batch
     stated = config.cluster.cpus_per_rank
+    from orchestrator.train.evaluation.offline import EvaluationJob
+
     return EvaluationJob(
         config=config,
         manifest=manifest,
         checkpoint=checkpoint.path,
         split=wish.split,
         device=device,
-        micro_batch=resolve_world(config, facts, ranks).micro_batch,
+        micro_batch=micro_batch,
         threads=max(1, count_processors(read_limits()) // ranks) if stated == "auto" else stated,
     )
 

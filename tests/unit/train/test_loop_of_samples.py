@@ -9,7 +9,7 @@ from torch.distributed import PrefixStore
 
 from orchestrator.checkpoint.reader import open_checkpoint
 from orchestrator.core.errors import TrainingFailed
-from orchestrator.core.news import EvaluationNews, HolesNews, StepNews
+from orchestrator.core.news import EvaluationNews, HolesNews, NoteNews, StepNews
 from orchestrator.core.words import RunState
 from orchestrator.data.ordering.order import Order
 from orchestrator.data.ordering.skips import Skips
@@ -68,7 +68,8 @@ def run_all(rank: int, size: int, store: Any, folder: Path, manifest: Any) -> di
     run("changed_by_two", 2, stage=1, **changed, **EVERY_STEP)
     again = folder / "changed_by_two" / "step-00000002-g0001"
     run("changed_again", 2, path="changed_by_two", stage=1, generation=2, start=again, **changed, **EVERY_STEP)
-    run("resnet", 2, model=RESNET, stage=1, train={"steps": 2})
+    absent = {"model": RESNET | {"num_labels": CLASSES + 1}, "evaluate": {"every_steps": 1}}
+    run("resnet", 2, stage=1, train={"steps": 2}, **absent)
     with pytest.raises(TrainingFailed) as caught:
         run("strict", 2, data={"max_holes": 1})
     results["strict"] = str(caught.value)
@@ -220,6 +221,16 @@ def test_a_resumed_run_changes_and_mixes_pictures_as_the_unbroken_one_did_bit_by
     )
     assert resumed == whole[2:]
     assert len(resumed) == CHANGED_STEPS - 2
+
+
+def test_a_class_without_samples_is_told_once_and_left_out(seen):
+    _, sink = seen[0][0]["resnet"]
+    evaluations = sink.of(EvaluationNews)
+    assert all(math.isfinite(news.metrics["f1"]) and news.metrics["roc_auc"] > 0 for news in evaluations)
+    assert len(evaluations) == 2
+    assert [news.text for news in sink.of(NoteNews)] == [
+        f"validation has no sample of class 0, {CLASSES}: means are over the other classes"
+    ]
 
 
 def test_models_with_batch_statistics_train_too(seen):
