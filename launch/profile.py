@@ -11,6 +11,7 @@ from rich.text import Text
 
 from launch.here import find_run
 from launch.loading import load_checked
+from launch.paths import with_absolute_paths
 from launch.proof import parse_steps
 from launch.run import Copy, check_root, train_copy
 from launch.screen import Screen
@@ -71,7 +72,7 @@ def read_target(
     else:
         original = find_run(target, root)
         decided = [Decision(**decision) for decision in read_json(original.plan)["decisions"]]
-        config = undecide(load_config(original.config, overlays, sets).config, decided)
+        config = undecide(with_absolute_paths(load_config(original.config, overlays, sets).config), decided)
     return replace_values(config, {"tracking.wandb.mode": "off"}), original
 
 
