@@ -15,6 +15,7 @@ from orchestrator.config.check import replace_values
 from orchestrator.config.load import load_config
 from orchestrator.config.resolve import Facts, resolve_world
 from orchestrator.config.run import RunConfig
+from orchestrator.core.dotted import look_for_code_in
 from orchestrator.core.errors import BadInput
 from orchestrator.core.words import ExitCode
 from orchestrator.data.ordering.order import ValidationOrder
@@ -41,8 +42,9 @@ class EvaluateWish:
 def evaluate(run_dir: RunDir, wish: EvaluateWish, screen: Screen, *, as_json: bool) -> ExitCode:
     """What can be refused is refused before anything heavy is loaded."""
     config, manifest = load_config(run_dir.config).config, Manifest.load(run_dir.manifest)
+    look_for_code_in(config.code)
     check_split(config, manifest, wish.split)
-    checkpoint = choose_checkpoint(list_checkpoints(run_dir.checkpoints), wish.checkpoint)
+    checkpoint = choose_checkpoint(list_checkpoints(run_dir.checkpoints), wish.checkpoint, config.evaluate.best_by)
     device, ranks = choose_world(config, wish.ranks)
     job = make_job(run_dir, config, manifest, checkpoint, wish, device, ranks)
     if not as_json:
@@ -110,18 +112,19 @@ def make_job(
     ranks: int,
 ) -> "EvaluationJob":
     """Batches are cut as training would on so many ranks, so that the same world gives the same numbers."""
-    from orchestrator.train.evaluation.offline import EvaluationJob
-
     config = replace_values(config, {"cluster.device": device, "evaluate.max_batches": wish.max_batches})
     facts = Facts(**read_json(run_dir.plan)["facts"] | {"device": device})
+    micro_batch = resolve_world(config, facts, ranks).micro_batch
     stated = config.cluster.cpus_per_rank
+    from orchestrator.train.evaluation.offline import EvaluationJob
+
     return EvaluationJob(
         config=config,
         manifest=manifest,
         checkpoint=checkpoint.path,
         split=wish.split,
         device=device,
-        micro_batch=resolve_world(config, facts, ranks).micro_batch,
+        micro_batch=micro_batch,
         threads=max(1, count_processors(read_limits()) // ranks) if stated == "auto" else stated,
     )
 

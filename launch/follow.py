@@ -25,7 +25,10 @@ from orchestrator.tracking.sentences import describe_event
 
 _POLL_S = 0.1
 _PATIENCE_S = 3.0  # nodes that are there are ours before that; later people want to know what is missing
-_TALKATIVE = {"warming", "started", "adopted", "restarting", "checkpoint_failed", "checkpoint_damaged", "scribe_failed"}
+_TALKATIVE = {
+    *("warming", "started", "adopted", "restarting"),
+    *("checkpoint_failed", "checkpoint_damaged", "scribe_failed", "not_finite", "loss_spike"),
+}
 
 
 class Follower:
@@ -132,4 +135,6 @@ class Follower:
             at = f" at step {view.step}" if view.step is not None else ""
             why = f": {escape(view.reason)}" if view.reason else ""
             self._console.print(f"stopped{at}{why}; {resume}", highlight=False)
+        elif view.reason:
+            self._console.print(escape(view.reason), highlight=False)
         return view.exit_code

@@ -10,6 +10,7 @@ from orchestrator.config.run import RunConfig
 from orchestrator.core.dotted import is_dotted, look_for_code_in
 from orchestrator.data.decoding.check import check_reading
 from orchestrator.prepare.check import check_preparing
+from orchestrator.train.augment.check import check_augment
 
 NEEDED = {"image_classification": ("image", "label"), "text_classification": ("text", "label")}
 
@@ -19,6 +20,7 @@ def load_checked(given: Path | Values, overlays: Sequence[Path], sets: Sequence[
     config = with_absolute_paths(loaded.config)
     look_for_code_in(config.code)
     problems = [*check_reading(config.data), *_check_fields(config), *check_preparing(config), *_check_own(config)]
+    problems += check_augment(config.data)
     if problems:
         raise config_error(locate(problems, loaded.provenance))
     return config

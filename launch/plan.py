@@ -29,6 +29,7 @@ from orchestrator.config.resolve import Facts
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import BadInput
 from orchestrator.train.models.description import ModelDescription
+from orchestrator.train.optim.groups import check_patterns
 
 
 def show_plan(
@@ -46,6 +47,7 @@ def show_plan(
         wandb_key=has_wandb_key(),
     )
     description = describe_cached(config, planned_vocab(config))
+    check_patterns(config.optim, description)
     rows = plan_worlds(config, facts, description, counts)
     segments = list_segments(config) if config.data.lanes == "auto" else []
     lanes = None if segments is None else plan_lanes(config, segments)

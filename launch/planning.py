@@ -84,7 +84,8 @@ def _description_key(config: RunConfig, vocab_size: int | None) -> str:
     versions = {name: importlib.metadata.version(name) for name in ("longhaul", "torch", "transformers")}
     layout = [field.name for field in fields(ModelDescription)]
     sections = [config.model, config.task, *([config.data.table] if config.data.table else [])]
-    facts = [[section.model_dump(mode="json") for section in sections], vocab_size, versions, layout, _stamps(config)]
+    facts = [[section.model_dump(mode="json") for section in sections], config.train.checkpoint_activations]
+    facts += [vocab_size, versions, layout, _stamps(config)]
     return xxhash.xxh3_128_hexdigest(json.dumps(facts, sort_keys=True).encode())
 
 

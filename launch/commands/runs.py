@@ -40,11 +40,22 @@ def run(
     more_sets: MoreSets = None,
     overlay: Overlays = None,
     or_resume: OrResume = False,
+    folds: Annotated[int | None, typer.Option(min=2, help="cross-validate: so many runs, on a part each")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="with --folds: the outcome for programs")] = False,
 ) -> None:
     """Train here: start or join Ray, prepare the data, train, follow."""
     from launch.run import run as start
     from launch.screen import Screen
 
+    if folds is not None:
+        from rich.console import Console
+
+        from launch.folds import run_folds
+
+        told = Screen(Console(stderr=True)) if as_json else Screen()
+        raise typer.Exit(run_folds(config, overlay or [], given(sets, more_sets), folds, told, as_json=as_json))
+    if as_json:
+        raise typer.BadParameter("--json needs --folds; `longhaul status RUN --json` tells of one run")
     raise typer.Exit(start(config, overlay or [], given(sets, more_sets), Screen(), or_resume=or_resume))
 
 
@@ -186,6 +197,41 @@ def prune(
     place, screen = find_place(root or [RUNS], address)
     wish = PruneWish(older_than_days=older_than, whole=whole)
     raise typer.Exit(tidy(place, names or [], wish, yes=yes, as_json=as_json, screen=screen))
+
+
+@app.command()
+def profile(
+    target: Annotated[str, typer.Argument(help="a run's name or directory, or a YAML config")],
+    sets: Sets = None,
+    more_sets: MoreSets = None,
+    overlay: Overlays = None,
+    steps: Annotated[str, typer.Option(help="A:B, B not included")] = "5:8",
+    ranks: Annotated[str, typer.Option(help="numbers of ranks, or all")] = "0",
+    root: Root = RUNS,
+) -> None:
+    """Train some steps once more, in a copy of the run, under torch's profiler; the run itself is not touched."""
+    from launch.profile import profile as look_at
+    from launch.screen import Screen
+
+    raise typer.Exit(look_at(target, steps, ranks, root, overlay or [], given(sets, more_sets), Screen()))
+
+
+@app.command()
+def debug(
+    target: Annotated[str, typer.Argument(help="a run's name or directory, or a YAML config")],
+    sets: Sets = None,
+    more_sets: MoreSets = None,
+    overlay: Overlays = None,
+    steps: Annotated[
+        str | None, typer.Option(help="A:B, B not included; a run begins at a checkpoint before A")
+    ] = None,
+    root: Root = RUNS,
+) -> None:
+    """Train as one rank in this very process, without Ray: breakpoints work. Nothing of a run is written."""
+    from launch.debug import debug as train_here
+    from launch.screen import Screen
+
+    train_here(target, steps, root, overlay or [], given(sets, more_sets), Screen())
 
 
 @app.command()

@@ -49,8 +49,12 @@ class SplitSection(Section):
 
     @model_validator(mode="after")
     def leave_something_to_train_on(self) -> "SplitSection":
-        if self.folds is not None and (self.validation or self.fold >= self.folds):
-            raise ValueError("data.split.folds takes the place of validation, and fold is below it")
+        if self.folds is not None and self.validation:
+            raise ValueError(
+                f"data.split.folds takes the place of validation, which is {self.validation}: leave that out"
+            )
+        if self.folds is not None and self.fold >= self.folds:
+            raise ValueError(f"data.split.fold {self.fold} must be below data.split.folds, which is {self.folds}")
         if self.validation + self.test >= 1:
             raise ValueError(f"validation {self.validation} + test {self.test} leave nothing to train on")
         return self

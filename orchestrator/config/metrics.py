@@ -53,6 +53,13 @@ def problems_of_metrics(
                 "longhaul evaluate writes it of any number of classes",
                 name,
             )
+    if evaluate.best_by not in ("loss", *chosen_metrics(evaluate, fitting)) and fitting != METRICS:
+        told = _said(("loss", *chosen_metrics(evaluate, fitting)))
+        yield Problem(
+            "evaluate.best_by",
+            f"a validation of {task.name} tells {told}: take one, or name it in evaluate.metrics",
+            evaluate.best_by,
+        )
     if evaluate.average == "none" and evaluate.best_by in AVERAGED:
         yield Problem(
             "evaluate.best_by", "is a list, one number a class: take evaluate.average macro or micro", evaluate.best_by

@@ -47,12 +47,14 @@ class RunConfig(RunFields):
         yield from self._problems_ahead()
         yield from check_model(self)
         yield from problems_of_metrics(self.task, self.evaluate, self.model.transformers or {})
-        if self.evaluate.every_steps and not self.data.split.validation:
+        if self.evaluate.every_steps and not (self.data.split.validation or self.data.split.folds):
             yield Problem("evaluate.every_steps", "needs data.split.validation above 0, for example 0.02")
         if self.checkpoint.keep.best and not self.evaluate.every_steps:
             yield Problem(
                 "checkpoint.keep.best", "needs evaluate.every_steps: there is no validation loss to be best by"
             )
+        if self.schedule.name == "plateau" and not self.evaluate.every_steps:
+            yield Problem("schedule.name", "plateau needs evaluate.every_steps: the rate follows the validations")
         if train.steps is not None and warmup >= train.steps:
             yield Problem("schedule.warmup_steps", f"leaves no step of train.steps {train.steps}", str(warmup))
         if train.precision == "fp16" and self.cluster.device == "cpu":
@@ -71,6 +73,12 @@ class RunConfig(RunFields):
             yield Problem(
                 "train.epochs",
                 "how long a pass is shows when all is prepared, too late for prepare.mode ahead: state train.steps",
+            )
+        if self.prepare.statistics == "all":
+            yield Problem(
+                "prepare.statistics",
+                "figures of all rows are there when all shards are read, too late for prepare.mode ahead: take "
+                "first, or prepare.mode first",
             )
         for i, phase in enumerate(self.data.phases):
             if phase.seq_len not in (None, self.packed_len):

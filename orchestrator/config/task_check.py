@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.config.data import CategorySection, TableSection
 from orchestrator.config.problems import Problem, nearest, shown
-from orchestrator.config.task import LossSection
+from orchestrator.config.task import TASK_NAMES, LossSection
 
 if TYPE_CHECKING:
     from orchestrator.config.run import RunConfig
@@ -26,6 +26,16 @@ def check_task(config: "RunConfig") -> Iterator[Problem]:
         yield Problem("task.classes", f"is {config.task.classes}, and model.transformers.num_labels is {stated}")
     if config.data.table is not None:
         yield from _check_table(config, config.data.table)
+    yield from _check_pictures(config)
+
+
+def _check_pictures(config: "RunConfig") -> Iterator[Problem]:
+    """A task of the user's own may feed pictures too."""
+    if config.task.name not in TASK_NAMES or config.task.name == "image_classification":
+        return
+    for key in ("augment", "mixup"):
+        if getattr(config.data, key):
+            yield Problem(f"data.{key}", f"changes pictures, and {config.task.name} has none: leave it out")
 
 
 def _check_causal_lm(config: "RunConfig") -> Iterator[Problem]:

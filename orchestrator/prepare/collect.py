@@ -1,5 +1,5 @@
-"""Statistics of columns that rules for tables, and scaling, go by: of the training samples of segment 0, taken once for
-a chain.
+"""Statistics of columns that rules for tables, and scaling, go by: of training samples of segment 0, or of all that is
+there when a chain begins (prepare.statistics). Taken once for a chain.
 
 Before any verdict; segments that come later are judged by the same figures. They are kept beside the chain, with what
 the trainer is to fill in, clip or scale when it feeds the samples (data/decoding/table.py)."""
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from orchestrator.core.errors import DataError
 from orchestrator.core.mapping import RunAll
 from orchestrator.core.words import ShardRef
 from orchestrator.data.decoding.table import Figures
@@ -43,14 +44,23 @@ def with_statistics(steps: Steps, run_all: RunAll) -> Steps:
         return steps
     path = steps.work.statistics(steps.chain)
     if steps.manifest is None or not path.exists():
-        jobs = [_job(steps, ordinal) for ordinal in steps.dataset.segments[0].ordinals]
+        first = steps.dataset.segments[0]
+        ordinals = first.append if steps.rules.statistics_from == "all" else first.ordinals
+        jobs = [_job(steps, ordinal) for ordinal in ordinals]
         found = reduce(Statistics.merge, run_all(collect_shard, jobs), Statistics())
         figures = find_figures(steps.rules, found)
         store_json(path, {"format": 1, "statistics": found.as_json(), **figures._asdict()})
     read = read_json(path)
     rows = steps.rules.rows and replace(steps.rules.rows, figures=Figures(read["repairs"], read["scales"]))
     statistics = json.dumps(read["statistics"], sort_keys=True)
-    return replace(steps, rules=replace(steps.rules, statistics=statistics, rows=rows))
+    steps = replace(steps, rules=replace(steps.rules, statistics=statistics, rows=rows))
+    if steps.manifest is not None and steps.manifest.segments[0].rules != steps.rules.id:
+        raise DataError(
+            "the chain's statistics are lost, and what was there when they were taken cannot be told any more",
+            where=str(path),
+            remedy=f"restore this file, or delete {path.parent} and run longhaul prepare again",
+        )
+    return steps
 
 
 def find_figures(rules: Rules, found: Statistics) -> Figures:

@@ -14,7 +14,8 @@ WHOLE_SHARD = -1  # the place of a drop that concerns the shard itself
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """A sample that is not kept: which rule, and what was found; of a duplicate which kept sample, and how alike."""
+    """A sample that is not kept: which rule, and what was found; of a duplicate which kept sample, and how alike. Of
+    one that is like a text from outside, the reason is that one's name."""
 
     place: int
     rule: str

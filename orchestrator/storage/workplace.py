@@ -3,6 +3,7 @@
     <work>/
       index/<ab>/<H(url)>.arrow              headers of one shard: keys, extents, members; valid for one size and mtime
       contents/<ab>/<H(url)>.arrow           checksums of one shard's samples; valid for one size and mtime
+      hashes/<ab>/<H(url, size, mtime)>.json of large files that rules name: models, benchmark files
       tokenizers/<id>/tokenizer.json         with info.json, published last
       tokenizers/requests/<H(request)>.json  which tokenizer a training request led to
       prepared/<rules>-<tokenizer>/<ab>/<H(name)>-<content>.{tokens,drops.arrow,samples.arrow}   samples published last
@@ -39,6 +40,9 @@ class WorkPlace:
 
     def contents(self, url: str) -> Path:
         return self.root / "contents" / _two_levels(hash_text(url), ".arrow")
+
+    def hash_of_file(self, url: str, stamp: str) -> Path:
+        return self.root / "hashes" / _two_levels(hash_text(f"{url}\n{stamp}"), ".json")
 
     def tokenizer(self, tokenizer_id: str) -> Path:
         return self.root / "tokenizers" / tokenizer_id

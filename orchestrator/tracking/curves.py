@@ -21,6 +21,10 @@ _NAMES = {
     "cache_misses": "data/cache_misses",
     "holes": "data/holes",
     "epoch": "progress/epoch",
+    "tokens_per_s": "throughput/recent/tokens_per_sec",
+    "samples_per_s": "throughput/recent/samples_per_sec",
+    "mfu": "throughput/mfu",
+    "memory_peak_gb": "memory/peak_gb",
     "t": "_timestamp",  # W&B's own name: when it happened, not when it was sent
 }
 _COUNTED = ("tokens", "samples")
@@ -54,6 +58,8 @@ class StepCopy:
                 self._take_beside(row["step"], system_values(row))
             case "note":
                 self._take_note(row["text"], row["t"])
+            case "trouble":
+                self._take_note(f"step {row['step']}: {row['text']}", row["t"])
 
     def finish(self, *, done: bool) -> None:
         """Log what has waited. When the run may go on it joins the last step, for people to see."""

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -21,12 +21,14 @@ from orchestrator.checkpoint.fragments import FragmentSource, RankState
 from orchestrator.config.run import RunConfig
 from orchestrator.core.words import World
 from orchestrator.train import reshard
+from orchestrator.train.compile import compile_in_place, forget_compiled
 from orchestrator.train.deepspeed_config import is_plain_torch, make_deepspeed_config
 from orchestrator.train.models.buffers import Statistics
 from orchestrator.train.models.tensors import parameters_on_meta
 from orchestrator.train.optim.optimizer import make_optimizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_Told = TypeVar("_Told")
 _agreement: list[torch.distributed.ProcessGroup] = []  # the gloo group of this process's world; empty outside a world
 
 
@@ -114,6 +116,20 @@ def gather_over_ranks(rows: torch.Tensor) -> torch.Tensor:
     return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
 
 
+def max_over_ranks(value: float) -> float:
+    largest = torch.tensor(value, dtype=torch.float64)
+    torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX, group=_agreement[0])
+    return float(largest)
+
+
+def gather_on_first(value: _Told) -> list[_Told]:
+    """What every rank has, on rank 0; nothing on the others. For news that is rare."""
+    first = torch.distributed.get_rank() == 0
+    gathered: list[Any] | None = [None] * torch.distributed.get_world_size() if first else None
+    torch.distributed.gather_object(value, gathered, group=_agreement[0])
+    return gathered or []
+
+
 # ---- engines ----
 
 
@@ -169,6 +185,9 @@ class Engine:
             ),
             dist_init_required=False,
         )[0]
+        self._compiled = config.train.compile
+        if self._compiled:
+            compile_in_place(module, device)
         # Stage 0 in fp16: DeepSpeed divides gradients by the loss scale but never multiplies the loss by it
         self._scales_loss = config.train.precision == "fp16" and self._stage == 0
 
@@ -193,7 +212,7 @@ class Engine:
         if self._backwards != self._accumulation:
             raise RuntimeError(f"step was called after {self._backwards} of {self._accumulation} backward calls")
         for group in self._engine.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_share"]
         if self._plain:
             grad_norm = self._clip_or_clear()
             self._engine.step()
@@ -219,6 +238,8 @@ class Engine:
         from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
 
         self._engine.destroy()
+        if self._compiled:
+            forget_compiled()
         del self._engine, self.module
         parameter_offload.FWD_MODULE_STACK.clear()
         kept = PartitionedParameterCoordinator.__dict__["_PartitionedParameterCoordinator__params_to_release"]

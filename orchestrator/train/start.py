@@ -36,6 +36,11 @@ def open_checkpoint_of(config: RunConfig, manifest: Manifest, path: Path) -> Che
     return reader
 
 
+def known_validations(source: FragmentSource) -> tuple[dict[str, float], ...]:
+    """What a checkpoint knows of the validations before it."""
+    return source.facts.validations if isinstance(source, CheckpointReader) else ()
+
+
 def vocab_size(config: RunConfig, manifest: Manifest) -> int | None:
     """What the model must know; None where it is fed no tokens."""
     return manifest.tokenizer.vocab_size if config.reads_tokens else None

@@ -25,11 +25,12 @@ def open_batches(config: RunConfig, manifest: Manifest, order: SlotOrder, split:
     suffixes = {name: field.members for name, field in config.data.read_fields.items()}
     reader = SampleReader(manifest, split, suffixes, open_stores(StoreSettings.of(config.data)))
     decoding = open_decoding(config, manifest)
+    beyond = config.data.mixup is not None and split == "train"
     if workers.processes:
         decoders: Decoders = WorkerProcesses(decoding, workers.processes)
-        return SampledBatches(order, reader, decoders, seed=config.seed, threads=workers.processes)
+        return SampledBatches(order, reader, decoders, seed=config.seed, threads=workers.processes, beyond=beyond)
     threads = threads if workers.threads == "auto" else workers.threads
-    return SampledBatches(order, reader, OwnProcess(decoding), seed=config.seed, threads=threads)
+    return SampledBatches(order, reader, OwnProcess(decoding), seed=config.seed, threads=threads, beyond=beyond)
 
 
 def open_decoding(config: RunConfig, manifest: Manifest) -> Decoding:

@@ -50,7 +50,7 @@ def notes_of(scores: Scores, chosen: Sequence[str], split: str, names: Sequence[
     if absent := scores.absent:
         named = ", ".join(name_class(number, names) for number in absent[:MOST_NAMED])
         more = f" and {len(absent) - MOST_NAMED:,} more" if len(absent) > MOST_NAMED else ""
-        yield f"{split} has no sample of class {named}{more}: means over classes leave it out"
+        yield f"{split} has no sample of class {named}{more}: means are over the other classes"
     if "roc_auc" in chosen and all(area is None for area in scores.roc_auc):
         yield f"{split} has samples of one class only, so there is no roc_auc"
 

@@ -24,6 +24,7 @@ from orchestrator.data.feeding.stream import Stream
 from orchestrator.data.ordering.order import ValidationOrder
 from orchestrator.data.ordering.skips import Skips
 from orchestrator.data.shards.manifest import Manifest
+from orchestrator.train.augment.replay import Augmentation
 from orchestrator.train.engine import Engine, sum_over_ranks
 from orchestrator.train.evaluation.classes import ClassMetrics
 from orchestrator.train.evaluation.numbers import NumberMetrics
@@ -44,6 +45,11 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     scores: Scores | None = None
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Values that are one number."""
+        return {name: value for name, value in self.values.items() if isinstance(value, int | float)}
+
 
 class Validation:
     """What stays the same between evaluations: which batches of which split. `everything`: all metrics that fit, not
@@ -61,6 +67,7 @@ class Validation:
     ) -> None:
         self._config, self._world, self._split, self._everything = config, world, split, everything
         self._manifest = validated_on(config, manifest) if split == SPLIT else manifest
+        self._augmentation = Augmentation(config)
         self._order = ValidationOrder.of(config, self._manifest, split)
         self._num_batches = min(self._order.num_batches, config.evaluate.max_batches or self._order.num_batches)
         self._micro_batches = micro_batches_needed(config.train.global_batch, world.data_size, micro_batch)
@@ -80,7 +87,8 @@ class Validation:
                 if is_void(batch):
                     continue
                 for micro in cut_micro_batches(batch, self._micro_batches):
-                    measured = task.step(engine.forward, task.collate(micro.fields, device))
+                    inputs = self._augmentation.settle(task.collate(micro.fields, device))
+                    measured = task.step(engine.forward, inputs)
                     for name, value in {"loss": measured.loss, **measured.sums}.items():
                         sums[name] += value
                     outputs.take(measured)
@@ -91,7 +99,7 @@ class Validation:
         values |= {"holes": round(holes)} if holes else {}
         if not weight or (scores := outputs.compute()) is None:
             return Evaluation(values=values)
-        values |= values_of(scores, outputs.chosen, self._config.evaluate.average)
+        values |= self._agree(values_of(scores, outputs.chosen, self._config.evaluate.average))
         notes = notes_of(scores, outputs.chosen, self._split, class_names(self._config))
         return Evaluation(values=values, notes=tuple(notes), scores=scores)
 
@@ -101,6 +109,12 @@ class Validation:
         chosen = chosen_metrics(self._config.evaluate, fitting_metrics(self._config.task.name))
         perplexity = {"perplexity": exp(loss)} if self._everything or "perplexity" in chosen else {}
         return {"tokens": round(weight)} | perplexity
+
+    def _agree(self, values: dict[str, Value]) -> dict[str, Value]:
+        """The numbers of rank 0 for all: another kind of CPU may round otherwise, and runs end early by them."""
+        own = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        agreed = sum_over_ranks([value if self._world.rank == 0 else 0.0 for value in own.values()])
+        return {**values, **dict(zip(own, agreed, strict=True))}
 
     def _open(self) -> Stream:
         return Stream(

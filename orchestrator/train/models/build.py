@@ -17,6 +17,7 @@ from orchestrator.train.models.inexact import name_inexact
 from orchestrator.train.models.linear import Linear
 from orchestrator.train.models.mlp import Mlp
 from orchestrator.train.models.pretrained import StoredTensors
+from orchestrator.train.models.recompute import recompute_activations
 from orchestrator.train.models.rnn import Rnn
 from orchestrator.train.models.sizes import num_inputs, num_outputs
 from orchestrator.train.models.tensors import kind_of, own_tensors, parameters_on_meta, tied_names
@@ -32,6 +33,8 @@ def build_model(config: RunConfig, vocab_size: int | None) -> nn.Module:
         add_adapters(model, config.model.lora, train_head=config.model.new_head)
     if config.model.freeze:
         freeze(model, config.model.freeze)
+    if config.train.checkpoint_activations:
+        recompute_activations(model)
     return model
 
 

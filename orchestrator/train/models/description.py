@@ -8,7 +8,13 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any, Literal, Self
 
-_REPEATED_BLOCK = re.compile(r"^(.*?\.\d+)\.")  # "model.layers.0." of "model.layers.0.mlp.up_proj.weight"
+_REPEATED_BLOCK = re.compile(r"^((?:.*?\.)?\d+)\.")  # "model.layers.0." of "model.layers.0.mlp.up_proj.weight"
+
+
+def block_of(name: str) -> str | None:
+    """The repeated block that a tensor belongs to, by its name up to the first number; None outside of one."""
+    block = _REPEATED_BLOCK.match(name)
+    return block[1] if block else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +57,21 @@ class ModelDescription:
         """Parameters of the largest repeated block (a decoder layer) or of the largest module outside of one."""
         sizes: dict[str, int] = defaultdict(int)
         for tensor in self.tensors:
-            block = _REPEATED_BLOCK.match(tensor.name)
             if tensor.kind != "buffer":
-                sizes[block[1] if block else tensor.name.rpartition(".")[0]] += tensor.numel
+                sizes[block_of(tensor.name) or tensor.name.rpartition(".")[0]] += tensor.numel
         return max(sizes.values(), default=0)
 
     def flops_per_token(self, seq_len: int) -> int:
-        """Estimate of forward and backward: 6 a matrix parameter, 12 a layer, hidden unit and token attended to.
+        """Estimate of forward and backward: 6 a matrix parameter (4 if it does not learn), and 12 a layer, hidden unit
+        and token attended to.
 
         Looking up an embedding multiplies nothing, so an untied one does not count. Experts that a token does not
         visit do count: for mixtures of experts this is an upper bound."""
-        matrices = sum(tensor.numel for tensor in self.tensors if tensor.kind != "buffer" and len(tensor.shape) > 1)
-        looked_up = 0 if self.tied else self.vocab_size * self.hidden_size
-        return 6 * (matrices - looked_up) + 12 * self.layers * self.hidden_size * seq_len
+        matrices = [tensor for tensor in self.tensors if tensor.kind != "buffer" and len(tensor.shape) > 1]
+        embedding = [tensor for tensor in matrices if tensor.shape == (self.vocab_size, self.hidden_size)][:1]
+        multiplied = [tensor for tensor in matrices if self.tied or tensor not in embedding]
+        of_matrices = sum((6 if tensor.kind == "trainable" else 4) * tensor.numel for tensor in multiplied)
+        return of_matrices + 12 * self.layers * self.hidden_size * seq_len
 
     def to_json(self) -> dict[str, Any]:
         return {"format": 1, **asdict(self)}

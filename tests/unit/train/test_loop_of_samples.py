@@ -9,7 +9,7 @@ from torch.distributed import PrefixStore
 
 from orchestrator.checkpoint.reader import open_checkpoint
 from orchestrator.core.errors import TrainingFailed
-from orchestrator.core.news import EvaluationNews, HolesNews, StepNews
+from orchestrator.core.news import EvaluationNews, HolesNews, NoteNews, StepNews
 from orchestrator.core.words import RunState
 from orchestrator.data.ordering.order import Order
 from orchestrator.data.ordering.skips import Skips
@@ -18,15 +18,18 @@ from orchestrator.data.proof.difference import compare_ledger
 from orchestrator.prepare.run import prepare
 from orchestrator.train.engine import warm
 from orchestrator.train.evaluation.offline import EvaluationJob
+from tests.fakes.changes import EVERYTHING
 from tests.fakes.coloured_pictures import CLASSES, write_pictures
 from tests.fakes.gang import run_gang
-from tests.fakes.small_runs import RESNET, RecordingSink, picture_config, train_small
+from tests.fakes.small_runs import RESNET, VIT, RecordingSink, picture_config, train_small
 
 BROKEN = ((0, 3), (2, 7))  # shard and place; they come in steps 0 and 2
 HOLE_STEPS = [0, 2]
-STEPS, BATCH = 6, 10
+STEPS, CHANGED_STEPS, BATCH = 6, 4, 10
 EVERY_STEP: dict[str, Any] = {"checkpoint": {"every_steps": 1, "keep": {"last": 2 * STEPS}}}
 EVALUATE: dict[str, Any] = {"evaluate": {"every_steps": STEPS}}
+CHANGED: dict[str, Any] = {"augment": EVERYTHING, "mixup": {"alpha": 1.0}}
+CUT_VIT = VIT | {"image_size": 8, "patch_size": 4}  # what the last of these changes cuts out
 
 
 def make_config(folder: Path, model: dict[str, Any] | None = None, **sections: Any) -> Any:
@@ -60,7 +63,13 @@ def run_all(rank: int, size: int, store: Any, folder: Path, manifest: Any) -> di
                 threads=1,
             )
             results[f"evaluated on {world}"] = job.work(rank, world, PrefixStore(f"evaluate{world}", store))
-    run("resnet", 2, model=RESNET, stage=1, train={"steps": 2})
+    changed = {"model": CUT_VIT, "data": CHANGED, "train": {"steps": CHANGED_STEPS}}
+    run("changed", 1, **changed, **EVALUATE)
+    run("changed_by_two", 2, stage=1, **changed, **EVERY_STEP)
+    again = folder / "changed_by_two" / "step-00000002-g0001"
+    run("changed_again", 2, path="changed_by_two", stage=1, generation=2, start=again, **changed, **EVERY_STEP)
+    absent = {"model": RESNET | {"num_labels": CLASSES + 1}, "evaluate": {"every_steps": 1}}
+    run("resnet", 2, stage=1, train={"steps": 2}, **absent)
     with pytest.raises(TrainingFailed) as caught:
         run("strict", 2, data={"max_holes": 1})
     results["strict"] = str(caught.value)
@@ -189,6 +198,39 @@ def test_an_evaluation_afterwards_gives_the_numbers_of_training(seen):
     assert {name: alone[name] for name in told} == told
     assert alone["loss"] == pytest.approx(news.metrics["loss"], rel=2e-5)
     assert alone.keys() == news.metrics.keys() | {"precision", "recall", "confusion_matrix"}
+
+
+def test_changed_and_mixed_pictures_give_the_same_losses_in_any_slices_and_on_any_world(seen):
+    plain, alone, by_two = (rows(seen, case) for case in ("one", "changed", "changed_by_two"))
+    for untouched, one, two in zip(plain[:CHANGED_STEPS], alone, by_two, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=2e-5)
+        assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=2e-4)
+        assert all(two[key] == one[key] == untouched[key] for key in ("order_digest", "set_digest", "count", "samples"))
+
+
+def test_pictures_are_cut_in_validation_as_the_model_has_learned_them(seen):
+    (told,) = seen[0][0]["changed"][1].of(EvaluationNews)
+    assert math.isfinite(told.metrics["loss"]), "pictures of another size would have ended the run"
+
+
+def test_a_resumed_run_changes_and_mixes_pictures_as_the_unbroken_one_did_bit_by_bit(seen):
+    measured = ("holes", "read_bytes")
+    whole, resumed = (
+        [{key: value for key, value in row.items() if key not in measured} for row in rows(seen, case)]
+        for case in ("changed_by_two", "changed_again")
+    )
+    assert resumed == whole[2:]
+    assert len(resumed) == CHANGED_STEPS - 2
+
+
+def test_a_class_without_samples_is_told_once_and_left_out(seen):
+    _, sink = seen[0][0]["resnet"]
+    evaluations = sink.of(EvaluationNews)
+    assert all(math.isfinite(news.metrics["f1"]) and news.metrics["roc_auc"] > 0 for news in evaluations)
+    assert len(evaluations) == 2
+    assert [news.text for news in sink.of(NoteNews)] == [
+        f"validation has no sample of class 0, {CLASSES}: means are over the other classes"
+    ]
 
 
 def test_models_with_batch_statistics_train_too(seen):

@@ -100,7 +100,7 @@ def test_a_class_without_samples_is_left_out_of_means_and_named():
     assert scores.roc_auc == pytest.approx([0.75, None, 1.0])  # class 0: of 2 x 2 pairs 2 in order and 2 ties
     assert values["roc_auc"] == pytest.approx(0.875)
     [note] = notes_of(scores, ALL, "validation", ["setosa", "versicolor", "virginica"])
-    assert note == "validation has no sample of class 1 (versicolor): means over classes leave it out"
+    assert note == "validation has no sample of class 1 (versicolor): means are over the other classes"
 
 
 def test_where_all_samples_are_of_one_class_there_is_no_roc_auc():

@@ -1,6 +1,7 @@
 """Longhaul's own models and a user's: what they take and give, how they begin, what is refused."""
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from orchestrator.config.model import CnnSection, MlpSection, RnnSection
 from orchestrator.core.errors import ConfigError, TrainingFailed
+from orchestrator.train.engine import build_empty
 from orchestrator.train.models.build import build_model, describe_model
 from orchestrator.train.models.cnn import Cnn
 from orchestrator.train.models.initial import InitialWeights
@@ -113,6 +115,14 @@ def test_a_recurrent_language_model_sees_no_later_token():
     before, after = model(input_ids=tokens), model(input_ids=changed % VOCAB)
     assert torch.equal(before[:, :7], after[:, :7])
     assert not torch.equal(before[:, 7], after[:, 7])
+
+
+def test_a_recurrent_model_built_empty_computes_with_the_parameters_that_are_filled():
+    config = model_config(*KINDS["lstm"])
+    model = build_empty(partial(build_model, config, VOCAB), config, "cpu")
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    assert not model(**draw_inputs(LM, 2)[0]).any()
 
 
 # ---- how they begin ----
