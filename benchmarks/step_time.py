@@ -1,13 +1,17 @@
-"""Step time of Longhaul's trainer against the bare DeepSpeed loop, in pairs of one step each in the same two processes.
+"""Step time and memory peak of Longhaul's trainer beside the bare DeepSpeed loop, at ZeRO stages 0 to 3.
 
-Both have engines of their own with the same initial weights, get the same batches and train the quickstart's model at
-ZeRO-2 on 2 CPU ranks (gloo). The bare loop's batches lie ready in memory; Longhaul's step reads them by its stream,
-digests the ledger, agrees in its all-reduce and tells its news to a scribe actor that writes files and W&B offline.
-What a step leaves to threads (the next batch, the news) is waited for before the bare step begins, so that it does
-not slow that one down. Two ratios enclose the truth: `step` leaves that waiting out, `settled` counts it as if nothing
-could overlap. Controller and node actor are not there; quickstart.py has them. Keep the machine quiet. Run:
+Time: in pairs of one step each in the same two processes. Both have engines of their own with the same weights at
+first, get the same batches and train the quickstart's model on 2 CPU ranks (gloo). The bare loop's batches lie ready in
+memory; Longhaul's step reads them by its stream, digests the ledger, agrees in its all-reduce and tells its news to a
+scribe actor that writes files and W&B offline. What a step leaves to threads (the next batch, the news) is waited for
+before the bare step begins, so that it does not slow that one down. Two ratios enclose the truth: `step` leaves that
+waiting out, `settled` counts it as if nothing could overlap. Controller and node actor are not there; quickstart.py has
+them.
 
-    python benchmarks/step_time.py --pairs 300
+Memory: each of the two alone in two new processes, for a few steps. The peak is the kernel's of the whole process since
+its imports were done (VmHWM), so it holds them too. Keep the machine quiet. Run:
+
+    python benchmarks/step_time.py --pairs 300 [--stages 0,1,2,3]
 """
 
 import argparse
@@ -18,7 +22,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -38,9 +42,10 @@ from orchestrator.config.show import dump_yaml
 from orchestrator.control.board import Board
 from orchestrator.control.jobs import RunHandle
 from orchestrator.core.clock import SystemClock
-from orchestrator.core.news import Sink
+from orchestrator.core.news import News, Sink
 from orchestrator.core.words import World
-from orchestrator.data.feeding.batch import fill_batch
+from orchestrator.data.feeding.growing import GrowingOrder
+from orchestrator.data.feeding.packed import PackedBatches
 from orchestrator.data.feeding.read import TokenReader
 from orchestrator.data.ordering.skips import Skips
 from orchestrator.data.shards.manifest import Manifest
@@ -50,12 +55,14 @@ from orchestrator.tracking.rundir import RunDir
 from orchestrator.train.engine import join_world, sum_over_ranks, warm
 from orchestrator.train.job import TrainJob
 from orchestrator.train.loop import Trainer
+from orchestrator.train.models.build import describe_model
 from orchestrator.train.models.initial import initial_source
 
 RANKS = 2
 WARM_UP = 10  # pairs that do not count
+MEMORY_STEPS = 6
 RESAMPLES = 10_000
-MOST = 1.02
+MOST, MOST_MEMORY = 1.01, 1.02
 NEVER_S = 1e6
 
 Series = NDArray[np.float64]
@@ -72,23 +79,41 @@ class Measured:
     own_losses: tuple[float, float]
 
 
+@dataclass(frozen=True)
+class Peaks:
+    """Bytes a rank, the larger of the two."""
+
+    bare: int
+    own: int
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=300)
+    parser.add_argument("--stages", default="0,1,2,3")
     options = parser.parse_args()
+    stages = [int(stage) for stage in options.stages.split(",")]
     with tempfile.TemporaryDirectory(prefix="step-time-") as folder:
-        config = read_config(Path(folder), options.pairs)
-        run_dir = RunDir(Path(config.root) / config.name)
-        with reached_cluster(config, run_dir.path, trains=False):
-            plan = make_run(config, run_dir)
-            measured = measure(run_dir, plan, options.pairs)
-    show(measured)
+        configs = {stage: read_config(Path(folder), options.pairs, stage) for stage in stages}
+        first = configs[stages[0]]
+        path = Path(first.root) / first.name
+        with reached_cluster(first, path, trains=False) as cluster, cluster.connected():
+            found = {stage: measure_stage(config, options.pairs) for stage, config in configs.items()}
+    for stage, (measured, peaks) in found.items():
+        show(stage, measured, peaks)
 
 
-def read_config(folder: Path, pairs: int) -> RunConfig:
+def measure_stage(config: RunConfig, pairs: int) -> tuple[Measured, Peaks]:
+    run_dir = RunDir(Path(config.root) / config.name)
+    plan = make_run(config, run_dir)
+    return measure(run_dir, plan, pairs)
+
+
+def read_config(folder: Path, pairs: int, stage: int) -> RunConfig:
     """The quickstart without validation and checkpoints, and one batch ahead instead of all that memory holds."""
     sets = [
-        f"root={folder}/runs", f"data.work={folder}/work", f"data.train.0.path={folder}/demo",
+        f"root={folder}/runs", f"name=stage{stage}", f"deepspeed.zero_optimization.stage={stage}",
+        f"data.work={folder}/work", f"data.train.0.path={folder}/demo",
         f"train.steps={WARM_UP + pairs + 2}", "evaluate.every_steps=null", "checkpoint.every_steps=null",
         "checkpoint.keep.best=0", "schedule.name=constant", "schedule.warmup_steps=0", "data.prefetch_bytes=1",
         f"cluster.ranks_per_node={RANKS}", "tracking.wandb.mode=offline",
@@ -107,8 +132,8 @@ def make_run(config: RunConfig, run_dir: RunDir) -> WorldPlan:
     return resolve_world(config, facts, RANKS)
 
 
-def measure(run_dir: RunDir, plan: WorldPlan, pairs: int) -> Measured:
-    """Start scribe and ranks in the Ray that is connected; the answer of rank 0."""
+def measure(run_dir: RunDir, plan: WorldPlan, pairs: int) -> tuple[Measured, Peaks]:
+    """Start scribe and ranks in the Ray that is connected; time as rank 0 has it."""
     import ray  # Ray reads its token when it is imported
 
     from orchestrator.control.scribe import ScribeActor
@@ -116,9 +141,52 @@ def measure(run_dir: RunDir, plan: WorldPlan, pairs: int) -> Measured:
     run = RunHandle(path=run_dir.path, key=run_dir.key)
     scribe = ray.remote(ScribeActor).options(name=run.actor_name("scribe"), num_cpus=0).remote(run.path, {}, NEVER_S)
     ray.get(scribe.renew.remote())
-    task = ray.remote(measure_on_rank).options(num_cpus=1, max_retries=0)
+    peaks = {}
+    for way in ("bare", "longhaul"):  # before anything else is told to the scribe, which takes each step once
+        task = ray.remote(num_cpus=1, max_retries=0, max_calls=1)(measure_memory)
+        peaks[way] = max(ray.get([task.remote(run, plan, rank, way) for rank in range(RANKS)]))
+    task = ray.remote(num_cpus=1, max_retries=0, max_calls=1)(measure_on_rank)
     measured: Measured = ray.get([task.remote(run, plan, rank, pairs) for rank in range(RANKS)])[0]
-    return measured
+    ray.kill(scribe)
+    return measured, Peaks(bare=peaks["bare"], own=peaks["longhaul"])
+
+
+def measure_memory(run: RunHandle, plan: WorldPlan, rank: int, way: Literal["bare", "longhaul"]) -> int:
+    """The peak of a process in which only one of the two trains; what it tells goes nowhere."""
+    world = World.flat(rank, RANKS, rank, RANKS)
+    warm("cpu", threads=1)
+    join_world(world, "cpu", FileStore(str(run.path / f"store-{way}"), RANKS), timeout_s=600.0)
+    config, manifest = load_config(RunDir(run.path).config).config, Manifest.load(RunDir(run.path).manifest)
+    if way == "longhaul":
+        forget_peak()
+        trainer = make_trainer(RunDir(run.path), plan, world, NoSink())
+        for _ in range(MEMORY_STEPS):
+            trainer.train_step()
+        return peak_bytes()
+    order = GrowingOrder(config, manifest, lambda: True)
+    batches = fill_batches(manifest, order, world, MEMORY_STEPS)
+    forget_peak()
+    bare = build_engine(read_sizes(config, manifest), RANKS)
+    for tokens in batches:
+        train_step(bare, tokens)
+    return peak_bytes()
+
+
+def forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+class NoSink:
+    """A core.news.Sink."""
+
+    def tell(self, news: News) -> None: ...
+
+    def flush(self) -> None: ...
 
 
 def measure_on_rank(run: RunHandle, plan: WorldPlan, rank: int, pairs: int) -> Measured:
@@ -132,7 +200,7 @@ def measure_on_rank(run: RunHandle, plan: WorldPlan, rank: int, pairs: int) -> M
     bare = make_bare_engine(trainer)
     seconds = np.zeros((WARM_UP + pairs, 3))
     bare_losses = []
-    for step, tokens in enumerate(fill_batches(trainer, WARM_UP + pairs)):
+    for step, tokens in enumerate(fill_batches(trainer.job.manifest, trainer.order, world, WARM_UP + pairs)):
         for way in ("bare", "longhaul") if step % 2 else ("longhaul", "bare"):
             torch.distributed.barrier()
             began = time.perf_counter()
@@ -178,6 +246,7 @@ def make_trainer(run_dir: RunDir, plan: WorldPlan, world: World, sink: Sink) -> 
         micro_batch=plan.micro_batch,
         accumulation=plan.accumulation,
         checkpoints=run_dir.checkpoints,
+        skips_file=run_dir.skips,
         start=None,
         sink=sink,
         helm=Board.create()[0],
@@ -188,20 +257,24 @@ def make_trainer(run_dir: RunDir, plan: WorldPlan, world: World, sink: Sink) -> 
 
 def make_bare_engine(trainer: Trainer) -> Any:
     """The peer's engine with the weights that the trainer began with: the fragments of step 0, whole."""
-    sizes = replace(Sizes.read(), vocab_size=trainer.job.manifest.tokenizer.vocab_size)
+    sizes = read_sizes(trainer.config, trainer.job.manifest)
     source = initial_source(trainer.config, sizes.vocab_size)
     weights = {
-        name: source.read(name, MASTER, 0, parameter.numel()).view(parameter.shape).clone()
-        for name, parameter in trainer.engine.module.named_parameters()
+        tensor.name: source.read(tensor.name, MASTER, 0, tensor.numel).view(tensor.shape).clone()
+        for tensor in describe_model(trainer.config, sizes.vocab_size).tensors
+        if tensor.kind == "trainable"
     }
     return build_engine(sizes, RANKS, weights)
 
 
-def fill_batches(trainer: Trainer, steps: int) -> list[torch.Tensor]:
+def read_sizes(config: RunConfig, manifest: Manifest) -> Sizes:
+    return replace(Sizes.read(), vocab_size=manifest.tokenizer.vocab_size, zero_stage=config.zero_stage)
+
+
+def fill_batches(manifest: Manifest, order: Any, world: World, steps: int) -> list[torch.Tensor]:
     """What the trainer will feed on this rank, ahead of time."""
-    reader = TokenReader(trainer.job.manifest, "train")
-    batches = [fill_batch(trainer.order, reader, step, trainer.world, Skips()) for step in range(steps)]
-    return [torch.from_numpy(batch.fields["tokens"]) for batch in batches]
+    maker = PackedBatches(order, TokenReader(manifest, "train"))
+    return [torch.from_numpy(maker.make(step, world, Skips()).fields["tokens"]) for step in range(steps)]
 
 
 def settle(trainer: Trainer, sink: Any) -> None:
@@ -213,18 +286,22 @@ def settle(trainer: Trainer, sink: Any) -> None:
 # ---- the outcome ----
 
 
-def show(measured: Measured) -> None:
+def show(stage: int, measured: Measured, peaks: Peaks) -> None:
     pairs = len(measured.bare)
-    table = Table(title=f"step time, {pairs} pairs, 95 % intervals by bootstrap", title_justify="left")
-    for heading in ("", "median s", "ratio to bare", "interval", "loss, first -> last"):
+    title = f"ZeRO-{stage}: step time, {pairs} pairs, 95 % intervals by bootstrap; memory peak"
+    table = Table(title=title, title_justify="left")
+    for heading in ("", "median s", "ratio", "interval", "loss, first -> last", "peak GiB", "ratio"):
         table.add_column(heading, justify="left" if not heading else "right")
-    table.add_row("bare DeepSpeed", f"{np.median(measured.bare):.4f}", "", "", _arrow(measured.bare_losses))
+    table.add_row(
+        "bare DeepSpeed", f"{np.median(measured.bare):.4f}", "", "", _arrow(measured.bare_losses), _gib(peaks.bare)
+    )
     for name, own in (("Longhaul, step", measured.step), ("Longhaul, settled", measured.settled)):
         low, high = bootstrap_interval(own, measured.bare)
         ratio = np.median(own) / np.median(measured.bare)
         losses = _arrow(measured.own_losses)
-        table.add_row(name, f"{np.median(own):.4f}", f"{ratio:.4f}", f"{low:.4f} to {high:.4f}", losses)
-    table.caption = f"{MOST} asked"
+        memory = (_gib(peaks.own), f"{peaks.own / peaks.bare:.4f}")
+        table.add_row(name, f"{np.median(own):.4f}", f"{ratio:.4f}", f"{low:.4f} to {high:.4f}", losses, *memory)
+    table.caption = f"at most {MOST} and {MOST_MEMORY} asked"
     Console(width=110).print(table)
 
 
@@ -234,6 +311,10 @@ def bootstrap_interval(own: Series, bare: Series) -> tuple[float, float]:
     ratios = np.median(own[drawn], axis=1) / np.median(bare[drawn], axis=1)
     low, high = np.percentile(ratios, (2.5, 97.5))
     return float(low), float(high)
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.3f}"
 
 
 def _arrow(losses: tuple[float, float]) -> str:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from launch.screens.spoken import say_metrics
 from launch.signals import heeding
 from orchestrator.config.training import TrainSection
 from orchestrator.core.clock import SystemClock
@@ -24,7 +25,10 @@ from orchestrator.tracking.sentences import describe_event
 
 _POLL_S = 0.1
 _PATIENCE_S = 3.0  # nodes that are there are ours before that; later people want to know what is missing
-_TALKATIVE = {"warming", "started", "adopted", "restarting", "checkpoint_failed", "checkpoint_damaged", "scribe_failed"}
+_TALKATIVE = {
+    *("warming", "started", "adopted", "restarting"),
+    *("checkpoint_failed", "checkpoint_damaged", "scribe_failed", "not_finite", "loss_spike"),
+}
 
 
 class Follower:
@@ -95,8 +99,9 @@ class Follower:
             if row.get("generation", 0) <= self._after:
                 continue
             if row.get("kind") == "evaluation":
-                text = ", ".join(f"{key} {row[key]:.4g}" for key in ("loss", "perplexity", "accuracy") if key in row)
-                self._console.print(f"step {row['step']:>6}  {row['split']}: {text}", highlight=False)
+                self._console.print(f"step {row['step']:>6}  {row['split']}: {say_metrics(row)}", highlight=False)
+            elif row.get("kind") == "note" and row.get("origin") == "rank":
+                self._console.print(row["text"], style="yellow", markup=False, highlight=False)
             elif "kind" not in row and "step" in row:
                 self._show_step(progress, bar, row)
 

@@ -53,6 +53,7 @@ def show_plan(
     lanes = None if segments is None else plan_lanes(config, segments)
     if machine:
         plan = {"format": 1, "parameters": description.num_parameters, "worlds": as_json(rows)}
+        plan |= {"inexact": description.inexact, "begins_anew": description.begins_anew}
         print(json.dumps({**plan, "lanes": asdict(lanes) if lanes else None}))
     else:
         _show_tables(config, description, rows, screen)
@@ -91,6 +92,10 @@ def _describe_lanes(lanes: LanePlan | None) -> str:
 def _show_tables(config: RunConfig, description: ModelDescription, rows: Sequence[WorldRow], screen: Screen) -> None:
     parameters = f"{description.num_parameters:,} parameters, {description.num_trainable:,} trainable"
     screen.say(f"{description.model_type}: {parameters}")
+    if description.begins_anew:
+        screen.say(f"begin anew, since the weights do not bring them: {', '.join(description.begins_anew)}")
+    for layers in description.inexact:
+        screen.say(layers)
     screen.say(_describe_length(config, description))
     table = Table(title="GiB of state a rank, without activations", title_justify="left", box=None, pad_edge=False)
     for heading in ("nodes", "ranks", "micro batch", "accumulation", *(f"ZeRO {stage}" for stage in STAGES)):

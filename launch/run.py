@@ -6,7 +6,8 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from launch.planning import (
     check_it_fits,
     check_world_sizes,
     describe_cached,
+    expected_device,
     gib,
     main_source,
     memory_of_a_rank,
@@ -31,6 +33,7 @@ from launch.planning import (
 from launch.screen import RUN_DIRECTORY, Screen, show_summary
 from launch.signals import LEAVING, heeding
 from orchestrator.config.compare import check_resume, run_hash
+from orchestrator.config.data import DataSection
 from orchestrator.config.load import load_config
 from orchestrator.config.resolve import Decision, Facts, keep_decided, resolve_run, undecide
 from orchestrator.config.run import RunConfig
@@ -46,6 +49,7 @@ from orchestrator.data.shards.manifest import Manifest
 from orchestrator.prepare.funnel import count_funnels
 from orchestrator.prepare.run import prepare
 from orchestrator.storage.publish import publish_bytes, publish_json, read_json
+from orchestrator.storage.stores import StoreSettings, open_stores
 from orchestrator.tracking.rundir import RunDir, RunView
 from orchestrator.train.memory import optimizer_states
 from orchestrator.train.models.description import ModelDescription
@@ -65,6 +69,7 @@ def begin(config: RunConfig, screen: Screen, *, or_resume: bool = False) -> Exit
         return _go_on(find_run(str(run_dir.path), Path(config.root)), lambda base: keep_decided(config, base), screen)
     run_dir.refuse_if_taken()
     check_root(Path(config.root))
+    check_sources(config.data)
     return _drive(config, run_dir, screen, earlier=None)
 
 
@@ -103,31 +108,55 @@ def _changed(run_dir: RunDir, stored: RunConfig, change: Callable[[RunConfig], R
     return config
 
 
-def _drive(config: RunConfig, run_dir: RunDir, screen: Screen, earlier: RunView | None) -> ExitCode:
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What makes a copy of a run, in a directory of its own."""
+
+    of: RunDir | None  # None: of a run that has not begun
+    fill: Callable[[Path], None]  # puts into the directory what is of the copy alone
+
+
+def train_copy(config: RunConfig, copy: Copy, run_dir: RunDir, screen: Screen) -> ExitCode:
+    run_dir.refuse_if_taken()
+    return _drive(config, run_dir, screen, earlier=None, copy=copy)
+
+
+def _drive(
+    config: RunConfig, run_dir: RunDir, screen: Screen, earlier: RunView | None, copy: Copy | None = None
+) -> ExitCode:
     """Start or join Ray, prepare, plan, put a controller in charge, follow."""
     after = earlier.generation if earlier is not None else 0
     look_for_code_in(config.code)
+    check_compiling(config)
     with heeding(LEAVING), reached_cluster(config, run_dir.path, trains=True) as cluster:
         with cluster.connected(run_dir.path):
-            config = _begin(config, run_dir, cluster.address, screen, earlier)
+            config = _begin(config, run_dir, cluster.address, screen, earlier, copy)
         return _follow(run_dir, config, screen, after_generation=after)
 
 
-def _begin(config: RunConfig, run_dir: RunDir, address: str, screen: Screen, earlier: RunView | None) -> RunConfig:
+def _begin(
+    config: RunConfig,
+    run_dir: RunDir,
+    address: str,
+    screen: Screen,
+    earlier: RunView | None,
+    copy: Copy | None,
+) -> RunConfig:
     """Everything up to a controller in charge; returns the config with its decisions."""
     from orchestrator.control.controller import Charge, start_controller
     from orchestrator.control.jobs import RunHandle
 
     screen.say(f"{RUN_DIRECTORY}{run_dir.path}")
-    manifest = _have_prepared(config, read_json(run_dir.manifest) if earlier is not None else None, screen)
-    if earlier is None and not manifest.segments_to_come:
+    begun = run_dir if earlier is not None else copy.of if copy is not None else None
+    manifest = _have_prepared(config, read_json(begun.manifest) if begun is not None else None, screen)
+    if begun is None and not manifest.segments_to_come:
         show_funnels(count_funnels(manifest), screen)
     facts = gather_facts(config, manifest)
     config, decisions = decide(config, facts, manifest)
-    if earlier is not None:  # what is decided from the same data must be the same
-        check_resume(load_config(run_dir.config).config, config)
+    if begun is not None:  # what is decided from the same data must be the same
+        check_resume(load_config(begun.config).config, config)
     plan = make_plan(config, facts, decisions, manifest)
-    _write_run_files(run_dir, config, plan, manifest, is_new=earlier is None)
+    _write_run_files(run_dir, config, plan, manifest, copy, is_new=earlier is None)
     about = {"chain": manifest.chain_id, "longhaul": importlib.metadata.version("longhaul"), "hash": plan["hash"]}
     start_controller(
         Charge(
@@ -169,15 +198,23 @@ def _have_prepared(config: RunConfig, stored: dict[str, Any] | None, screen: Scr
 def _follow(run_dir: RunDir, config: RunConfig, screen: Screen, after_generation: int) -> ExitCode:
     started = time.monotonic()
     code = Follower(run_dir, config.train, screen.console, after_generation).follow()
-    if code is ExitCode.DONE:
+    if code is ExitCode.DONE and run_dir.excerpt() is None:
         show_summary(screen.console, run_dir, config, time.monotonic() - started)
     return code
 
 
 def _write_run_files(
-    run_dir: RunDir, config: RunConfig, plan: dict[str, Any], manifest: Manifest, is_new: bool
+    run_dir: RunDir,
+    config: RunConfig,
+    plan: dict[str, Any],
+    manifest: Manifest,
+    copy: Copy | None,
+    *,
+    is_new: bool,
 ) -> None:
     def fill(folder: Path) -> None:
+        if copy is not None:
+            copy.fill(folder)
         publish_bytes(folder / "config.yaml", dump_yaml(config).encode())
         publish_json(folder / "plan.json", plan)
         manifest.write(folder / "manifest.json")
@@ -199,7 +236,7 @@ def decide(config: RunConfig, facts: Facts, manifest: Manifest) -> tuple[RunConf
 def make_plan(config: RunConfig, facts: Facts, decisions: Sequence[Decision], manifest: Manifest) -> dict[str, Any]:
     """plan.json: every decision with its reason, and what the chosen worlds need. Raises DoesNotFit."""
     check_world_sizes(config, facts)
-    description = describe_cached(config, manifest.tokenizer.vocab_size if manifest.has_tokens else None)
+    description = describe_cached(config, manifest.tokenizer.vocab_size if config.reads_tokens else None)
     check_patterns(config.optim, description)
     nodes = sorted({config.cluster.nodes.min, config.cluster.nodes.max})
     rows = plan_worlds(config, facts, description, nodes)
@@ -243,6 +280,23 @@ def check_root(root: Path) -> None:
         raise BadInput(
             f"cannot be written to: {error.strerror}", where=f"root={root}", remedy="choose another root"
         ) from error
+
+
+def check_compiling(config: RunConfig) -> None:
+    """What can be known here; ranks on other machines look for themselves before they begin."""
+    if config.train.compile and config.cluster.address == "local":
+        from orchestrator.train.compile import check_compilers
+
+        check_compilers(expected_device(config))
+
+
+def check_sources(data: DataSection) -> None:
+    """A folder that is not there is refused before Ray starts. What is in one shows when it is listed."""
+    stores = open_stores(StoreSettings.of(data))
+    for i, source in enumerate(data.train):
+        looked_up = stores.is_remote(source.path) or has_magic(source.path) or source.demo is not None
+        if not looked_up and not Path(source.path).exists():
+            stores.list(source.path, f"data.train[{i}].path")
 
 
 def check_free_space(config: RunConfig, description: ModelDescription) -> None:

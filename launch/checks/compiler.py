@@ -17,7 +17,7 @@ _PROGRAM = "#include <Python.h>\n#include <vector>\nint main() { return static_c
 
 def check_compiler(compiler: str | None, ninja: str | None, why_not: str) -> Check:
     """`why_not`: empty when the compiler could compile."""
-    needed = "only DeepSpeed's own operators, which Longhaul does without, need it"
+    needed = "only train.compile and DeepSpeed's own operators, which Longhaul does without, need it"
     missing = [name for name, found in (("C++ compiler", compiler), ("ninja", ninja)) if found is None]
     if missing:
         remedy = f"from your system's packages; {needed}"

@@ -200,6 +200,41 @@ def prune(
 
 
 @app.command()
+def profile(
+    target: Annotated[str, typer.Argument(help="a run's name or directory, or a YAML config")],
+    sets: Sets = None,
+    more_sets: MoreSets = None,
+    overlay: Overlays = None,
+    steps: Annotated[str, typer.Option(help="A:B, B not included")] = "5:8",
+    ranks: Annotated[str, typer.Option(help="numbers of ranks, or all")] = "0",
+    root: Root = RUNS,
+) -> None:
+    """Train some steps once more, in a copy of the run, under torch's profiler; the run itself is not touched."""
+    from launch.profile import profile as look_at
+    from launch.screen import Screen
+
+    raise typer.Exit(look_at(target, steps, ranks, root, overlay or [], given(sets, more_sets), Screen()))
+
+
+@app.command()
+def debug(
+    target: Annotated[str, typer.Argument(help="a run's name or directory, or a YAML config")],
+    sets: Sets = None,
+    more_sets: MoreSets = None,
+    overlay: Overlays = None,
+    steps: Annotated[
+        str | None, typer.Option(help="A:B, B not included; a run begins at a checkpoint before A")
+    ] = None,
+    root: Root = RUNS,
+) -> None:
+    """Train as one rank in this very process, without Ray: breakpoints work. Nothing of a run is written."""
+    from launch.debug import debug as train_here
+    from launch.screen import Screen
+
+    train_here(target, steps, root, overlay or [], given(sets, more_sets), Screen())
+
+
+@app.command()
 def verify(
     name: Run,
     against: Annotated[str | None, typer.Option(help="another run to compare with")] = None,
@@ -211,6 +246,28 @@ def verify(
     from launch.screen import Screen
 
     prove(find_run(name, root), find_run(against, root) if against else None, Screen())
+
+
+@app.command()
+def evaluate(
+    name: Run,
+    split: Annotated[str, typer.Option(help="validation or test")] = "validation",
+    checkpoint: Annotated[str, typer.Option(help="best, last, or a step")] = "last",
+    max_batches: Annotated[int | None, typer.Option(min=1, help="at most so many global batches")] = None,
+    ranks: Annotated[
+        int | None, typer.Option(min=1, help="processes that share the work; one a GPU, or one, when absent")
+    ] = None,
+    root: Root = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a checkpoint on a split, on this machine: every metric that fits the task, and pictures."""
+    from launch.evaluate import EvaluateWish
+    from launch.evaluate import evaluate as measure
+    from launch.here import find_run
+    from launch.screen import Screen
+
+    wish = EvaluateWish(split=split, checkpoint=checkpoint, max_batches=max_batches, ranks=ranks)
+    raise typer.Exit(measure(find_run(name, root), wish, Screen(), as_json=as_json))
 
 
 @app.command()

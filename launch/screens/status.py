@@ -189,6 +189,10 @@ def _say_speed(status: RunStatus) -> str:
     parts = [f"{say_seconds(status.step_s)} a step"] if status.step_s is not None else []
     if status.tokens_per_s is not None:
         parts.append(f"{status.tokens_per_s:,.0f} tokens a second")
+    if status.mfu is not None:
+        parts.append(f"MFU {100 * status.mfu:.1f} %")
+    if status.memory_peak_gb is not None:
+        parts.append(f"{status.memory_peak_gb:.1f} GiB a rank")
     if status.data_wait is not None:
         parts.append(f"{100 * status.data_wait:.1f} % data wait")
     return ", ".join(parts)

@@ -47,6 +47,7 @@ class CheckpointFacts:
     wandb_run_id: str | None = None
     validation_loss: float | None = None  # of this very step
     validations: tuple[dict[str, float], ...] = ()  # all until this step: `step`, and metrics by name
+    recent_losses: tuple[float, ...] = ()  # of the last steps, by which the next ones are judged
 
 
 class Placed(NamedTuple):

@@ -31,6 +31,7 @@ class CheckpointReader:
             chain=tuple(manifest["chain"]),
             skips=tuple(manifest["skips"]),
             validations=tuple(manifest.get("validations", ())),  # none in checkpoints of earlier versions
+            recent_losses=tuple(manifest.get("recent_losses", ())),  # earlier versions wrote none
         )
         self.tensors = {
             name: TensorInfo(**info | {"shape": tuple(info["shape"])}) for name, info in manifest["tensors"].items()

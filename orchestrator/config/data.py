@@ -5,7 +5,16 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from orchestrator.config.marks import CountOrAuto, Section, free, identity
-from orchestrator.config.reading import CacheSection, Fields, StoreSection, TransformSection, WorkersSection
+from orchestrator.config.reading import (
+    CacheSection,
+    Fields,
+    FieldSection,
+    StoreSection,
+    TransformSection,
+    WorkersSection,
+)
+
+ROW, ROW_MEMBER = "row", "json"  # the field that a table is read as, and the member that holds it
 
 
 class Source(Section):
@@ -135,6 +144,11 @@ class DataSection(Section):
     workers: WorkersSection = free("who reads and decodes", WorkersSection())
     store: StoreSection = free("object stores", StoreSection())
     cache: CacheSection = free("what is kept of object stores on each node", CacheSection())
+
+    @property
+    def read_fields(self) -> dict[str, FieldSection]:
+        """What is read of every sample that is fed as it is: of a table's row its json member."""
+        return {ROW: FieldSection(members=[ROW_MEMBER])} if self.table is not None else dict(self.fields or {})
 
     @model_validator(mode="after")
     def keep_source_names_apart(self) -> "DataSection":

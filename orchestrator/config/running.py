@@ -52,10 +52,19 @@ class ClusterSection(Section):
         return env
 
 
+class SpikeSection(Section):
+    """When a loss counts as a leap: above the mean of the last steps by more than both of these."""
+
+    steps: int = free("so many steps before it say what is usual; in the first ones of a run nothing is", 50, ge=2)
+    deviations: float = free("standard deviations of their losses", 6.0, gt=0)
+    least_rise: float = free("share of their mean, since losses may hardly differ", 0.1, ge=0)
+
+
 class ElasticSection(Section):
     heartbeat_timeout_s: float = free("silence after which a node counts as lost", 5.0, gt=0)
     lease_s: float = free("ranks that hear nothing from a controller for this long end themselves", 15.0, gt=0)
     restart_budget: int = free("failures after which the run gives up", 20, ge=0)
+    spike: SpikeSection | None = free("losses that leap are told with what was fed; none: they are not", SpikeSection())
 
 
 class KeepSection(Section):

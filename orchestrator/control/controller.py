@@ -41,7 +41,7 @@ from orchestrator.control.preparer import Preparation
 from orchestrator.control.scribe import ScribeActor
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import LonghaulError, Superseded
-from orchestrator.core.news import CheckpointNews
+from orchestrator.core.news import CheckpointNews, TroubleNews
 from orchestrator.core.words import ExitCode
 from orchestrator.data.shards.manifest import Manifest
 from orchestrator.tracking.journal import Journal
@@ -85,7 +85,7 @@ class ControllerActor:
         finally:
             ray.kill(ray.get_runtime_context().current_actor)
 
-    def note(self, news: Sequence[CheckpointNews]) -> None:
+    def note(self, news: Sequence[CheckpointNews | TroubleNews]) -> None:
         self._controller.note(news)
 
     def pid(self) -> int:
@@ -97,7 +97,7 @@ class Controller:
         self._charge, self._run_dir = charge, RunDir(charge.run.path)
         self._config: RunConfig = load_config(self._run_dir.config).config
         self._clock = SystemClock()
-        self._notes: queue.Queue[CheckpointNews] = queue.Queue()
+        self._notes: queue.Queue[CheckpointNews | TroubleNews] = queue.Queue()
         self._device = self._config.cluster.device
         cluster = self._config.cluster
         self._limits = Limits(
@@ -285,13 +285,17 @@ class Controller:
         """Something to see beside the curves."""
         self._scribe.annotate.remote(text)
 
-    def note(self, news: Sequence[CheckpointNews]) -> None:
+    def note(self, news: Sequence[CheckpointNews | TroubleNews]) -> None:
         for one in news:
             self._notes.put(one)
 
     def _write_notes(self) -> None:
         while not self._notes.empty():
             note = self._notes.get()
+            if isinstance(note, TroubleNews):
+                fed = {str(one.rank): list(one.samples) for one in note.fed}
+                self._journal.append(note.kind, step=note.step, reason=note.describe(), fed=fed)
+                continue
             event = "checkpoint_failed" if note.problem else "checkpoint"
             self._journal.append(
                 event,

@@ -59,9 +59,12 @@ def describe_problems(problems: Sequence[Problem]) -> str:
         first = members[0]
         ranks = ", ".join(str(p.rank) for p in sorted(members, key=lambda p: p.rank))
         where = f"rank {ranks} on {first.node} at step {first.step}"
-        trace = f"\n{first.traceback.rstrip()}" if first.traceback else ""
-        hint = "".join(f"\n  -> {text}" for word, text in _HINTS if word in f"{kind}: {message}")
-        parts.append(f"{where}: {kind}: {message}{trace}{hint}")
+        trace = f"\n{first.traceback.rstrip()}{_hints(kind, message)}" if first.traceback else ""
+        parts.append(f"{where}: {kind}: {message}{trace}")
     if echoes:
         parts.append(f"({echoes} other rank(s) only noticed that the connection was gone)")
     return "\n".join(parts)
+
+
+def _hints(kind: str, message: str) -> str:
+    return "".join(f"\n  -> {text}" for word, text in _HINTS if word in f"{kind}: {message}")

@@ -34,7 +34,7 @@ from orchestrator.control.logs import keep_output
 from orchestrator.control.machine import Machine
 from orchestrator.control.nursery import NurseryAddress, start_nursery
 from orchestrator.core.clock import SystemClock
-from orchestrator.core.news import CheckpointNews, SystemNews
+from orchestrator.core.news import CheckpointNews, SystemNews, TroubleNews
 from orchestrator.core.words import Word
 from orchestrator.tracking.lease import host_identity
 from orchestrator.tracking.logs import rank_log_name
@@ -200,7 +200,7 @@ class Member:
         match message:
             case NewsParcel(news):
                 self._deliver("scribe", "write", [n for n in news if not isinstance(n, CheckpointNews)])
-                self._deliver("controller", "note", [n for n in news if isinstance(n, CheckpointNews)])
+                self._deliver("controller", "note", [n for n in news if isinstance(n, CheckpointNews | TroubleNews)])
             case RankEnd():
                 self._end, self._state = message, RankState.ENDED
             case Problem():

@@ -88,6 +88,7 @@ def _make_train_job(setup: RankSetup, board: Board, job: RankJob, sink: "NewsSen
         clock=SystemClock(),
         wandb_run_id=read_run_id(run_dir.path) if config.tracking.wandb.mode != "off" else None,
         skips_file=run_dir.skips,
+        excerpt=run_dir.excerpt(),
     )
 
 

@@ -3,11 +3,12 @@
 The trainer hands news to a Sink; control/rank.py carries it to the scribe, which writes it down."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from orchestrator.core.words import Span, Word
 
 Number = float | int | bool
+Value = Number | list[float | None] | list[list[int]]  # a number, one a class (None: it has no sample), or a matrix
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +57,17 @@ class EvaluationNews:
     generation: int
     t: float
     split: str
-    metrics: dict[str, Number]
+    metrics: dict[str, Value]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoteNews:
+    """Something people should see beside the curves, told by data rank 0; the same text at the same step is one."""
+
+    step: int
+    generation: int
+    t: float
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +83,37 @@ class CheckpointNews:
     best_by: dict[str, float] = field(default_factory=dict)
 
 
+TroubleKind = Literal["not_finite", "loss_spike"]
+
+
+class FedBy(NamedTuple):
+    """What a rank fed where numbers went wrong, as people know it (shard/key); `more` samples are not named."""
+
+    rank: int
+    samples: tuple[str, ...]
+    more: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TroubleNews:
+    """The numbers of a step went wrong, told by data rank 0 for all ranks that have a part in it."""
+
+    step: int
+    generation: int
+    t: float
+    kind: TroubleKind
+    reason: str
+    fed: tuple[FedBy, ...]
+
+    def describe(self) -> str:
+        """One line: what went wrong, and what was fed."""
+        return "; ".join([self.reason, *map(_describe_fed, self.fed)])
+
+
+def _describe_fed(fed: FedBy) -> str:
+    return f"rank {fed.rank} fed {', '.join(fed.samples)}" + (f" and {fed.more} more" if fed.more else "")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SystemNews:
     """How one node was doing at `t` (seconds since the epoch), told by its node actor."""
@@ -81,7 +123,7 @@ class SystemNews:
     metrics: dict[str, float]
 
 
-News = StepNews | KeysNews | HolesNews | EvaluationNews | CheckpointNews | SystemNews
+News = StepNews | KeysNews | HolesNews | EvaluationNews | NoteNews | CheckpointNews | TroubleNews | SystemNews
 
 
 class Sink(Protocol):

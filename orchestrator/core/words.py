@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -96,3 +97,19 @@ class Word(IntEnum):
 
     GO_ON = 0
     STOP = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Excerpt:
+    """Some steps of a run, trained once more to be looked at: it ends before `stop_step` and writes no checkpoint.
+
+    The profiler watches `ranks` (None: all) from `first_step` on and leaves in `folder` what it saw; without a folder
+    nobody watches."""
+
+    first_step: int
+    stop_step: int
+    ranks: tuple[int, ...] | None = None
+    folder: Path | None = None
+
+    def includes(self, rank: int) -> bool:
+        return self.ranks is None or rank in self.ranks

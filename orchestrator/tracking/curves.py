@@ -21,9 +21,14 @@ _NAMES = {
     "cache_misses": "data/cache_misses",
     "holes": "data/holes",
     "epoch": "progress/epoch",
+    "tokens_per_s": "throughput/recent/tokens_per_sec",
+    "samples_per_s": "throughput/recent/samples_per_sec",
+    "mfu": "throughput/mfu",
+    "memory_peak_gb": "memory/peak_gb",
     "t": "_timestamp",  # W&B's own name: when it happened, not when it was sent
 }
 _COUNTED = ("tokens", "samples")
+MOST_CURVES = 100  # of one metric that has a value for each class
 
 
 class StepCopy:
@@ -53,6 +58,8 @@ class StepCopy:
                 self._take_beside(row["step"], system_values(row))
             case "note":
                 self._take_note(row["text"], row["t"])
+            case "trouble":
+                self._take_note(f"step {row['step']}: {row['text']}", row["t"])
 
     def finish(self, *, done: bool) -> None:
         """Log what has waited. When the run may go on it joins the last step, for people to see."""
@@ -111,8 +118,14 @@ def step_values(row: Row) -> Values:
 
 
 def evaluation_values(row: Row) -> Values:
+    """A curve for each number; a matrix, or the values of more classes than people look at, stays in metrics.jsonl."""
     about = ("step", "generation", "kind", "split")
-    return {_NAMES.get(name, f"{row['split']}/{name}"): value for name, value in row.items() if name not in about}
+    values = {_NAMES.get(name, f"{row['split']}/{name}"): value for name, value in row.items() if name not in about}
+    lists = {name: values.pop(name) for name, value in list(values.items()) if isinstance(value, list)}
+    for name, value in lists.items():
+        if len(value) <= MOST_CURVES and not any(isinstance(one, list) for one in value):
+            values |= {f"{name}/{number}": one for number, one in enumerate(value) if one is not None}
+    return values
 
 
 def system_values(row: Row) -> Values:

@@ -195,9 +195,16 @@ def _pace(look: _Look, summary: RunStatus) -> dict[str, Any]:
         "step_s": step_s,
         "tokens_per_s": _sum(recent, "tokens") / busy if all("tokens" in row for row in recent) else None,
         "samples_per_s": _sum(recent, "samples") / busy,
+        "mfu": _last(recent, "mfu"),
+        "memory_peak_gb": _last(recent, "memory_peak_gb"),
         "data_wait": _sum(recent, "data_wait_s") / busy,
         "eta_s": left * step_s if look.state is SeenState.RUNNING else None,
     }
+
+
+def _last(rows: Sequence[Row], name: str) -> float | None:
+    """Of what is not told of every step."""
+    return next((row[name] for row in reversed(rows) if name in row), None)
 
 
 def _sum(rows: Sequence[Row], name: str) -> float:

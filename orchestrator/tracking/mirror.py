@@ -100,10 +100,13 @@ class WandbMirror:
             on_stop_button=self._on_stop_button,
         )
         copy = StepCopy(run.log, first_step=run.starting_step)
+        alerts = mode == "online" and self._config.tracking.wandb.alerts
         for row in self._follow_rows():
             copy.take(row)
+            if alerts and row.get("kind") == "trouble" and row["step"] >= run.starting_step:  # before it they were sent
+                self._alert_of_trouble(run, row)
         copy.finish(done=self._end.state is RunState.DONE)
-        if mode == "online" and self._config.tracking.wandb.alerts:
+        if alerts:
             self._alert(run)
         run.finish(exit_code=self._end.exit_code)
 
@@ -123,6 +126,10 @@ class WandbMirror:
                 if ended:
                     return
                 self._new_rows.wait()
+
+    def _alert_of_trouble(self, run: Any, row: Row) -> None:
+        title = f"Longhaul: {row['what'].replace('_', ' ')}"  # W&B sends those of one title at most once a minute
+        run.alert(title=title, text=f"{self._config.name} at step {row['step']:,}: {row['text']}", level="WARN")
 
     def _alert(self, run: Any) -> None:
         text = f"{self._config.name}: {self._end.words}"

@@ -13,7 +13,7 @@ from typing import Any
 from orchestrator.core.clock import Clock
 from orchestrator.core.errors import BadInput
 from orchestrator.core.keyed import text_key
-from orchestrator.core.words import ExitCode, RunState
+from orchestrator.core.words import Excerpt, ExitCode, RunState
 from orchestrator.storage.publish import flush_folder, publish_json, read_json
 from orchestrator.tracking.journal import Event, read_events
 from orchestrator.tracking.lease import Lease, read_lease
@@ -67,6 +67,11 @@ class RunDir:
         return self.path / "checkpoints"
 
     @property
+    def evaluations(self) -> Path:
+        """What `longhaul evaluate` has found."""
+        return self.path / "evaluations"
+
+    @property
     def skips(self) -> Path:
         return self.path / "skips.jsonl"
 
@@ -107,6 +112,19 @@ class RunDir:
                 self.refuse_if_taken()
             raise
         flush_folder(self.path.parent)
+
+    @property
+    def excerpt_request(self) -> Path:
+        return self.path / "requests" / "excerpt.json"
+
+    def excerpt(self) -> Excerpt | None:
+        """What a copy of a run is for; None for a run itself."""
+        if not self.excerpt_request.exists():
+            return None
+        fields = read_json(self.excerpt_request)
+        ranks = None if fields["ranks"] is None else tuple(fields["ranks"])
+        first, stop = fields["first_step"], fields["stop_step"]
+        return Excerpt(first_step=first, stop_step=stop, ranks=ranks, folder=self.path)
 
     def ask_to_stop(self, clock: Clock, *, at_once: bool = False, preempted: bool = False) -> None:
         """Leave a request; the controller finds it. `at_once` gives up the steps since the last checkpoint;

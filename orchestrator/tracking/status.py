@@ -81,9 +81,11 @@ class RunStatus:
     validation: Validation | None = None
     checkpoint: LastCheckpoint | None = None
 
-    step_s: float | None = None  # this and the next three: of the last steps
+    step_s: float | None = None  # this and the next five: of the last steps
     tokens_per_s: float | None = None
     samples_per_s: float | None = None
+    mfu: float | None = None  # share of the devices' peak, where that is known
+    memory_peak_gb: float | None = None  # of the rank that has held the most
     data_wait: float | None = None  # share of the step time
     eta_s: float | None = None
     goodput: float | None = None  # share of the time in which a controller had charge

@@ -7,7 +7,7 @@ from orchestrator.config.run import RunConfig
 from orchestrator.core.clock import Clock
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.news import Helm, Sink
-from orchestrator.core.words import RunState, World
+from orchestrator.core.words import Excerpt, RunState, World
 from orchestrator.data.shards.manifest import Manifest
 from orchestrator.train.slices import micro_batches_needed
 
@@ -30,6 +30,12 @@ class TrainJob:
     helm: Helm
     clock: Clock
     wandb_run_id: str | None = None  # written into checkpoints
+    excerpt: Excerpt | None = None  # of the run, to be looked at; None: the run itself
+
+    @property
+    def stop_step(self) -> int:
+        """Training ends before this one."""
+        return self.config.train.num_steps if self.excerpt is None else self.excerpt.stop_step
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

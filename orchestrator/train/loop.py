@@ -11,26 +11,32 @@ import torch
 from orchestrator.checkpoint.reader import CheckpointReader
 from orchestrator.core.errors import NotPrepared, StoreDown, TrainingFailed
 from orchestrator.core.keyed import key, text_key
-from orchestrator.core.news import EvaluationNews, HolesNews, KeysNews, Number, StepNews
+from orchestrator.core.news import EvaluationNews, HolesNews, KeysNews, NoteNews, Number, StepNews
 from orchestrator.core.words import RunState, Word
 from orchestrator.data.feeding.batch import RankBatch
 from orchestrator.data.feeding.feed import open_batches
 from orchestrator.data.feeding.growing import GrowingOrder
 from orchestrator.data.feeding.stream import Stream
 from orchestrator.data.ordering.skips import Skips
+from orchestrator.train.augment.mixup import sum_losses
+from orchestrator.train.augment.replay import Augmentation
 from orchestrator.train.engine import Engine, StepResult, build_empty, sum_over_ranks
-from orchestrator.train.evaluate import SPLIT, Validation
+from orchestrator.train.evaluation.validation import SPLIT, Evaluation, Validation
 from orchestrator.train.figures import StepFigures
 from orchestrator.train.job import Outcome, TrainJob, check_slices
 from orchestrator.train.models.build import build_model
-from orchestrator.train.names import name_holes, name_samples
+from orchestrator.train.names import name_holes
 from orchestrator.train.optim.history import History
 from orchestrator.train.optim.schedule import learning_rate
+from orchestrator.train.out_of_memory import memory_explained
+from orchestrator.train.profile import StepProfiler
 from orchestrator.train.save import save
 from orchestrator.train.slices import cut_micro_batches
+from orchestrator.train.speed import Speedometer
 from orchestrator.train.start import known_validations, open_start, use_deterministic_kernels, vocab_size
 from orchestrator.train.stopwatch import Stopwatch
 from orchestrator.train.tasks.table import make_task
+from orchestrator.train.trouble import LossWatch, find_trouble, tell_trouble
 
 __all__ = ["Outcome", "TrainJob", "train"]  # what a rank needs
 
@@ -42,9 +48,11 @@ def train(job: TrainJob) -> Outcome:
     """Train until done or stopped. All ranks of the world call it with equal jobs, their places apart."""
     job.helm.show(0, "start")
     check_slices(job)
-    trainer = Trainer(job)
+    with memory_explained(job):
+        trainer = Trainer(job)
     try:
-        return trainer.train()
+        with memory_explained(job, lambda: trainer.step):
+            return trainer.train()
     finally:
         trainer.close()
 
@@ -56,16 +64,22 @@ class Trainer:
         self.job, self.config, self.world, self.helm = job, config, job.world, job.helm
         self.device = torch.device(job.device)
         self.task = make_task(config, manifest)
+        self.augmentation = Augmentation(config)
         self.order = GrowingOrder(config, manifest, lambda: self.helm.word() is not Word.STOP)
         self.validation = (
             Validation(config, manifest, job.world, job.micro_batch) if config.evaluate.every_steps else None
         )
+
+        self.noted: set[str] = set()  # of validations, told once
 
         # where it stands
         self.step, source = open_start(job)
         self.checkpoint = job.start
         self.history = History(config, known_validations(source))
         self.unapplied = 0  # updates in a row
+        self.watch = LossWatch(
+            config.elastic.spike, source.facts.recent_losses if isinstance(source, CheckpointReader) else ()
+        )
         self.skips = Skips.load(job.skips_file)  # as they were at the start
         self.num_holes = len(self.skips.holes)  # of the whole run so far, on all ranks
         self.reason = ""  # to stop, although nobody has asked: a store stays away
@@ -91,11 +105,15 @@ class Trainer:
             open_batches(config, manifest, self.order, "train", torch.get_num_threads()),
             job.world,
             first_step=self.step,
-            stop_step=config.train.num_steps,
+            stop_step=job.stop_step,
             skips=self.skips,
             prefetch_bytes=config.data.prefetch_bytes,
         )
         self.batch = self.next_batch()
+        self.profiler = StepProfiler(job.excerpt, job.world.rank, self.device)
+        self.speed = Speedometer(config, job.world, self.device)
+        if self.batch is not None:
+            self.speed.learn_flops(config, vocab_size(config, manifest), self.task, self.batch.fields)
         self.batch_weight, self.empty_handed = sum_over_ranks([weight_of(self.batch), self.batch is None])
 
     def close(self) -> None:
@@ -105,21 +123,23 @@ class Trainer:
     # ---- the loop ----
 
     def train(self) -> Outcome:
-        steps, must_stop = self.config.train.num_steps, self.empty_handed > 0
+        steps, must_stop = self.job.stop_step, self.empty_handed > 0
         if not must_stop:
             self.validate()  # what was due when a store stayed away
         while self.step < steps and not must_stop and not self.history.stalled:
-            must_stop = self.train_step()
+            with self.profiler.watching(self.step):
+                must_stop = self.train_step()
             self.validate()
-            if must_stop or self.is_checkpoint_due():
+            if self.job.excerpt is None and (must_stop or self.is_checkpoint_due()):
                 self.save()
         return self.end()
 
     def end(self) -> Outcome:
         """After the last step, early, or stopped."""
-        if self.history.stalled and not self.is_last_step:
+        is_complete = self.step == self.job.stop_step
+        if self.history.stalled and not is_complete:
             self.reason = self.history.tell_end()
-        state = RunState.DONE if self.is_last_step or self.history.stalled else RunState.STOPPED
+        state = RunState.DONE if is_complete or self.history.stalled else RunState.STOPPED
         return Outcome(state=state, step=self.step, checkpoint=self.checkpoint, reason=self.reason)
 
     def train_step(self) -> bool:
@@ -129,11 +149,11 @@ class Trainer:
         assert batch is not None
         self.helm.show(self.step, "step")
         self.tell_holes(batch)
-        loss_sum, result = self.update(batch, weight)
+        micro_losses, result = self.update(batch, weight)
 
         self.batch = self.next_batch()
         agreed = StepFigures(
-            loss_sum=loss_sum,
+            loss_sum=sum(micro_losses),
             next_weight=weight_of(self.batch),
             count=batch.count,
             holes=len(batch.holes),
@@ -149,7 +169,7 @@ class Trainer:
 
         self.tell_step(batch, weight, result, agreed, step_s=self.job.clock.monotonic() - began)
         if weight:
-            self.check_finite(batch, result, loss_sum, agreed.loss_sum)
+            self.check_numbers(batch, result, agreed.loss_sum / weight, micro_losses)
         self.check_holes(batch, agreed.holes)
         self.step += 1
         return agreed.stop_votes + agreed.stores_down > 0
@@ -166,22 +186,25 @@ class Trainer:
             assert self.helm.word() is Word.STOP
         return None
 
-    def update(self, batch: RankBatch, weight: float) -> tuple[float, StepResult]:
-        """Forward, backward, optimizer: this rank's sum of losses, and what became of the update on all ranks."""
+    def update(self, batch: RankBatch, weight: float) -> tuple[list[float], StepResult]:
+        """Forward, backward, optimizer: this rank's sum of losses by micro-batch, and what became of the update on all
+        ranks."""
         if not weight:  # every sample of the step is skipped: a void step
-            return 0.0, StepResult(applied=False, grad_norm=0.0)
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+            return [], StepResult(applied=False, grad_norm=0.0)
+        losses = []
         for number, micro in enumerate(cut_micro_batches(batch, self.job.accumulation)):
             torch.manual_seed(int(key(self.config.seed, FORWARD, self.step, micro.slot)))
             if number == 0:  # the first backward waits for other ranks; this forward, below ZeRO-3, does not
                 self.forward_time.start()
-            loss_sum = self.task.step(self.engine.forward, self.task.collate(micro.fields, self.device)).loss
+            inputs = self.augmentation.change(self.task.collate(micro.fields, self.device), micro.fields)
+            loss_sum = sum_losses(self.task, self.engine.forward, inputs)
             if number == 0:
                 self.forward_time.stop()
             # the engine averages over ranks; with this factor the outcome is the mean over the global batch
             self.engine.backward(loss_sum * (self.world.data_size / weight))
-            total += loss_sum.detach()
-        return total.item(), self.engine.step(self.learning_rate())
+            losses.append(loss_sum.detach())
+        result = self.engine.step(self.learning_rate())
+        return torch.stack(losses).tolist(), result
 
     def learning_rate(self) -> float:
         schedule, peak, steps = self.config.schedule, self.config.optim.lr, self.config.train.num_steps
@@ -203,7 +226,8 @@ class Trainer:
     def save(self) -> None:
         self.helm.show(self.step, "checkpoint")
         is_last = self.is_last_step or self.history.stalled
-        self.checkpoint = save(self.job, self.engine, self.step, self.history, is_last=is_last) or self.checkpoint
+        saved = save(self.job, self.engine, self.step, self.history, self.watch.losses, is_last=is_last)
+        self.checkpoint = saved or self.checkpoint
 
     def validate(self) -> None:
         """If it is due, and has not been done: a run goes on from a checkpoint that knows."""
@@ -211,29 +235,29 @@ class Trainer:
         if self.validation is None or self.stores_down or is_known or not self.is_due(self.config.evaluate.every_steps):
             return
         self.helm.show(self.step, "evaluate")
-        metrics = self.validation.run(self.engine, self.task, self.device)
+        found = self.validation.run(self.engine, self.task, self.device)
+        self.history.add(self.step, found.numbers)
         if self.world.rank == 0:
-            self.job.sink.tell(
-                EvaluationNews(
-                    step=self.step, generation=self.job.generation, t=self.now(), split=SPLIT, metrics=dict(metrics)
-                )
-            )
-        self.history.add(self.step, metrics)
+            self.tell_validation(found)
 
-    def check_finite(self, batch: RankBatch, result: StepResult, own_loss: float, loss: float) -> None:
-        """A few updates in a row that had to be left out are the end, named with what was fed."""
-        scale_search = self.config.train.precision == "fp16" and math.isfinite(loss)
-        self.unapplied = 0 if result.applied or scale_search else self.unapplied + 1
-        if self.unapplied < UNAPPLIED_LIMIT:
+    def check_numbers(self, batch: RankBatch, result: StepResult, loss: float, micro_losses: list[float]) -> None:
+        """What went wrong is told with what was fed, by all ranks in the same step; a few updates in a row that had to
+        be left out are the end."""
+        if self.config.train.precision == "fp16" and not result.applied and math.isfinite(loss):
+            self.unapplied = 0  # the search for a loss scale
             return
-        names = "" if math.isfinite(own_loss) else name_samples(self.job.manifest, batch)
-        fed = f"; rank {self.world.rank} fed {names}" if names else ""
-        raise TrainingFailed(
-            f"{UNAPPLIED_LIMIT} updates in a row are not finite, the last with loss {loss} and gradient norm "
-            f"{result.grad_norm}{fed}",
-            where=f"step {self.step}",
-            remedy="lower optim.lr, set train.clip_norm, or lengthen schedule.warmup_steps",
-        )
+        trouble = find_trouble(loss, result.grad_norm, applied=result.applied, limit=self.watch.limit)
+        self.watch.remember(loss)
+        self.unapplied = 0 if result.applied else self.unapplied + 1
+        if trouble is None:
+            return
+        news = tell_trouble(trouble, self.job, self.step, batch, micro_losses)
+        if self.unapplied == UNAPPLIED_LIMIT:
+            raise TrainingFailed(
+                f"{UNAPPLIED_LIMIT} updates in a row are not finite; the last: {news.describe()}",
+                where=f"step {self.step}",
+                remedy="lower optim.lr, set train.clip_norm, or lengthen schedule.warmup_steps",
+            )
 
     def check_holes(self, batch: RankBatch, holes: int) -> None:
         """More than data.max_holes in the whole run are the end, on all ranks in the same step."""
@@ -259,10 +283,19 @@ class Trainer:
             self.job.sink.tell(HolesNews(step=self.step, generation=self.job.generation, holes=holes))
             self.job.sink.flush()
 
+    def tell_validation(self, found: Evaluation) -> None:
+        step, generation, t = self.step, self.job.generation, self.now()
+        self.job.sink.tell(EvaluationNews(step=step, generation=generation, t=t, split=SPLIT, metrics=found.values))
+        for text in sorted(set(found.notes) - self.noted):
+            self.job.sink.tell(NoteNews(step=step, generation=generation, t=t, text=text))
+        self.noted.update(found.notes)
+
     def tell_step(
         self, batch: RankBatch, weight: float, result: StepResult, agreed: StepFigures, step_s: float
     ) -> None:
         step, generation = self.step, self.job.generation
+        packed = self.config.packed_len is not None
+        speed = self.speed.take(step, weight if packed else agreed.count, step_s)
         if self.config.data.ledger == "keys":
             keys = KeysNews(step=step, generation=generation, slots=list(batch.slots), spans=batch.spans)
             self.job.sink.tell(keys)
@@ -281,8 +314,9 @@ class Trainer:
         }
         if (order := self.order.known).is_whole:
             metrics["epoch"] = (step + 1) / order.epoch_steps(order.main_source)
-        if self.config.packed_len is not None:
+        if packed:
             metrics["tokens"] = round(weight)
+        metrics |= speed
         ledger: dict[str, str | int] = {
             "order_digest": agreed.sums.order_hex,
             "set_digest": agreed.sums.set_hex,

@@ -4,16 +4,18 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from orchestrator.core.news import LeftOut
+from orchestrator.core.news import FedBy, LeftOut
 from orchestrator.data.feeding.batch import Hole, RankBatch
 from orchestrator.data.shards.manifest import Manifest
 
+MOST_NAMED = 8  # of one rank
 
-def name_samples(manifest: Manifest, batch: RankBatch, most: int = 8) -> str:
-    """What a batch is made of."""
-    ids = sorted({(span.ordinal, span.place) for spans in batch.spans for span in spans})
-    names = [name_sample(manifest, ordinal, place) for ordinal, place in ids[:most]]
-    return ", ".join(names) + (f" and {len(ids) - most} more" if len(ids) > most else "")
+
+def name_fed(manifest: Manifest, batch: RankBatch, rank: int, rows: Iterable[int]) -> FedBy:
+    """What some rows of a rank's batch are made of."""
+    ids = sorted({(span.ordinal, span.place) for row in rows for span in batch.spans[row]})
+    names = tuple(name_sample(manifest, ordinal, place) for ordinal, place in ids[:MOST_NAMED])
+    return FedBy(rank, names, len(ids) - len(names))
 
 
 def name_holes(manifest: Manifest, holes: Iterable[Hole]) -> tuple[LeftOut, ...]:

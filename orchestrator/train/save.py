@@ -14,7 +14,9 @@ from orchestrator.train.job import TrainJob
 from orchestrator.train.optim.history import History, Row
 
 
-def save(job: TrainJob, engine: Engine, step: int, history: History, *, is_last: bool) -> Path | None:
+def save(
+    job: TrainJob, engine: Engine, step: int, history: History, recent_losses: tuple[float, ...], *, is_last: bool
+) -> Path | None:
     """Called on every rank alike. None when it cannot be written: that is told, and training goes on.
 
     Only without the checkpoint of the last step a run is not done."""
@@ -27,7 +29,7 @@ def save(job: TrainJob, engine: Engine, step: int, history: History, *, is_last:
         rank=job.world.rank,
         world_size=job.world.size,
         state=engine.extract(),
-        facts=collect_facts(job, step, history),
+        facts=collect_facts(job, step, history, recent_losses),
         barrier=lambda ok: sum_over_ranks([float(not ok)]) == [0.0],
     )
     if job.world.rank == 0:
@@ -44,7 +46,7 @@ def save(job: TrainJob, engine: Engine, step: int, history: History, *, is_last:
     return None
 
 
-def collect_facts(job: TrainJob, step: int, history: History) -> CheckpointFacts:
+def collect_facts(job: TrainJob, step: int, history: History, recent_losses: tuple[float, ...]) -> CheckpointFacts:
     """Skips as they are on disk: those of all ranks, told before the steps that they are of."""
     skips = Skips.load(job.skips_file).before(step)
     voided = [{"step": at} for at in sorted(skips.voided)]
@@ -58,6 +60,7 @@ def collect_facts(job: TrainJob, step: int, history: History) -> CheckpointFacts
         wandb_run_id=job.wandb_run_id,
         validation_loss=measured["loss"] if measured else None,
         validations=tuple(history.rows),
+        recent_losses=recent_losses,
     )
 
 

@@ -32,7 +32,8 @@ class TensorShape:
 class ModelDescription:
     """`tensors` names every parameter and persistent buffer once; `tied` leads from each further name to the first.
 
-    A model that reads no tokens has a `vocab_size` of 0; `layers` and `hidden_size` are 0 where it does not tell."""
+    A model that reads no tokens has a `vocab_size` of 0; `layers` and `hidden_size` are 0 where it does not tell.
+    `inexact` says in words which layers depend on the world; `begins_anew` names tensors that weights do not bring."""
 
     model_type: str
     tensors: tuple[TensorShape, ...]
@@ -40,6 +41,8 @@ class ModelDescription:
     layers: int
     hidden_size: int
     vocab_size: int
+    inexact: tuple[str, ...] = ()
+    begins_anew: tuple[str, ...] = ()
 
     @property
     def num_parameters(self) -> int:
@@ -59,13 +62,16 @@ class ModelDescription:
         return max(sizes.values(), default=0)
 
     def flops_per_token(self, seq_len: int) -> int:
-        """Estimate of forward and backward: 6 a matrix parameter, 12 a layer, hidden unit and token attended to.
+        """Estimate of forward and backward: 6 a matrix parameter (4 if it does not learn), and 12 a layer, hidden unit
+        and token attended to.
 
         Looking up an embedding multiplies nothing, so an untied one does not count. Experts that a token does not
         visit do count: for mixtures of experts this is an upper bound."""
-        matrices = sum(tensor.numel for tensor in self.tensors if tensor.kind != "buffer" and len(tensor.shape) > 1)
-        looked_up = 0 if self.tied else self.vocab_size * self.hidden_size
-        return 6 * (matrices - looked_up) + 12 * self.layers * self.hidden_size * seq_len
+        matrices = [tensor for tensor in self.tensors if tensor.kind != "buffer" and len(tensor.shape) > 1]
+        embedding = [tensor for tensor in matrices if tensor.shape == (self.vocab_size, self.hidden_size)][:1]
+        multiplied = [tensor for tensor in matrices if self.tied or tensor not in embedding]
+        of_matrices = sum((6 if tensor.kind == "trainable" else 4) * tensor.numel for tensor in multiplied)
+        return of_matrices + 12 * self.layers * self.hidden_size * seq_len
 
     def to_json(self) -> dict[str, Any]:
         return {"format": 1, **asdict(self)}
@@ -74,4 +80,5 @@ class ModelDescription:
     def from_json(cls, value: dict[str, Any]) -> Self:
         fields = {key: item for key, item in value.items() if key != "format"}
         fields["tensors"] = tuple(TensorShape(t["name"], tuple(t["shape"]), t["kind"]) for t in value["tensors"])
+        fields["inexact"], fields["begins_anew"] = tuple(value["inexact"]), tuple(value["begins_anew"])
         return cls(**fields)

@@ -32,6 +32,8 @@ CONFIG = RunConfig.model_validate(
 
 # These have one value only, or exclude each other: no second valid config differs in them alone.
 ALONE = {
+    "data.augment",
+    "data.mixup",
     "data.fields",
     "data.split.folds",
     "data.table",
@@ -45,7 +47,12 @@ ALONE = {
     "model.cnn",
     "model.rnn",
     "model.custom",
+    "model.new_head",
+    "model.lora",
     "task.name",
+    "task.loss.label_smoothing",
+    "task.loss.class_weights",
+    "task.loss.delta",
 }
 CANDIDATES: list[Any] = [
     True,
@@ -164,7 +171,7 @@ PLATEAU = replace_values(CONFIG, {"schedule.name": "plateau"})
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("evaluate.every_steps", 2), ("evaluate.max_batches", 3), ("evaluate.best_by", "accuracy")]
+    ("key", "value"), [("evaluate.every_steps", 2), ("evaluate.max_batches", 3), ("evaluate.best_by", "perplexity")]
 )
 def test_what_a_plateau_follows_is_part_of_the_run(key, value):
     other = replace_values(PLATEAU, {key: value})

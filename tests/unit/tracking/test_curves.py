@@ -58,6 +58,12 @@ def test_notes_go_with_the_step_they_follow() -> None:
     assert copied(*rows) == [(0, {"train/loss": 1, "note": "old; a; b"}), (1, {"train/loss": 2, "note": "end"})]
 
 
+def test_trouble_is_a_note_that_says_of_which_step() -> None:
+    trouble = {"step": 1, "kind": "trouble", "t": 7.0, "what": "loss_spike", "text": "loss 9"}
+    rows = [{"step": 0, "loss": 1}, {"step": 1, "loss": 9}, trouble]
+    assert copied(*rows) == [(0, {"train/loss": 1}), (1, {"train/loss": 9, "note": "step 1: loss 9"})]
+
+
 def test_a_continued_run_gets_only_what_the_server_lacks() -> None:
     rows = [note("old"), {"step": 0, "loss": 1}, sample(0, "a", 1), note("new"), {"step": 1, "loss": 2}]
     assert copied(*rows, first_step=1) == [(1, {"train/loss": 2, "note": "new"})]
@@ -133,3 +139,8 @@ def test_progress_counts_each_step_once_also_those_the_server_has() -> None:
 
 def test_what_is_not_for_curves_is_left_out() -> None:
     assert copied({"step": 1, "kind": "checkpoint", "seconds": 1}) == []
+
+
+def test_lists_are_curves_by_class_and_matrices_none() -> None:
+    row = evaluation(1) | {"f1": [0.5, None, 1.0], "confusion_matrix": [[1, 0], [0, 1]], "recall": [0.5] * 101}
+    assert evaluation_values(row) == {"validation/loss": 5, "validation/f1/0": 0.5, "validation/f1/2": 1.0}

@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.config.run import RunConfig
 from orchestrator.core.clock import SystemClock
-from orchestrator.core.news import EvaluationNews, News, StepNews, SystemNews
+from orchestrator.core.news import EvaluationNews, FedBy, News, StepNews, SystemNews, TroubleNews
 from orchestrator.core.words import RunState
 from orchestrator.tracking.mirror import WandbMirror, open_wandb
 from orchestrator.tracking.rows import read_rows
@@ -232,6 +232,21 @@ def test_the_end_of_a_run_is_an_alert(
     assert (alert["title"], alert["severity"]) == (f"Longhaul: run {state}", level)
     assert ("rank 0: out of memory\nlonghaul resume" in alert["text"]) == (state is RunState.FAILED)
     assert "Traceback" not in alert["text"]
+
+
+def test_numbers_that_go_wrong_are_an_alert_once(tmp_path: Path, monkeypatch: Any) -> None:
+    fed = (FedBy(0, ("web/a.tar/k1",)),)
+    trouble = TroubleNews(step=1, generation=1, t=5.0, kind="loss_spike", reason="loss 9 is above 4", fed=fed)
+    with FakeWandbServer() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        scribe = make_scribe(tmp_path, "online")
+        scribe.write([step_news(0), step_news(1), trouble])
+        scribe.write([trouble])  # told again
+        scribe.finish(RunState.DONE, 0)
+    alert, end = server.alerts
+    assert (alert["title"], alert["severity"]) == ("Longhaul: loss spike", "WARN")
+    assert alert["text"] == "r at step 1: loss 9 is above 4; rank 0 fed web/a.tar/k1"
+    assert end["title"] == "Longhaul: run done"
 
 
 def test_alerts_can_be_switched_off(tmp_path: Path, monkeypatch: Any) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from orchestrator.core.errors import ConfigError
 from orchestrator.train.optim.history import History, count_stalls
-from tests.fakes.small_runs import small_config
+from tests.fakes.small_runs import picture_config
 
 NAN = math.nan
 LOSSES = st.lists(st.floats(0, 10) | st.just(NAN), max_size=30)
@@ -16,7 +16,7 @@ PATIENCE = st.integers(1, 4)
 
 
 def history_of(losses, every=2, best_by="loss", schedule=None, **evaluate):
-    config = small_config(
+    config = picture_config(
         evaluate={"every_steps": every, "best_by": best_by} | evaluate, schedule=schedule or {"name": "constant"}
     )
     history = History(config)
@@ -90,6 +90,6 @@ def test_the_end_names_the_best_and_its_step():
 
 
 def test_a_metric_that_validation_does_not_give_is_refused_with_those_it_gives():
-    config = small_config(evaluate={"every_steps": 2, "best_by": "f1"})
+    config = picture_config(evaluate={"every_steps": 2, "best_by": "f1"})
     with pytest.raises(ConfigError, match=r"evaluate\.best_by: validation gives no f1, only loss, accuracy"):
         History(config).add(2, {"loss": 1.0, "accuracy": 0.5})
