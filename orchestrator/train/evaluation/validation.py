@@ -107,8 +107,8 @@ class Validation:
         if self._config.packed_len is None:
             return {"samples": round(weight)}
         chosen = chosen_metrics(self._config.evaluate, fitting_metrics(self._config.task.name))
-        perplexity = {"perplexity": exp(loss)} if self._everything or "perplexity" in chosen else {}
-        return {"tokens": round(weight)} | perplexity
+        told: dict[str, Value] = {"tokens": round(weight)}
+        return told | {"perplexity": exp(loss)} if self._everything or "perplexity" in chosen else told
 
     def _agree(self, values: dict[str, Value]) -> dict[str, Value]:
         """The numbers of rank 0 for all: another kind of CPU may round otherwise, and runs end early by them."""
