@@ -54,5 +54,12 @@ def test_auto_is_what_fits(task: str, expected: tuple[str, ...]) -> None:
     assert chosen_metrics(EvaluateSection(), fitting_metrics(task)) == expected
 
 
-def test_a_task_of_ones_own_may_wish_for_any() -> None:
-    assert fitting_metrics("my.module:Task") == METRICS
+def test_best_by_must_be_told() -> None:
+    with pytest.raises(ValueError, match=r"a validation of causal_lm tells loss, perplexity: take one"):
+        small_config(evaluate={"best_by": "f1"})
+
+
+@pytest.mark.parametrize("evaluate", [{}, {"metrics": ["f1", "r2"], "best_by": "r2"}, {"best_by": "mae"}])
+def test_a_task_of_ones_own_may_wish_for_any(evaluate: dict[str, Any]) -> None:
+    config = picture_config(task={"name": "tests.fakes.tasks:Task"}, evaluate=evaluate)
+    assert fitting_metrics(config.task.name) == METRICS
