@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config.metrics import chosen_metrics, fitting_metrics
-from orchestrator.config.training import METRICS, EvaluateSection
+from orchestrator.config.metrics import chosen_metrics, fitting_metrics, problems_of_metrics
+from orchestrator.config.task import TaskSection
+from orchestrator.config.training import EvaluateSection
 from tests.fakes.small_runs import VIT, picture_config, small_config
 
 
@@ -61,5 +62,5 @@ def test_best_by_must_be_told() -> None:
 
 @pytest.mark.parametrize("evaluate", [{}, {"metrics": ["f1", "r2"], "best_by": "r2"}, {"best_by": "mae"}])
 def test_a_task_of_ones_own_may_wish_for_any(evaluate: dict[str, Any]) -> None:
-    config = picture_config(task={"name": "tests.fakes.tasks:Task"}, evaluate=evaluate)
-    assert fitting_metrics(config.task.name) == METRICS
+    task = TaskSection(name="package.module:Task")
+    assert list(problems_of_metrics(task, EvaluateSection(**evaluate), classes=None)) == []
