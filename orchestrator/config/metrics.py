@@ -53,7 +53,7 @@ def problems_of_metrics(
                 "longhaul evaluate writes it of any number of classes",
                 name,
             )
-    if evaluate.best_by not in ("loss", *chosen_metrics(evaluate, fitting)) and fitting != METRICS:
+    if fitting != METRICS and evaluate.best_by not in ("loss", *chosen_metrics(evaluate, fitting)):
         told = _said(("loss", *chosen_metrics(evaluate, fitting)))
         yield Problem(
             "evaluate.best_by",
