@@ -55,7 +55,7 @@ def prepare_ahead(path: Path, overlays: Sequence[Path], sets: Sequence[str], scr
     show_funnels(funnels, screen)
     if recall:
         screen.say("recall by similarity: " + ", ".join(f"{s:.2f}: {r:.3f}" for s, r in recall))
-    unit, counts = ("tokens", manifest.totals) if manifest.has_tokens else ("samples", manifest.kept)
+    unit, counts = ("tokens", manifest.totals) if config.packed_len is not None else ("samples", manifest.kept)
     totals = {split: int(counts(split).sum()) for split in SPLITS}
     shown = ", ".join(f"{count:,} {split}" for split, count in totals.items() if count)
     screen.say(f"{len(manifest.segments)} segment(s) are prepared in {config.data.work}; {unit}: {shown}")

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from launch.screens.spoken import say_metrics
 from launch.signals import heeding
 from orchestrator.config.training import TrainSection
 from orchestrator.core.clock import SystemClock
@@ -98,8 +99,9 @@ class Follower:
             if row.get("generation", 0) <= self._after:
                 continue
             if row.get("kind") == "evaluation":
-                text = ", ".join(f"{key} {row[key]:.4g}" for key in ("loss", "perplexity", "accuracy") if key in row)
-                self._console.print(f"step {row['step']:>6}  {row['split']}: {text}", highlight=False)
+                self._console.print(f"step {row['step']:>6}  {row['split']}: {say_metrics(row)}", highlight=False)
+            elif row.get("kind") == "note" and row.get("origin") == "rank":
+                self._console.print(row["text"], style="yellow", markup=False, highlight=False)
             elif "kind" not in row and "step" in row:
                 self._show_step(progress, bar, row)
 
@@ -133,4 +135,6 @@ class Follower:
             at = f" at step {view.step}" if view.step is not None else ""
             why = f": {escape(view.reason)}" if view.reason else ""
             self._console.print(f"stopped{at}{why}; {resume}", highlight=False)
+        elif view.reason:
+            self._console.print(escape(view.reason), highlight=False)
         return view.exit_code

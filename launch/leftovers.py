@@ -101,8 +101,9 @@ def _ended_at(run_dir: RunDir, clock: Clock) -> float | None:
 
 
 def _spare_parts(run_dir: RunDir, list_found: Listing) -> Iterator[tuple[Path, str, str]]:
-    keep = KeepSection(last=1, best=load_config(run_dir.config).config.checkpoint.keep.best)
-    for found in choose_to_delete(list_found(run_dir.checkpoints), keep):
+    config = load_config(run_dir.config).config
+    keep = KeepSection(last=1, best=config.checkpoint.keep.best)
+    for found in choose_to_delete(list_found(run_dir.checkpoints), keep, config.evaluate.best_by):
         yield found.path, "checkpoint", found.problem or "a newer one stays"
     unfinished = [path for path, _, _ in layout.uncommitted(run_dir.checkpoints)]
     for path in unfinished:

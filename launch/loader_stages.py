@@ -13,9 +13,9 @@ import numpy as np
 
 from orchestrator.config.run import RunConfig
 from orchestrator.data.decoding.draws import sample_keys
-from orchestrator.data.decoding.fields import Decoding
 from orchestrator.data.decoding.stack import stack_values
 from orchestrator.data.feeding.batch import cut_slots
+from orchestrator.data.feeding.feed import open_decoding
 from orchestrator.data.feeding.packed import digest_rows, number_documents, weigh_targets
 from orchestrator.data.feeding.read import TokenReader
 from orchestrator.data.feeding.samples import SampleReader
@@ -86,9 +86,9 @@ Take = Callable[[int, Fed], None]
 
 def take_samples(config: RunConfig, manifest: Manifest, clock: StageClock) -> Take:
     """data.fields: what reads, decodes and stacks."""
-    fields = {name: field.members for name, field in (config.data.fields or {}).items()}
+    fields = {name: field.members for name, field in config.data.read_fields.items()}
     reader = SampleReader(manifest, "train", fields, open_stores(StoreSettings.of(config.data)))
-    whole = Decoding.of(config.data)
+    whole = open_decoding(config, manifest)
     plain = replace(whole, transforms=[])
 
     def take(_rows: int, fed: Fed) -> None:

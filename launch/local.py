@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -67,7 +68,7 @@ class LocalRay:
 
 def start_local_ray(run: Path, least_cpus: int, device: str | None, env: Mapping[str, str]) -> LocalRay:
     """Start the keeper and return at once; Ray needs some seconds to be up. `device`: that of a nursery for ranks."""
-    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), RAY_DISABLE_USAGE_STATS="1")
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=own_token(), RAY_DISABLE_USAGE_STATS="1")
     if device is not None:
         os.environ.update(NurseryAddress.invent(device).as_environment())
     base = Path(tempfile.gettempdir() if len(tempfile.gettempdir()) <= _LONGEST_TEMP else "/tmp")
@@ -83,6 +84,12 @@ def start_local_ray(run: Path, least_cpus: int, device: str | None, env: Mapping
     log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (kept for whoever waits for Ray)
     keeper = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     return LocalRay(f"127.0.0.1:{port}", keeper, log)
+
+
+@cache
+def own_token() -> str:
+    """One for all local Rays of this process, which may start several one after another: Ray reads it only once."""
+    return secrets.token_hex(32)
 
 
 def sweep_leftovers(base: Path) -> None:

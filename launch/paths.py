@@ -4,6 +4,7 @@ be written out before it reaches them."""
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from orchestrator.config.preparing import CleanStep
 from orchestrator.config.run import RunConfig
 
 
@@ -44,6 +45,7 @@ def _with_paths(config: RunConfig, change: Callable[[str, str], str]) -> RunConf
     if decontaminate is not None:
         files = [changed(f"prepare.decontaminate.files.{i}", file) for i, file in enumerate(decontaminate.files)]
         decontaminate = decontaminate.model_copy(update={"files": files})
+    clean = [_with_model(step, f"prepare.clean.{i}.args.model", changed) for i, step in enumerate(config.prepare.clean)]
     cache = data.cache
     if cache.folder is not None:
         cache = cache.model_copy(update={"folder": changed("data.cache.folder", cache.folder)})
@@ -56,7 +58,17 @@ def _with_paths(config: RunConfig, change: Callable[[str, str], str]) -> RunConf
             "code": None if config.code is None else changed("code", config.code),
             "root": changed("root", config.root),
             "data": data.model_copy(update={"train": sources, "work": changed("data.work", data.work), "cache": cache}),
-            "prepare": config.prepare.model_copy(update={"tokens": tokens, "decontaminate": decontaminate}),
+            "prepare": config.prepare.model_copy(
+                update={"clean": clean, "tokens": tokens, "decontaminate": decontaminate}
+            ),
             "model": model,
         }
     )
+
+
+def _with_model(step: CleanStep, key: str, change: Callable[[str, str], str]) -> CleanStep:
+    """Of the steps that Longhaul knows, one names a file."""
+    model = step.args.get("model")
+    if step.name != "language" or not isinstance(model, str):
+        return step
+    return step.model_copy(update={"args": {**step.args, "model": change(key, model)}})

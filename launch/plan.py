@@ -29,6 +29,7 @@ from orchestrator.config.resolve import Facts
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import BadInput
 from orchestrator.train.models.description import ModelDescription
+from orchestrator.train.optim.groups import check_patterns
 
 
 def show_plan(
@@ -46,11 +47,13 @@ def show_plan(
         wandb_key=has_wandb_key(),
     )
     description = describe_cached(config, planned_vocab(config))
+    check_patterns(config.optim, description)
     rows = plan_worlds(config, facts, description, counts)
     segments = list_segments(config) if config.data.lanes == "auto" else []
     lanes = None if segments is None else plan_lanes(config, segments)
     if machine:
         plan = {"format": 1, "parameters": description.num_parameters, "worlds": as_json(rows)}
+        plan |= {"inexact": description.inexact, "begins_anew": description.begins_anew}
         print(json.dumps({**plan, "lanes": asdict(lanes) if lanes else None}))
     else:
         _show_tables(config, description, rows, screen)
@@ -89,6 +92,10 @@ def _describe_lanes(lanes: LanePlan | None) -> str:
 def _show_tables(config: RunConfig, description: ModelDescription, rows: Sequence[WorldRow], screen: Screen) -> None:
     parameters = f"{description.num_parameters:,} parameters, {description.num_trainable:,} trainable"
     screen.say(f"{description.model_type}: {parameters}")
+    if description.begins_anew:
+        screen.say(f"begin anew, since the weights do not bring them: {', '.join(description.begins_anew)}")
+    for layers in description.inexact:
+        screen.say(layers)
     screen.say(_describe_length(config, description))
     table = Table(title="GiB of state a rank, without activations", title_justify="left", box=None, pad_edge=False)
     for heading in ("nodes", "ranks", "micro batch", "accumulation", *(f"ZeRO {stage}" for stage in STAGES)):

@@ -5,7 +5,7 @@ Behind `longhaul plan`, and the check before every run."""
 import importlib.metadata
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -69,24 +69,34 @@ def main_source(config: RunConfig) -> int:
 def describe_cached(config: RunConfig, vocab_size: int | None) -> ModelDescription:
     """The model's description; building it costs seconds of imports, so it is kept in a work folder that exists."""
     path = Path(config.data.work) / "models" / f"{_description_key(config, vocab_size)}.json"
-    if path.exists():
+    changeable = config.model.custom is not None  # its code may change without a sign
+    if path.exists() and not changeable:
         return ModelDescription.from_json(read_json(path))
     from orchestrator.train.models.build import describe_model
 
     description = describe_model(config, vocab_size)
-    if Path(config.data.work).is_dir():
+    if Path(config.data.work).is_dir() and not changeable:
         publish_json(path, description.to_json())
     return description
 
 
 def _description_key(config: RunConfig, vocab_size: int | None) -> str:
     versions = {name: importlib.metadata.version(name) for name in ("longhaul", "torch", "transformers")}
-    pretrained = config.model.pretrained
-    stamp = (Path(pretrained) / "config.json").stat().st_mtime_ns if pretrained and Path(pretrained).is_dir() else 0
-    sections = [section.model_dump(mode="json") for section in (config.model, config.task)]
-    # what else building a model looks at, and may refuse
-    facts = [*sections, config.train.checkpoint_activations, vocab_size, versions, stamp]
+    layout = [field.name for field in fields(ModelDescription)]
+    sections = [config.model, config.task, *([config.data.table] if config.data.table else [])]
+    facts = [[section.model_dump(mode="json") for section in sections], config.train.checkpoint_activations]
+    facts += [vocab_size, versions, layout, _stamps(config)]
     return xxhash.xxh3_128_hexdigest(json.dumps(facts, sort_keys=True).encode())
+
+
+def _stamps(config: RunConfig) -> list[tuple[str, int]]:
+    """The files that the model begins with, each with the time of its last change."""
+    stated = config.model.pretrained or config.model.weights
+    if stated is None:
+        return []
+    path = Path(stated)
+    files = [path, *sorted(path.glob("*.json")), *sorted(path.glob("*.safetensors"))]
+    return [(str(file), file.stat().st_mtime_ns) for file in files if file.exists()]
 
 
 def plan_worlds(config: RunConfig, facts: Facts, description: ModelDescription, nodes: Sequence[int]) -> list[WorldRow]:
@@ -179,11 +189,9 @@ def planned_vocab(config: RunConfig) -> int | None:
     """The vocabulary before anything is prepared: what will be trained, or what the given tokenizer has.
 
     None for a task that is not fed with tokens."""
-    if config.packed_len is None:
-        return None
     tokens = config.prepare.tokens
     if tokens is None:
-        raise ConfigError("there is no tokenizer to plan with", where="prepare.tokens")
+        return None
     if tokens.train_bpe is not None:
         return tokens.train_bpe
     stated = (config.model.transformers or {}).get("vocab_size")

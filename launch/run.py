@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from launch.planning import (
 from launch.screen import RUN_DIRECTORY, Screen, show_summary
 from launch.signals import LEAVING, heeding
 from orchestrator.config.compare import check_resume, run_hash
+from orchestrator.config.data import DataSection
 from orchestrator.config.load import load_config
 from orchestrator.config.resolve import Decision, Facts, keep_decided, resolve_run, undecide
 from orchestrator.config.run import RunConfig
@@ -47,9 +49,11 @@ from orchestrator.data.shards.manifest import Manifest
 from orchestrator.prepare.funnel import count_funnels
 from orchestrator.prepare.run import prepare
 from orchestrator.storage.publish import publish_bytes, publish_json, read_json
+from orchestrator.storage.stores import StoreSettings, open_stores
 from orchestrator.tracking.rundir import RunDir, RunView
 from orchestrator.train.memory import optimizer_states
 from orchestrator.train.models.description import ModelDescription
+from orchestrator.train.optim.groups import check_patterns
 
 
 def run(
@@ -65,6 +69,7 @@ def begin(config: RunConfig, screen: Screen, *, or_resume: bool = False) -> Exit
         return _go_on(find_run(str(run_dir.path), Path(config.root)), lambda base: keep_decided(config, base), screen)
     run_dir.refuse_if_taken()
     check_root(Path(config.root))
+    check_sources(config.data)
     return _drive(config, run_dir, screen, earlier=None)
 
 
@@ -81,7 +86,9 @@ def _go_on(run_dir: RunDir, change: Callable[[RunConfig], RunConfig], screen: Sc
     stored = load_config(run_dir.config).config
     view = run_dir.view()
     if view.state is RunState.DONE:
-        screen.say(f"{run_dir.path.name} is done: {stored.train.num_steps} of {stored.train.num_steps} steps")
+        _changed(run_dir, stored, change)  # refuses what would have made another run of it
+        why = f", {view.reason}" if view.reason else ""
+        screen.say(f"{run_dir.path.name} is done: {view.step} of {stored.train.num_steps} steps{why}")
         return ExitCode.DONE
     if _is_held(view):
         screen.say(f"{RUN_DIRECTORY}{run_dir.path}")
@@ -89,11 +96,16 @@ def _go_on(run_dir: RunDir, change: Callable[[RunConfig], RunConfig], screen: Sc
         view = run_dir.view()
         if view.state.ended:
             return code
+    return _drive(_changed(run_dir, stored, change), run_dir, screen, earlier=view)
+
+
+def _changed(run_dir: RunDir, stored: RunConfig, change: Callable[[RunConfig], RunConfig]) -> RunConfig:
+    """The config to go on with, if it describes the same run."""
     decided = [Decision(**decision) for decision in read_json(run_dir.plan)["decisions"]]
     base = undecide(stored, decided)
     config = change(base)
     check_resume(base, config)
-    return _drive(config, run_dir, screen, earlier=view)
+    return config
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +236,8 @@ def decide(config: RunConfig, facts: Facts, manifest: Manifest) -> tuple[RunConf
 def make_plan(config: RunConfig, facts: Facts, decisions: Sequence[Decision], manifest: Manifest) -> dict[str, Any]:
     """plan.json: every decision with its reason, and what the chosen worlds need. Raises DoesNotFit."""
     check_world_sizes(config, facts)
-    description = describe_cached(config, manifest.tokenizer.vocab_size if manifest.has_tokens else None)
+    description = describe_cached(config, manifest.tokenizer.vocab_size if config.reads_tokens else None)
+    check_patterns(config.optim, description)
     nodes = sorted({config.cluster.nodes.min, config.cluster.nodes.max})
     rows = plan_worlds(config, facts, description, nodes)
     check_it_fits(config, rows[0], memory_of_a_rank(config, config.cluster.device))
@@ -275,6 +288,15 @@ def check_compiling(config: RunConfig) -> None:
         from orchestrator.train.compile import check_compilers
 
         check_compilers(expected_device(config))
+
+
+def check_sources(data: DataSection) -> None:
+    """A folder that is not there is refused before Ray starts. What is in one shows when it is listed."""
+    stores = open_stores(StoreSettings.of(data))
+    for i, source in enumerate(data.train):
+        looked_up = stores.is_remote(source.path) or has_magic(source.path) or source.demo is not None
+        if not looked_up and not Path(source.path).exists():
+            stores.list(source.path, f"data.train[{i}].path")
 
 
 def check_free_space(config: RunConfig, description: ModelDescription) -> None:

@@ -8,6 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from orchestrator.config.run import RunConfig
+from orchestrator.config.training import METRICS
 from orchestrator.tracking.rows import read_evaluations, read_metrics
 from orchestrator.tracking.rundir import RunDir
 from orchestrator.tracking.wandb import read_url
@@ -51,8 +52,9 @@ def show_summary(console: Console, run_dir: RunDir, config: RunConfig, seconds: 
     table.add_row("training loss", f"{rows[0]['loss']:.4f} -> {rows[-1]['loss']:.4f}")
     if evaluations:
         first, last = evaluations[0], evaluations[-1]
-        for metric, digits in (("perplexity", 1), ("accuracy", 4)):
-            if metric in first:
+        for metric in METRICS:
+            if all(isinstance(row.get(metric), float | int) for row in (first, last)):
+                digits = 1 if metric == "perplexity" else 4
                 table.add_row(f"validation {metric}", f"{first[metric]:.{digits}f} -> {last[metric]:.{digits}f}")
     fed, busy = "tokens" if "tokens" in rows[0] else "samples", sum(row["step_s"] for row in rows)
     count = sum(row[fed] for row in rows)

@@ -40,11 +40,22 @@ def run(
     more_sets: MoreSets = None,
     overlay: Overlays = None,
     or_resume: OrResume = False,
+    folds: Annotated[int | None, typer.Option(min=2, help="cross-validate: so many runs, on a part each")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="with --folds: the outcome for programs")] = False,
 ) -> None:
     """Train here: start or join Ray, prepare the data, train, follow."""
     from launch.run import run as start
     from launch.screen import Screen
 
+    if folds is not None:
+        from rich.console import Console
+
+        from launch.folds import run_folds
+
+        told = Screen(Console(stderr=True)) if as_json else Screen()
+        raise typer.Exit(run_folds(config, overlay or [], given(sets, more_sets), folds, told, as_json=as_json))
+    if as_json:
+        raise typer.BadParameter("--json needs --folds; `longhaul status RUN --json` tells of one run")
     raise typer.Exit(start(config, overlay or [], given(sets, more_sets), Screen(), or_resume=or_resume))
 
 
@@ -235,6 +246,28 @@ def verify(
     from launch.screen import Screen
 
     prove(find_run(name, root), find_run(against, root) if against else None, Screen())
+
+
+@app.command()
+def evaluate(
+    name: Run,
+    split: Annotated[str, typer.Option(help="validation or test")] = "validation",
+    checkpoint: Annotated[str, typer.Option(help="best, last, or a step")] = "last",
+    max_batches: Annotated[int | None, typer.Option(min=1, help="at most so many global batches")] = None,
+    ranks: Annotated[
+        int | None, typer.Option(min=1, help="processes that share the work; one a GPU, or one, when absent")
+    ] = None,
+    root: Root = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a checkpoint on a split, on this machine: every metric that fits the task, and pictures."""
+    from launch.evaluate import EvaluateWish
+    from launch.evaluate import evaluate as measure
+    from launch.here import find_run
+    from launch.screen import Screen
+
+    wish = EvaluateWish(split=split, checkpoint=checkpoint, max_batches=max_batches, ranks=ranks)
+    raise typer.Exit(measure(find_run(name, root), wish, Screen(), as_json=as_json))
 
 
 @app.command()

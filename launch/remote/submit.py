@@ -74,7 +74,8 @@ def resume_there(
     status = There(dashboard, screen.say).status(name)
     path = PurePosixPath(status.path)
     if status.state is SeenState.DONE:
-        screen.say(f"{status.name} is done: {status.step} of {status.steps} steps")
+        why = f", {status.reason}" if status.reason else ""
+        screen.say(f"{status.name} is done: {status.step} of {status.steps} steps{why}")
         return ExitCode.DONE
     with tempfile.TemporaryDirectory() as folder:
         shipment = stage(Path(folder), parcel.code, (), parcel.not_secret)

@@ -1,6 +1,10 @@
 """Figures as people say them."""
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
+
+from orchestrator.config.training import METRICS
 
 
 def say_duration(seconds: float) -> str:
@@ -28,6 +32,12 @@ def say_time(t: float, now: float) -> str:
 
 def say_loss(loss: float) -> str:
     return f"{loss:.4f}" if abs(loss) < 1_000 else f"{loss:.4g}"
+
+
+def say_metrics(row: Mapping[str, Any]) -> str:
+    """The numbers of an evaluation; lists, one value a class, are for files."""
+    told = ("loss", *METRICS)
+    return ", ".join(f"{name} {row[name]:.4g}" for name in told if isinstance(row.get(name), float | int))
 
 
 def say_span(values: list[int]) -> str:

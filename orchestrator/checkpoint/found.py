@@ -5,8 +5,10 @@ rank's file, which is checked as a whole before the first byte of it is used (re
 
 import json
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import xxhash
@@ -22,7 +24,7 @@ class Found(NamedTuple):
     path: Path
     step: int
     generation: int
-    validation_loss: float | None = None
+    metrics: Mapping[str, float] = MappingProxyType({})  # of the validation of its step; empty when there was none
     problem: str = ""
 
 
@@ -126,4 +128,11 @@ def _look_at(path: Path, step: int, generation: int) -> Found:
         file = path / record.file
         if not file.exists() or file.stat().st_size != record.size_bytes:
             return Found(path, step, generation, problem=f"{file}: missing, or not of the size that was written")
-    return Found(path, step, generation, manifest["validation_loss"])
+    return Found(path, step, generation, _metrics_of(manifest))
+
+
+def _metrics_of(manifest: dict[str, Any]) -> dict[str, float]:
+    """Earlier versions only kept the loss."""
+    loss = manifest["validation_loss"]
+    measured = [row for row in manifest.get("validations", ()) if row["step"] == manifest["step"]]
+    return ({} if loss is None else {"loss": loss}) | (measured[-1] if measured else {})

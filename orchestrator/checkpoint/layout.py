@@ -45,7 +45,8 @@ class CheckpointFacts:
     chain: tuple[str, ...]  # ids of the data segments the run uses
     skips: tuple[dict[str, Any], ...] = ()  # holes and voided batches until this step
     wandb_run_id: str | None = None
-    validation_loss: float | None = None
+    validation_loss: float | None = None  # of this very step
+    validations: tuple[dict[str, float], ...] = ()  # all until this step: `step`, and metrics by name
     recent_losses: tuple[float, ...] = ()  # of the last steps, by which the next ones are judged
 
 

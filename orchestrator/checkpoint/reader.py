@@ -30,6 +30,7 @@ class CheckpointReader:
             **{name: manifest[name] for name in _FACTS},
             chain=tuple(manifest["chain"]),
             skips=tuple(manifest["skips"]),
+            validations=tuple(manifest.get("validations", ())),  # none in checkpoints of earlier versions
             recent_losses=tuple(manifest.get("recent_losses", ())),  # earlier versions wrote none
         )
         self.tensors = {

@@ -32,7 +32,8 @@ class Change:
 def run_hash(config: RunConfig) -> str:
     """Names the run that this config describes: identity keys that differ from their defaults, so that keys added to
     Longhaul later leave old runs their names."""
-    text = json.dumps(identity_of(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    found = identity_of(config) | {key: value for key, value in _followed(config).items() if value is not None}
+    text = json.dumps(found, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
 
 
@@ -61,13 +62,21 @@ def changed_keys(old: RunConfig, new: RunConfig) -> list[Change]:
 
 def check_resume(old: RunConfig, new: RunConfig) -> None:
     """Refuse to go on with a run under a config that describes another one."""
-    lost = [change for change in changed_keys(old, new) if change.mark is Mark.IDENTITY]
+    followed = _followed(old).keys() | _followed(new).keys()
+    lost = [change for change in changed_keys(old, new) if change.mark is Mark.IDENTITY or change.key in followed]
     if lost:
         lines = [f"{c.key}: makes another run of it (the run has {shown(c.old)}, now {shown(c.new)})" for c in lost]
         raise ConfigError(
             "\n".join(lines),
             remedy=f"take the run's own value back, or start a new run under another name than {old.name}",
         )
+
+
+def _followed(config: RunConfig) -> dict[str, Any]:
+    """Free keys that are identity after all: a plateau's learning rate follows the validations."""
+    if config.schedule.name != "plateau":
+        return {}
+    return {f"evaluate.{name}": getattr(config.evaluate, name) for name in ("every_steps", "max_batches", "best_by")}
 
 
 def mark_at(key: str) -> Mark:

@@ -5,7 +5,16 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from orchestrator.config.marks import CountOrAuto, Section, free, identity
-from orchestrator.config.reading import CacheSection, Fields, StoreSection, TransformSection, WorkersSection
+from orchestrator.config.reading import (
+    CacheSection,
+    Fields,
+    FieldSection,
+    StoreSection,
+    TransformSection,
+    WorkersSection,
+)
+
+ROW, ROW_MEMBER = "row", "json"  # the field that a table is read as, and the member that holds it
 
 
 class Source(Section):
@@ -40,8 +49,12 @@ class SplitSection(Section):
 
     @model_validator(mode="after")
     def leave_something_to_train_on(self) -> "SplitSection":
-        if self.folds is not None and (self.validation or self.fold >= self.folds):
-            raise ValueError("data.split.folds takes the place of validation, and fold is below it")
+        if self.folds is not None and self.validation:
+            raise ValueError(
+                f"data.split.folds takes the place of validation, which is {self.validation}: leave that out"
+            )
+        if self.folds is not None and self.fold >= self.folds:
+            raise ValueError(f"data.split.fold {self.fold} must be below data.split.folds, which is {self.folds}")
         if self.validation + self.test >= 1:
             raise ValueError(f"validation {self.validation} + test {self.test} leave nothing to train on")
         return self
@@ -131,6 +144,11 @@ class DataSection(Section):
     workers: WorkersSection = free("who reads and decodes", WorkersSection())
     store: StoreSection = free("object stores", StoreSection())
     cache: CacheSection = free("what is kept of object stores on each node", CacheSection())
+
+    @property
+    def read_fields(self) -> dict[str, FieldSection]:
+        """What is read of every sample that is fed as it is: of a table's row its json member."""
+        return {ROW: FieldSection(members=[ROW_MEMBER])} if self.table is not None else dict(self.fields or {})
 
     @model_validator(mode="after")
     def keep_source_names_apart(self) -> "DataSection":

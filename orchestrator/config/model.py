@@ -8,18 +8,21 @@ from orchestrator.config.marks import Section, identity
 
 Activation = Literal["relu", "gelu", "silu", "tanh", "sigmoid"]
 Count = Annotated[int, Field(ge=1)]
+INPUTS = "numbers of a sample where data.table does not tell: of a picture height x width x channels"
 
 
 class LinearSection(Section):
     """One matrix: linear regression, or logistic regression, by task."""
 
     bias: bool = identity("a constant beside the weights", True)
+    inputs: int | None = identity(INPUTS, None, ge=1)
 
 
 class MlpSection(Section):
     hidden: list[Count] = identity("units of each hidden layer", min_length=1)
     activation: Activation = identity("between layers", "relu")
     dropout: float = identity("share of the units left out in training", 0.0, ge=0, lt=1)
+    inputs: int | None = identity(INPUTS, None, ge=1)
 
 
 class CnnBlock(Section):
@@ -43,7 +46,7 @@ class CnnSection(Section):
 
 
 class RnnSection(Section):
-    """Embedding, recurrent layers, and one matrix: over each token for causal_lm, over the last for classes."""
+    """Embedding, recurrent layers, and one matrix: over each token for causal_lm, over the last one for classes."""
 
     kind: Literal["lstm", "gru"] = identity("the cell", "lstm")
     embedding: int = identity("numbers a token", 128, ge=1)

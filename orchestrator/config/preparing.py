@@ -57,9 +57,14 @@ class DecontaminateSection(Section):
     """Training samples too close to what the model is tested on go."""
 
     similarity: float | None = identity(
-        "a training document this similar to one for validation or test goes; none: not looked at", 0.5, ge=0.3, le=1
+        "a training document this similar to one for validation or test, or to one in `files`, goes; none: any stays",
+        0.5,
+        ge=0.3,
+        le=1,
     )
-    files: list[str] = identity("files with what must not be trained on: .txt (a text a line), .jsonl, .tar shards", [])
+    files: list[str] = identity(
+        "what must not be trained on: files .txt (a text a line) or .jsonl; tar shards, also as folders or globs", []
+    )
     ngram: int = identity("a document that has this many words in a row of a text in `files` goes", 13, ge=1, le=64)
 
 
@@ -71,6 +76,10 @@ class PrepareSection(Section):
         "ahead: CPUs of each node that prepare while ranks train; auto: a quarter of them, at least one", "auto"
     )
     clean: list[CleanStep] = identity("what is dropped or repaired before anything is compared or fed", [])
+    statistics: Literal["first", "all"] = identity(
+        "training rows whose statistics rules for tables go by: of the first segment, or of all there is at first",
+        "first",
+    )
     dedup: DedupSection | None = identity("which duplicates go; none: they stay", None)
     compare: str | None = identity("suffix of the member whose text is compared; none: that of prepare.tokens", None)
     decontaminate: DecontaminateSection | None = identity("keep test data out of training data", None)

@@ -8,11 +8,14 @@ from pydantic import model_validator
 from orchestrator.config.data import DataSection
 from orchestrator.config.deepspeed_check import check_deepspeed
 from orchestrator.config.marks import free, identity, rounding
+from orchestrator.config.metrics import problems_of_metrics
 from orchestrator.config.model import ModelSection
+from orchestrator.config.model_check import check_model
 from orchestrator.config.preparing import PrepareSection
 from orchestrator.config.problems import Problem, WrongValues, nearest
 from orchestrator.config.running import CheckpointSection, ClusterSection, ElasticSection, RunFields, TrackingSection
 from orchestrator.config.task import TaskSection
+from orchestrator.config.task_check import check_task
 from orchestrator.config.training import EvaluateSection, OptimSection, ScheduleSection, TrainSection
 
 
@@ -40,14 +43,18 @@ class RunConfig(RunFields):
 
     def _problems_across_sections(self) -> Iterator[Problem]:
         train, warmup = self.train, self.schedule.warmup_steps
-        yield from self._problems_of_task()
+        yield from check_task(self)
         yield from self._problems_ahead()
-        if self.evaluate.every_steps and not self.data.split.validation:
+        yield from check_model(self)
+        yield from problems_of_metrics(self.task, self.evaluate, self.model.transformers or {})
+        if self.evaluate.every_steps and not (self.data.split.validation or self.data.split.folds):
             yield Problem("evaluate.every_steps", "needs data.split.validation above 0, for example 0.02")
         if self.checkpoint.keep.best and not self.evaluate.every_steps:
             yield Problem(
                 "checkpoint.keep.best", "needs evaluate.every_steps: there is no validation loss to be best by"
             )
+        if self.schedule.name == "plateau" and not self.evaluate.every_steps:
+            yield Problem("schedule.name", "plateau needs evaluate.every_steps: the rate follows the validations")
         if train.steps is not None and warmup >= train.steps:
             yield Problem("schedule.warmup_steps", f"leaves no step of train.steps {train.steps}", str(warmup))
         if train.precision == "fp16" and self.cluster.device == "cpu":
@@ -58,27 +65,6 @@ class RunConfig(RunFields):
                 key = f"data.phases.{i}.weights.{name}"
                 yield Problem(key, f"is no source of data.train{nearest(name, known)}")
 
-    def _problems_of_task(self) -> Iterator[Problem]:
-        """What is fed must be what the task learns from."""
-        fields, tokens = self.data.fields, self.prepare.tokens
-        if self.task.name == "causal_lm":
-            if tokens is None:
-                yield Problem(
-                    "prepare.tokens", "causal_lm needs it: set prepare.tokens.train_bpe or prepare.tokens.tokenizer"
-                )
-            if fields is not None:
-                yield Problem("data.fields", "causal_lm reads tokens, not fields: leave it out")
-            return
-        if fields is None:
-            yield Problem("data.fields", f"{self.task.name} needs it: what to read of every sample")
-        if tokens is not None:
-            yield Problem("prepare.tokens", f"{self.task.name} reads data.fields, not tokens: leave it out")
-        if self.train.tokens is not None:
-            yield Problem("train.tokens", f"{self.task.name} has no tokens: state train.epochs or train.steps")
-        for i, phase in enumerate(self.data.phases):
-            if phase.seq_len is not None:
-                yield Problem(f"data.phases.{i}.seq_len", f"{self.task.name} has no sequences: leave it out")
-
     def _problems_ahead(self) -> Iterator[Problem]:
         """Training that begins before all is prepared cannot know what only the whole of it tells."""
         if self.prepare.mode != "ahead":
@@ -87,6 +73,12 @@ class RunConfig(RunFields):
             yield Problem(
                 "train.epochs",
                 "how long a pass is shows when all is prepared, too late for prepare.mode ahead: state train.steps",
+            )
+        if self.prepare.statistics == "all":
+            yield Problem(
+                "prepare.statistics",
+                "figures of all rows are there when all shards are read, too late for prepare.mode ahead: take "
+                "first, or prepare.mode first",
             )
         for i, phase in enumerate(self.data.phases):
             if phase.seq_len not in (None, self.packed_len):
@@ -100,6 +92,17 @@ class RunConfig(RunFields):
     def packed_len(self) -> int | None:
         """Tokens of a packed sequence; None where samples are fed as they are."""
         return self.task.seq_len if self.task.name == "causal_lm" else None
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether the model is fed tokens: packed ones, or those of the field `text`."""
+        return self.prepare.tokens is not None
+
+    @property
+    def num_classes(self) -> int | None:
+        """Classes that are told apart; None where the config does not say."""
+        stated = (self.model.transformers or {}).get("num_labels")
+        return self.task.classes or (stated if isinstance(stated, int) else None)
 
     @property
     def zero_stage(self) -> int:

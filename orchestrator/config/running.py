@@ -69,7 +69,7 @@ class ElasticSection(Section):
 
 class KeepSection(Section):
     last: int = free("newest checkpoints to keep", 3, ge=1)
-    best: int = free("checkpoints with the lowest validation loss to keep", 0, ge=0)
+    best: int = free("checkpoints to keep whose validations are the best, by evaluate.best_by", 0, ge=0)
 
 
 class CheckpointSection(Section):

@@ -1,10 +1,28 @@
 """Sections about learning: optim, schedule, train, evaluate."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, field_validator, model_validator
 
 from orchestrator.config.marks import CountOrAuto, Section, free, identity, rounding
+from orchestrator.config.problems import nearest
+from orchestrator.core.measures import LARGER_IS_BETTER
+
+_BY_NORM = "scales a step by norms of whole parameters"
+_BY_MATRIX = "looks at whole matrices"
+ELEMENTWISE = "take adamw, adam, sgd, adagrad or lion"
+NOT_ELEMENTWISE = {
+    "lamb": _BY_NORM,
+    "lars": _BY_NORM,
+    "novograd": _BY_NORM,
+    "adafactor": "keeps sums over rows and columns of whole matrices",
+    "muon": _BY_MATRIX,
+    "shampoo": _BY_MATRIX,
+    "soap": _BY_MATRIX,
+    "lbfgs": "searches along a line through all parameters",
+    "adam8bit": "keeps its state in blocks that another world would cut apart",
+    "adamw8bit": "keeps its state in blocks that another world would cut apart",
+}
 
 
 class OptimSection(Section):
@@ -16,13 +34,35 @@ class OptimSection(Section):
         "decay of weights with two or more dimensions: decoupled (adamw, lion) or L2 (adam, sgd, adagrad)", 0.0, ge=0
     )
     no_decay: list[str] = identity("parameters that do not decay although they are matrices: patterns of names", [])
-    l1: float = identity("L1 penalty of the weights that decay, a step", 0.0, ge=0)
+    l1: float = identity("L1 penalty of the weights that decay: it times their sign joins the gradient", 0.0, ge=0)
     betas: tuple[float, float] = identity("adamw, adam, lion: decay of the moments", (0.9, 0.95), strict=False)
     eps: float = identity("adamw, adam, adagrad: term added to the denominator", 1e-8, gt=0)
     momentum: float = identity("sgd: momentum", 0.0, ge=0, lt=1)
     nesterov: bool = identity("sgd: look ahead along the momentum", False)
     layer_decay: float = identity("learning rate of each layer as a share of that of the layer above", 1.0, gt=0, le=1)
-    rates: dict[str, float] = identity("by pattern of names, what the learning rate is multiplied with", {})
+    rates: dict[str, Annotated[float, Field(gt=0)]] = identity(
+        "by pattern of names, what the learning rate is multiplied with", {}
+    )
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def refuse_others_with_the_reason(cls, name: object) -> object:
+        if not isinstance(name, str):
+            return name
+        if (why := NOT_ELEMENTWISE.get(name.lower().replace("-", "").replace("_", ""))) is not None:
+            raise ValueError(f"{name} {why}, and a rank may hold any stretch of one: {ELEMENTWISE}")
+        if "." in name or ":" in name:
+            raise ValueError(
+                f"'{name}': an optimizer of your own cannot be moved to another world, since what it keeps of an "
+                f"element is not known: {ELEMENTWISE}"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def look_ahead_along_something(self) -> "OptimSection":
+        if self.name == "sgd" and self.nesterov and not self.momentum:
+            raise ValueError("optim.nesterov needs optim.momentum above 0")
+        return self
 
 
 class ScheduleSection(Section):
@@ -33,11 +73,17 @@ class ScheduleSection(Section):
     )
     warmup_steps: int = identity("steps of linear warm-up from zero", 0, ge=0)
     final_share: float = identity("linear, cosine, wsd: last learning rate as a share of the peak", 0.1, ge=0, le=1)
-    every_steps: int | None = identity("step: multiply by factor after each so many steps", None, ge=1)
+    every_steps: int | None = identity("step: multiply by factor after each so many steps past warm-up", None, ge=1)
     factor: float = identity("step, plateau: what it is multiplied with", 0.1, gt=0, lt=1)
     decay_share: float = identity("wsd: share of the steps, the last ones, in which it falls", 0.2, gt=0, le=1)
     patience: int = identity("plateau: validations without a better one before it falls", 3, ge=1)
     min_delta: float = identity("plateau: a validation is better if it is so by more than this", 0.0, ge=0)
+
+    @model_validator(mode="after")
+    def know_when_to_step(self) -> "ScheduleSection":
+        if self.name == "step" and self.every_steps is None:
+            raise ValueError("schedule step needs schedule.every_steps: after how many steps the rate falls")
+        return self
 
 
 class TrainSection(Section):
@@ -95,7 +141,20 @@ class EvaluateSection(Section):
     average: Literal["macro", "micro", "none"] = free(
         "precision, recall, f1 over classes: their mean, over all samples alike, or each class by itself", "macro"
     )
-    best_by: str = free(
-        "the metric that early stopping and checkpoint.keep.best go by; loss: smaller is better", "loss"
-    )
+    best_by: str = free("the metric that early stopping, a plateau and checkpoint.keep.best go by", "loss")
     early_stop: EarlyStopSection | None = free("stop when validation gets no better; none: do all steps", None)
+
+    @field_validator("best_by")
+    @classmethod
+    def know_which_way_is_better(cls, name: str) -> str:
+        if name not in LARGER_IS_BETTER:
+            known = ", ".join(LARGER_IS_BETTER)
+            hint = nearest(name, LARGER_IS_BETTER)
+            raise ValueError(f"'{name}' is no single number to be best by{hint}; take one of {known}")
+        return name
+
+    @model_validator(mode="after")
+    def validate_to_stop_early(self) -> "EvaluateSection":
+        if self.early_stop is not None and not self.every_steps:
+            raise ValueError("evaluate.early_stop needs evaluate.every_steps: without validations nothing tells when")
+        return self

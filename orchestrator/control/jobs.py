@@ -93,7 +93,7 @@ class RankEnd:
 
     state: RunState
     step: int
-    reason: str = ""  # why it stopped, where nobody had asked it to: the run can go on later
+    reason: str = ""  # why it is done early, or has stopped unasked: then the run can go on later
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -224,7 +224,8 @@ def _cannot_prepare(report: PreparerReport, step: int | None = None) -> Finish:
 
 
 def _ended(ranks: Sequence[RankReport], seen: Seen) -> Finish:
-    """All at one step. A reason, told by the ranks that have one, means that what they need is away for now."""
+    """All at one step. A reason, told by the ranks that have one, says why a run is done early; otherwise it means that
+    what they need is away for now."""
     ends = [r.end for r in ranks]
     places = {(end.state, end.step) if end is not None else None for end in ends}
     if len(places) != 1 or (place := places.pop()) is None:
@@ -233,7 +234,7 @@ def _ended(ranks: Sequence[RankReport], seen: Seen) -> Finish:
     state, step = place
     reason = "\n".join(sorted({end.reason for end in ends if end is not None and end.reason}))
     if state is RunState.DONE:
-        return Finish(state=state, exit_code=ExitCode.DONE, step=step)
+        return Finish(state=state, exit_code=ExitCode.DONE, reason=reason, step=step)
     if seen.unprepared is not None:
         return _cannot_prepare(seen.unprepared, step)
     code = ExitCode.PREEMPTED if reason else _code_of_stop(seen.stop)

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, Protocol
 from orchestrator.core.words import Span, Word
 
 Number = float | int | bool
+Value = Number | list[float | None] | list[list[int]]  # a number, one a class (None: it has no sample), or a matrix
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +57,17 @@ class EvaluationNews:
     generation: int
     t: float
     split: str
-    metrics: dict[str, Number]
+    metrics: dict[str, Value]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoteNews:
+    """Something people should see beside the curves, told by data rank 0; the same text at the same step is one."""
+
+    step: int
+    generation: int
+    t: float
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,7 +123,7 @@ class SystemNews:
     metrics: dict[str, float]
 
 
-News = StepNews | KeysNews | HolesNews | EvaluationNews | CheckpointNews | TroubleNews | SystemNews
+News = StepNews | KeysNews | HolesNews | EvaluationNews | NoteNews | CheckpointNews | TroubleNews | SystemNews
 
 
 class Sink(Protocol):

@@ -7,15 +7,18 @@ from mmap import mmap
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from orchestrator.config.preparing import CleanStep
+from orchestrator.core.errors import DataError
 from orchestrator.data.shards.index import ShardIndex
 from orchestrator.prepare.clean.cleaner import Cleaner, CleaningFailed
 from orchestrator.prepare.clean.sample import Sample, read_meta
 from orchestrator.prepare.clean.statistics import Statistics
 from orchestrator.prepare.drops import Drop
-from orchestrator.prepare.rules import Rules
+from orchestrator.prepare.rules import Model, Rules
 from orchestrator.prepare.splits import META_MEMBER
+from orchestrator.storage.local import map_local
 
 
 def judge_texts(data: mmap | bytes, index: ShardIndex, rules: Rules, texts: Mapping[int, str]) -> list[Drop]:
@@ -44,14 +47,17 @@ def alter_texts(data: mmap | bytes, index: ShardIndex, rules: Rules, texts: dict
 
 
 @lru_cache(maxsize=4)
-def _ready(steps: str, statistics: str) -> Cleaner:
+def _ready(steps: str, models: tuple[Model, ...], statistics: str) -> Cleaner:
+    for path, before in models:
+        if xxhash.xxh3_128_hexdigest(map_local(path)) != before:
+            raise DataError("is not what it was", where=path, remedy="let all machines read the same model")
     cleaner = Cleaner.of([CleanStep.model_validate(step) for step in json.loads(steps)])
     return cleaner.with_statistics(Statistics.from_json(json.loads(statistics))) if statistics else cleaner
 
 
 def _cleaner(rules: Rules) -> Cleaner:
     """One a process: rules may load models."""
-    return _ready(json.dumps([step.model_dump() for step in rules.clean]), rules.statistics)
+    return _ready(json.dumps([step.model_dump() for step in rules.clean]), rules.models, rules.statistics)
 
 
 def _judge(index: ShardIndex, rules: Rules, places: Sequence[int], samples: Sequence[Sample]) -> list[Drop]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from orchestrator.core.words import ShardRef
 from orchestrator.data.shards.index import OnBad, ShardIndex, refuse_samples
 
-BROKEN = ("bad sample", "no text", "not UTF-8", "missing member", "no group")  # what data.on_bad is about
+BROKEN = ("bad sample", "no text", "not UTF-8", "missing member", "no group", "bad row")  # what data.on_bad is about
 DUPLICATES = ("exact duplicate", "near duplicate")
 CONTAMINATED = "contaminated"
 WHOLE_SHARD = -1  # the place of a drop that concerns the shard itself
@@ -14,7 +14,8 @@ WHOLE_SHARD = -1  # the place of a drop that concerns the shard itself
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """A sample that is not kept: which rule, and what was found; of a duplicate which kept sample, and how alike."""
+    """A sample that is not kept: which rule, and what was found; of a duplicate which kept sample, and how alike. Of
+    one that is like a text from outside, the reason is that one's name."""
 
     place: int
     rule: str

@@ -14,6 +14,7 @@ from orchestrator.core.errors import BadInput
 from orchestrator.data.shards.index import index_shard
 from orchestrator.data.shards.manifest import Manifest
 from orchestrator.data.shards.split import SPLITS
+from orchestrator.prepare.judging.outside import read_files
 from orchestrator.prepare.plan import Steps, prepare_steps
 from orchestrator.storage.stores import open_stores
 
@@ -22,7 +23,8 @@ MOST_FOUND = 20  # of one key that many shards have
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """`rule` is empty where a sample is kept; partner and score tell the kept sample that it duplicates."""
+    """`rule` is empty where a sample is kept; partner and score tell the kept sample that it duplicates, or the text
+    from outside that it is like."""
 
     sample: str
     split: str
@@ -81,6 +83,16 @@ def _explain(manifest: Manifest, ordinal: int, place: int, reader: "_Texts | Non
         return Explanation(sample=sample, split=split, text=text)
     (drop,) = rows
     partner = (drop["partner_ordinal"], drop["partner_place"])
+    if partner[0] is None and drop["score"] is not None:
+        return Explanation(
+            sample=sample,
+            split=split,
+            rule=drop["rule"],
+            partner=drop["reason"],
+            score=drop["score"],
+            text=text,
+            partner_text=reader.read_outside(drop["reason"]) if reader else None,
+        )
     return Explanation(
         sample=sample,
         split=split,
@@ -113,3 +125,9 @@ class _Texts:
         begin, size = int(members.begin[place]), int(members.size[place])
         opened.need(np.array([begin]), np.array([begin + size]))
         return bytes(opened.data[begin : begin + size]).decode(errors="replace")
+
+    def read_outside(self, name: str) -> str:
+        """Of a text of prepare.decontaminate.files; of all on one line, if a line holds several."""
+        rules = self._steps.rules
+        files = rules.decontaminate.files if rules.decontaminate else []
+        return "\n".join(one.text for one in read_files(files, rules.compared_member, self._stores) if one.name == name)

@@ -10,9 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.core.words import ShardRef
 from orchestrator.data.ordering.ledger import fold_checksums, join_checksums, sum_bytes
 from orchestrator.data.shards.index import MemberPlaces, ShardIndex
-from orchestrator.prepare.drops import Drop
+from orchestrator.prepare.drops import Drop, refuse_drops
+from orchestrator.prepare.labels import find_bad_rows
+from orchestrator.prepare.rules import Rules
+from orchestrator.prepare.text import places_left
 
 Fields = Sequence[tuple[str, Sequence[str]]]  # a field's name, and the suffixes its member may have
 
@@ -39,6 +43,22 @@ def check_members(data: mmap | bytes, index: ShardIndex, fields: Fields) -> Fed:
     checksums[usable] = fold_checksums([_hash_members(view, members, usable) for members in found])
     sizes = np.where(usable, sum(members.size for members in found), 0)
     return Fed(sorted(drops, key=lambda drop: drop.place), checksums, sizes)
+
+
+def judge_alone(
+    data: mmap | bytes, index: ShardIndex, shard: ShardRef, rules: Rules, drops: Sequence[Drop]
+) -> list[Drop]:
+    """All that is to be said against samples that are fed as they are, each by itself; `drops` is what is known."""
+    drops = list(drops)
+    if rules.clean:
+        from orchestrator.prepare.cleaning import judge_members  # compiled code, which not everybody needs
+
+        drops += judge_members(data, index, rules, places_left(len(index), drops))
+    if rules.rows is not None:
+        bad = find_bad_rows(data, index, rules.rows, places_left(len(index), drops))
+        refuse_drops(shard, index, bad, rules.on_bad, "data.table")
+        drops += bad
+    return sorted(drops, key=lambda drop: drop.place)
 
 
 def _hash_members(view: memoryview, members: MemberPlaces, usable: NDArray[np.bool_]) -> NDArray[np.uint64]:

@@ -9,7 +9,7 @@ from orchestrator.config.data import DataSection
 from orchestrator.config.preparing import TokensSection
 from orchestrator.config.run import RunConfig
 from orchestrator.data.shards.chain import NO_TOKENIZER, TokenizerInfo, read_heads
-from orchestrator.data.shards.demo import make_text_demo
+from orchestrator.data.shards.demo import make_demo
 from orchestrator.data.shards.manifest import Manifest
 from orchestrator.data.shards.source import Dataset, History, Segment
 from orchestrator.prepare.rules import Rules, hash_json
@@ -49,7 +49,7 @@ def make_demos(data: DataSection) -> None:
     """Make the demo sources that are not there yet."""
     for source in data.train:
         if source.demo is not None:
-            make_text_demo(Path(source.path))
+            make_demo(source.demo, Path(source.path))
 
 
 def prepare_steps(config: RunConfig) -> Steps:
@@ -64,7 +64,7 @@ def prepare_steps(config: RunConfig) -> Steps:
     if manifest is not None:
         segments = [Segment(number=head.number, ordinals=head.ordinals, append=head.append) for head in heads]
         history = History(names=manifest.shard_names(), segments=segments)
-        tokenizer = find_tokenizer(work, manifest.tokenizer.id) if manifest.has_tokens else NO_TOKENIZER
+        tokenizer = find_tokenizer(work, manifest.tokenizer.id) if manifest.has_tokenizer else NO_TOKENIZER
     dataset = Dataset.list(config.data, history)
     seen = read_seen(work, chain, dataset)
     lost = _find_lost(manifest, list(history.segments), rules.compares) if manifest is not None else []

@@ -45,7 +45,7 @@ def prepare(
         _remember_seen(steps)
     whole = Manifest.of_chain(steps.work.root, steps.chain, steps.dataset.roots)
     manifest = whole.first(len(steps.dataset.segments))
-    unit = "tokens" if manifest.has_tokens else "kept"
+    unit = "tokens" if steps.rules.makes_tokens else "kept"
     if not manifest.segments_to_come and not any(head.totals[f"{unit}_train"] for head in manifest.segments):
         raise DataError("no sample is left to train on", where="data.train", remedy="check data.split and the shards")
     return manifest
@@ -155,7 +155,7 @@ def _train_tokenizer(steps: Steps, verdicts: Verdicts, run_all: RunAll, progress
 
 
 def _with_statistics(steps: Steps, run_all: RunAll) -> Steps:
-    if not steps.rules.clean:
+    if not steps.rules.clean and steps.rules.rows is None:
         return steps
     from orchestrator.prepare.collect import with_statistics  # compiled code, which not everybody needs
 

@@ -100,11 +100,13 @@ def _refuse_other(found: SegmentHead, identity: str, path: Path) -> None:
 
 
 def _sum(reports: Sequence[ShardReport]) -> dict[str, int]:
-    return {
+    by_split = {
         f"{what}_{split}": sum(getattr(report, what)[i] for report in reports)
         for what in BY_SPLIT
         for i, split in enumerate(SPLITS)
     }
+    by_class = map(sum, zip(*(report.classes for report in reports), strict=True))
+    return by_split | {f"class_{number}": count for number, count in enumerate(by_class)}
 
 
 def _merge(chain: Chain, reports: Sequence[ShardReport]) -> dict[str, pa.Table]:

@@ -3,8 +3,8 @@
 After index and tokenizer, before the segment's commit. The samples table is published last and carries the report, so
 whatever a killed worker left behind is not trusted, and finished work is found again by name and content."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,16 +14,17 @@ import xxhash
 from numpy.typing import NDArray
 
 from orchestrator.core.words import ShardRef
+from orchestrator.data.decoding.texts import open_tokenizer
 from orchestrator.data.shards.chain import TokenizerInfo
 from orchestrator.data.shards.contents import Contents, read_contents
 from orchestrator.data.shards.index import ShardIndex, index_shard
-from orchestrator.data.shards.split import SPLITS
+from orchestrator.data.shards.split import SPLITS, TRAIN
 from orchestrator.prepare.drops import BROKEN, WHOLE_SHARD, Drop, keep_first, refuse_drops
-from orchestrator.prepare.members import check_members
+from orchestrator.prepare.labels import count_classes
+from orchestrator.prepare.members import check_members, judge_alone
 from orchestrator.prepare.rules import Rules, hash_json
-from orchestrator.prepare.splits import find_splits
-from orchestrator.prepare.text import cut_text, places_left, read_kept
-from orchestrator.prepare.tokenizer import open_tokenizer
+from orchestrator.prepare.splits import Splits, find_splits
+from orchestrator.prepare.text import cut_text, read_kept
 from orchestrator.storage.stores import StoreSettings, open_stores
 from orchestrator.storage.tables import map_table, store_table
 from orchestrator.storage.workplace import WorkPlace, hash_text, name_prepared, prepared_file, store_bytes
@@ -91,6 +92,7 @@ class ShardReport:
     tokens: list[int]
     bytes: list[int]
     tokens_checksum: str
+    classes: list[int] = field(default_factory=list)  # kept training samples of each; empty unless they are counted
 
 
 def prepare_shard(job: ShardJob) -> ShardReport:
@@ -102,8 +104,8 @@ def prepare_shard(job: ShardJob) -> ShardReport:
     if found is not None:
         return found
     splits = find_splits(job.shard, job.source_name, index, job.rules, stores)
-    judge = _feed_members if job.rules.fields else _feed_tokens
-    return _publish(job, index, contents.content, splits.of, judge(job, index, contents, splits.drops))
+    judge = _feed_tokens if job.rules.makes_tokens else _feed_members
+    return _publish(job, index, contents.content, splits.of, judge(job, index, contents, splits))
 
 
 def shard_files(folder: Path, name: str, content: str, verdicts: str) -> tuple[Path, Path, Path]:
@@ -135,37 +137,37 @@ class Verdicts:
     lengths: NDArray[np.int64]  # tokens
     sizes: NDArray[np.int64]  # bytes
     tokens: NDArray[Any]
+    classes: list[int] = field(default_factory=list)
 
 
-def _feed_tokens(job: ShardJob, index: ShardIndex, contents: Contents, groupless: Sequence[Drop]) -> Verdicts:
+def _feed_tokens(job: ShardJob, index: ShardIndex, contents: Contents, splits: Splits) -> Verdicts:
     """Of each sample its text as tokens."""
-    kept = read_kept(job.shard, index, job.rules, open_stores(job.stores), job.verdicts, groupless)
+    kept = read_kept(job.shard, index, job.rules, open_stores(job.stores), job.verdicts, splits.drops)
     lengths = np.zeros(len(index), np.int64)
     lengths[kept.places], tokens = _encode(kept.texts, job.tokenizer)
     checksums = np.stack([contents.high, contents.low], axis=1)
     return Verdicts(drops=kept.drops, checksums=checksums, lengths=lengths, sizes=np.zeros_like(lengths), tokens=tokens)
 
 
-def _feed_members(job: ShardJob, index: ShardIndex, _: Contents, groupless: Sequence[Drop]) -> Verdicts:
+def _feed_members(job: ShardJob, index: ShardIndex, _: Contents, splits: Splits) -> Verdicts:
     """Of each sample the members of data.fields, as they are."""
-    opened = open_stores(job.stores).open(job.shard.url, index.stamp)
+    opened, rules = open_stores(job.stores).open(job.shard.url, index.stamp), job.rules
     opened.need_all()
-    fed = check_members(opened.data, index, job.rules.fields)
-    refuse_drops(job.shard, index, fed.drops, job.rules.on_bad, "data.fields")
-    drops = keep_first([*groupless, *fed.drops]) if job.verdicts is None else list(job.verdicts)
-    if job.rules.clean and job.verdicts is None:
-        from orchestrator.prepare.cleaning import judge_members  # compiled code, which not everybody needs
-
-        drops = drops + judge_members(opened.data, index, job.rules, places_left(len(index), drops))
-        drops.sort(key=lambda drop: drop.place)
+    fed = check_members(opened.data, index, rules.fields)
+    refuse_drops(job.shard, index, fed.drops, rules.on_bad, "data.fields")
+    drops = list(job.verdicts or ())
+    if job.verdicts is None:
+        drops = judge_alone(opened.data, index, job.shard, rules, keep_first([*splits.drops, *fed.drops]))
     stays = np.ones(len(index), bool)
     stays[[drop.place for drop in drops]] = False
+    trained_on = np.flatnonzero(stays & (splits.of == TRAIN)).tolist()
     return Verdicts(
         drops=drops,
         checksums=np.where(stays[:, None], fed.checksums, 0),
         lengths=np.zeros_like(fed.sizes),
         sizes=np.where(stays, fed.sizes, 0),
         tokens=np.empty(0, job.tokenizer.dtype),
+        classes=count_classes(opened.data, index, job.shard, rules.labels, trained_on) if rules.labels else [],
     )
 
 
@@ -190,6 +192,7 @@ def _publish(
         tokens=[int(verdicts.lengths[chosen].sum()) for chosen in of_split],
         bytes=[int(verdicts.sizes[chosen].sum()) for chosen in of_split],
         tokens_checksum=xxhash.xxh3_128_hexdigest(tokens.tobytes()),
+        classes=verdicts.classes,
     )
     if index.problem:
         drops = [*drops, Drop(WHOLE_SHARD, "bad shard", index.problem)]

@@ -4,8 +4,7 @@ lies in the work place under the hash of its content. After the index of segment
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, astuple, dataclass
-from functools import lru_cache
+from dataclasses import asdict, astuple, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import xxhash
 
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import ShardRef
+from orchestrator.data.decoding.texts import KEY, parse_tokenizer
 from orchestrator.data.shards.chain import TokenizerInfo
 from orchestrator.data.shards.index import index_shard
 from orchestrator.data.shards.split import TRAIN
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 END_MARK = "<|endoftext|>"
 _KNOWN_END_MARKS = (END_MARK, "<|end_of_text|>", "</s>", "<eos>")
-_KEY = "prepare.tokens.tokenizer"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,17 +83,7 @@ def import_tokenizer(work: WorkPlace, path: str) -> TokenizerInfo:
 def read_vocab_size(path: str) -> int:
     """Entries of a tokenizer that is to be imported; writes nothing."""
     text, _ = _read_tokenizer(Path(path).expanduser())
-    return _count_entries(_parse(text, f"{_KEY}={path}"))
-
-
-@lru_cache(maxsize=2)
-def open_tokenizer(info: TokenizerInfo) -> "Tokenizer":
-    """Ready to encode raw text: no truncation, and the name of a special token inside a text is plain text."""
-    tokenizer = _parse(Path(info.path).read_bytes(), info.path)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True
-    return tokenizer
+    return _count_entries(parse_tokenizer(text, f"{KEY}={path}"))
 
 
 def _train(job: TrainJob) -> bytes:
@@ -124,20 +113,22 @@ def _train(job: TrainJob) -> bytes:
 def _training_texts(job: TrainJob) -> Iterator[str]:
     stores = open_stores(job.stores)
     decided = job.verdicts or (None,) * len(job.shards)
+    # Texts that are fed as they are have not been altered.
+    rules = job.rules if job.rules.makes_tokens else replace(job.rules, clean=())
     for shard, verdicts in zip(job.shards, decided, strict=True):
         index = index_shard(shard, job.work, job.rules.on_bad, stores)
         splits = find_splits(shard, job.source_names[shard.source], index, job.rules, stores)
-        kept = read_kept(shard, index, job.rules, stores, verdicts, splits.drops)
+        kept = read_kept(shard, index, rules, stores, verdicts, splits.drops)
         for place, text in zip(kept.places, kept.texts, strict=True):
             if splits.of[place] == TRAIN:
                 yield from (text[begin:end] for begin, end in cut_text(text))
 
 
 def _store(work: WorkPlace, text: bytes, end_mark: str) -> TokenizerInfo:
-    tokenizer = _parse(text, _KEY)
+    tokenizer = parse_tokenizer(text, KEY)
     end_id = tokenizer.token_to_id(end_mark)
     if end_id is None:
-        raise _no_end_mark(f"its vocabulary has no {end_mark!r}", _KEY)
+        raise _no_end_mark(f"its vocabulary has no {end_mark!r}", KEY)
     size = _count_entries(tokenizer)
     folder = work.tokenizer(_hash_tokenizer(text, end_mark))
     path = folder / "tokenizer.json"
@@ -160,25 +151,14 @@ def _hash_tokenizer(text: bytes, end_mark: str) -> str:
     return xxhash.xxh3_128_hexdigest(end_mark.encode() + b"\0" + text)
 
 
-def _parse(text: bytes, where: str) -> "Tokenizer":
-    from tokenizers import Tokenizer
-
-    try:
-        return Tokenizer.from_str(text.decode())
-    except Exception as error:  # the library raises bare Exception
-        raise DataError(
-            f"is no tokenizer: {error}", where=where, remedy=f"give {_KEY} a tokenizer.json of the tokenizers library"
-        ) from error
-
-
 def _read_tokenizer(path: Path) -> tuple[bytes, str]:
     """The bytes of a tokenizer.json, and its end mark."""
-    where = f"{_KEY}={path}"
+    where = f"{KEY}={path}"
     file = path / "tokenizer.json" if path.is_dir() else path
     try:
         text = file.read_bytes()
     except OSError as error:
-        remedy = f"set {_KEY} to a tokenizer.json, or to a directory that a transformers fast tokenizer was saved to"
+        remedy = f"set {KEY} to a tokenizer.json, or to a directory that a transformers fast tokenizer was saved to"
         raise DataError(
             f"{file} cannot be read: {os.strerror(error.errno or 0)}", where=where, remedy=remedy
         ) from error
@@ -198,7 +178,7 @@ def _load_json(text: bytes, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise DataError(f"is not valid JSON: {error}", where=where, remedy=f"set {_KEY} to a tokenizer.json") from error
+        raise DataError(f"is not valid JSON: {error}", where=where, remedy=f"set {KEY} to a tokenizer.json") from error
     return value if isinstance(value, dict) else {}
 
 

@@ -97,9 +97,7 @@ def map_local(url: str) -> mmap.mmap | bytes:
 
 
 def _unreadable(url: str, error: OSError) -> DataError:
-    return DataError(
-        f"shard cannot be read: {error.strerror}", where=url, remedy="put the shard back or make it readable"
-    )
+    return DataError(f"cannot be read: {error.strerror}", where=url, remedy="put it back or make it readable")
 
 
 def _walk(folder: str, visited: set[tuple[int, int]]) -> Iterator[tuple[str, os.stat_result]]:

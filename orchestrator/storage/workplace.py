@@ -3,11 +3,13 @@
     <work>/
       index/<ab>/<H(url)>.arrow              headers of one shard: keys, extents, members; valid for one size and mtime
       contents/<ab>/<H(url)>.arrow           checksums of one shard's samples; valid for one size and mtime
+      hashes/<ab>/<H(url, size, mtime)>.json of large files that rules name: models, benchmark files
       tokenizers/<id>/tokenizer.json         with info.json, published last
       tokenizers/requests/<H(request)>.json  which tokenizer a training request led to
       prepared/<rules>-<tokenizer>/<ab>/<H(name)>-<content>.{tokens,drops.arrow,samples.arrow}   samples published last
       signs/<rules>/<ab>/<H(name)>-<content>.signs.arrow   what of a shard's samples is compared with others
       chains/<chain>/segment-NNNNN.{shards,samples,drops,roll,verdicts}.arrow and segment-NNNNN.json   the head last
+      chains/<chain>/statistics.json         of columns of segment 0, and what is done to values when they are fed
       chains/<chain>/seen-<H(roots)>.json    stamps under which a copy of the data was found equal to the chain
 
 Everything is published whole by rename and is the same whoever makes it, so any number of preparations may share it."""
@@ -39,6 +41,9 @@ class WorkPlace:
     def contents(self, url: str) -> Path:
         return self.root / "contents" / _two_levels(hash_text(url), ".arrow")
 
+    def hash_of_file(self, url: str, stamp: str) -> Path:
+        return self.root / "hashes" / _two_levels(hash_text(f"{url}\n{stamp}"), ".json")
+
     def tokenizer(self, tokenizer_id: str) -> Path:
         return self.root / "tokenizers" / tokenizer_id
 
@@ -53,6 +58,9 @@ class WorkPlace:
 
     def chain(self, chain: str) -> Path:
         return self.root / "chains" / chain
+
+    def statistics(self, chain: str) -> Path:
+        return self.chain(chain) / "statistics.json"
 
     def segment_head(self, chain: str, number: int) -> Path:
         return self.chain(chain) / f"segment-{number:05d}.json"

@@ -28,6 +28,7 @@ _NAMES = {
     "t": "_timestamp",  # W&B's own name: when it happened, not when it was sent
 }
 _COUNTED = ("tokens", "samples")
+MOST_CURVES = 100  # of one metric that has a value for each class
 
 
 class StepCopy:
@@ -117,8 +118,14 @@ def step_values(row: Row) -> Values:
 
 
 def evaluation_values(row: Row) -> Values:
+    """A curve for each number; a matrix, or the values of more classes than people look at, stays in metrics.jsonl."""
     about = ("step", "generation", "kind", "split")
-    return {_NAMES.get(name, f"{row['split']}/{name}"): value for name, value in row.items() if name not in about}
+    values = {_NAMES.get(name, f"{row['split']}/{name}"): value for name, value in row.items() if name not in about}
+    lists = {name: values.pop(name) for name, value in list(values.items()) if isinstance(value, list)}
+    for name, value in lists.items():
+        if len(value) <= MOST_CURVES and not any(isinstance(one, list) for one in value):
+            values |= {f"{name}/{number}": one for number, one in enumerate(value) if one is not None}
+    return values
 
 
 def system_values(row: Row) -> Values:

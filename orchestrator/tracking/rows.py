@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.core.errors import DataError
-from orchestrator.core.news import CheckpointNews, EvaluationNews, HolesNews, StepNews, SystemNews, TroubleNews
+from orchestrator.core.news import (
+    CheckpointNews,
+    EvaluationNews,
+    HolesNews,
+    NoteNews,
+    StepNews,
+    SystemNews,
+    TroubleNews,
+)
 from orchestrator.storage.lines import read_lines
 
 METRICS_FILE = "metrics.jsonl"
@@ -26,7 +34,7 @@ Row = dict[str, Any]
 Ints = NDArray[np.int64]
 
 
-def metrics_row(news: StepNews | EvaluationNews | CheckpointNews | TroubleNews | SystemNews) -> Row:
+def metrics_row(news: StepNews | EvaluationNews | NoteNews | CheckpointNews | TroubleNews | SystemNews) -> Row:
     if isinstance(news, SystemNews):
         return {"kind": "system", "t": news.t, "node": news.node} | news.metrics
     where: Row = {"step": news.step, "generation": news.generation}
@@ -35,6 +43,8 @@ def metrics_row(news: StepNews | EvaluationNews | CheckpointNews | TroubleNews |
             return where | {"t": news.t} | news.metrics
         case EvaluationNews():
             return where | {"kind": "evaluation", "t": news.t, "split": news.split} | news.metrics
+        case NoteNews():
+            return where | {"kind": "note", "origin": "rank", "t": news.t, "text": news.text}
         case CheckpointNews():
             facts = {"folder": news.folder, "seconds": news.seconds, "size_bytes": news.size_bytes}
             return where | {"kind": "checkpoint"} | facts | ({"problem": news.problem} if news.problem else {})
@@ -55,7 +65,7 @@ def lane_of(row: Row) -> tuple[int, str, str]:
     """Rows of one lane are told in the order of their places, so a repeated one is known by its place alone."""
     if row.get("kind") == "system":
         return 0, "system", row["node"]
-    return row["generation"], row.get("kind", "step"), row.get("split", "")
+    return row["generation"], str(row.get("kind", "step")), str(row.get("split", row.get("text", "")))
 
 
 def place_of(row: Row) -> float:

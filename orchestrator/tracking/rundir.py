@@ -67,6 +67,11 @@ class RunDir:
         return self.path / "checkpoints"
 
     @property
+    def evaluations(self) -> Path:
+        """What `longhaul evaluate` has found."""
+        return self.path / "evaluations"
+
+    @property
     def skips(self) -> Path:
         return self.path / "skips.jsonl"
 

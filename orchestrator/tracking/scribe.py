@@ -144,8 +144,7 @@ class _RowFile:
 
     def _remember(self, row: Row) -> None:
         self._at = {"step": row["step"], "generation": row["generation"]}
-        if row.get("kind") != "note":
-            self._last[lane_of(row)] = place_of(row)
+        self._last[lane_of(row)] = place_of(row)
 
 
 class _SkipFile:

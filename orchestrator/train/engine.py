@@ -8,8 +8,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -24,6 +23,8 @@ from orchestrator.core.words import World
 from orchestrator.train import reshard
 from orchestrator.train.compile import compile_in_place, forget_compiled
 from orchestrator.train.deepspeed_config import is_plain_torch, make_deepspeed_config
+from orchestrator.train.models.buffers import Statistics
+from orchestrator.train.models.tensors import parameters_on_meta
 from orchestrator.train.optim.optimizer import make_optimizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -92,9 +93,27 @@ def leave_world() -> None:
 
 def sum_over_ranks(values: Sequence[float]) -> list[float]:
     """Add up numbers over all ranks, on the CPU, in one float64 all-reduce."""
-    total = torch.tensor(values, dtype=torch.float64)
+    return [float(number) for number in add_over_ranks(torch.tensor(values, dtype=torch.float64))]
+
+
+def add_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """The sum of all ranks' tensors of one shape, on the CPU."""
+    total = values.clone()
     torch.distributed.all_reduce(total, group=_agreement[0])
-    return [float(number) for number in total]
+    return total
+
+
+def gather_over_ranks(rows: torch.Tensor) -> torch.Tensor:
+    """The rows of all ranks, in the order of the ranks, on the CPU; a rank may have any number of them, or none."""
+    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    counts = [round(count) for count in sum_over_ranks([len(rows) * (rank == other) for other in range(size)])]
+    if not max(counts):
+        return rows
+    padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+    padded[: len(rows)] = rows
+    gathered = [torch.empty_like(padded) for _ in counts]
+    torch.distributed.all_gather(gathered, padded, group=_agreement[0])
+    return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
 
 
 def max_over_ranks(value: float) -> float:
@@ -118,7 +137,7 @@ def build_empty(build: Callable[[], nn.Module], config: RunConfig, device: str) 
     """The module with real buffers and undefined parameters on the device, in the training precision.
 
     Under ZeRO-3 each parameter is cut up as soon as it exists, so no rank ever holds the model: join a world first."""
-    with _parameters_on_meta():
+    with parameters_on_meta():
         module = build()
     dtype = DTYPES[config.train.precision]
     partition = _partitioner(config) if config.zero_stage == 3 else None
@@ -129,7 +148,7 @@ def build_empty(build: Callable[[], nn.Module], config: RunConfig, device: str) 
                 made[parameter] = _materialise(parameter, dtype, device)
                 if partition is not None:
                     partition(made[parameter])
-            owner.register_parameter(name, made[parameter])
+            setattr(owner, name, made[parameter])  # recurrent modules keep a list of theirs, which follows
         for name, buffer in owner.named_buffers(recurse=False, remove_duplicate=False):
             owner._buffers[name] = buffer.to(device)
     return module
@@ -193,14 +212,16 @@ class Engine:
         if self._backwards != self._accumulation:
             raise RuntimeError(f"step was called after {self._backwards} of {self._accumulation} backward calls")
         for group in self._engine.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_share"]
         if self._plain:
             grad_norm = self._clip_or_clear()
             self._engine.step()
         else:
             grad_norm = self._step_wrapped()
         self._backwards = 0
-        return StepResult(self._engine.was_step_applied() and math.isfinite(grad_norm), grad_norm)
+        applied = self._engine.was_step_applied() and math.isfinite(grad_norm)
+        self._statistics.average() if applied else self._statistics.put_back()
+        return StepResult(applied, grad_norm)
 
     def extract(self) -> RankState:
         """This rank's part of the state, copied to the CPU; the engine stays as it is."""
@@ -209,6 +230,7 @@ class Engine:
     def insert(self, source: FragmentSource) -> None:
         """Fill the engine from a source; all ranks call it with equal sources, before the first step."""
         reshard.insert(self._engine, source)
+        self._statistics = Statistics(self._engine.module)
 
     def drop(self) -> None:
         """Free everything, also what DeepSpeed would keep of an engine for the life of the process."""
@@ -278,23 +300,6 @@ def _number_afresh() -> None:
     (next_module_id,) = DeepSpeedZeRoOffload._register_deepspeed_module.__defaults__
     next_module_id[0] = 0
     Init.param_id = 0
-
-
-@contextmanager
-def _parameters_on_meta() -> Iterator[None]:
-    """While a module is constructed, its parameters take no memory; buffers are computed as always."""
-    register = nn.Module.register_parameter
-
-    def register_on_meta(owner: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        register(owner, name, parameter)
-        if parameter is not None and not parameter.is_meta:
-            owner._parameters[name] = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
-
-    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign,assignment]
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
 def _materialise(parameter: nn.Parameter, dtype: torch.dtype, device: str) -> nn.Parameter:

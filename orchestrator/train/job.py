@@ -45,7 +45,7 @@ class Outcome:
     state: RunState
     step: int
     checkpoint: Path | None
-    reason: str = ""  # what this rank stopped for, unless it was asked to: a store that is down
+    reason: str = ""  # why it is done early; or what this rank stopped for unasked: a store that is down
 
 
 def check_slices(job: TrainJob) -> None:

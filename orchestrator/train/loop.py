@@ -11,26 +11,29 @@ import torch
 from orchestrator.checkpoint.reader import CheckpointReader
 from orchestrator.core.errors import NotPrepared, StoreDown, TrainingFailed
 from orchestrator.core.keyed import key, text_key
-from orchestrator.core.news import EvaluationNews, HolesNews, KeysNews, Number, StepNews
+from orchestrator.core.news import EvaluationNews, HolesNews, KeysNews, NoteNews, Number, StepNews
 from orchestrator.core.words import RunState, Word
 from orchestrator.data.feeding.batch import RankBatch
 from orchestrator.data.feeding.feed import open_batches
 from orchestrator.data.feeding.growing import GrowingOrder
 from orchestrator.data.feeding.stream import Stream
 from orchestrator.data.ordering.skips import Skips
+from orchestrator.train.augment.mixup import sum_losses
+from orchestrator.train.augment.replay import Augmentation
 from orchestrator.train.engine import Engine, StepResult, build_empty, sum_over_ranks
-from orchestrator.train.evaluate import SPLIT, Validation
+from orchestrator.train.evaluation.validation import SPLIT, Evaluation, Validation
 from orchestrator.train.figures import StepFigures
 from orchestrator.train.job import Outcome, TrainJob, check_slices
 from orchestrator.train.models.build import build_model
 from orchestrator.train.names import name_holes
+from orchestrator.train.optim.history import History
 from orchestrator.train.optim.schedule import learning_rate
 from orchestrator.train.out_of_memory import memory_explained
 from orchestrator.train.profile import StepProfiler
 from orchestrator.train.save import save
 from orchestrator.train.slices import cut_micro_batches
 from orchestrator.train.speed import Speedometer
-from orchestrator.train.start import open_start, use_deterministic_kernels, vocab_size
+from orchestrator.train.start import known_validations, open_start, use_deterministic_kernels, vocab_size
 from orchestrator.train.stopwatch import Stopwatch
 from orchestrator.train.tasks.table import make_task
 from orchestrator.train.trouble import LossWatch, find_trouble, tell_trouble
@@ -61,14 +64,18 @@ class Trainer:
         self.job, self.config, self.world, self.helm = job, config, job.world, job.helm
         self.device = torch.device(job.device)
         self.task = make_task(config, manifest)
+        self.augmentation = Augmentation(config)
         self.order = GrowingOrder(config, manifest, lambda: self.helm.word() is not Word.STOP)
         self.validation = (
             Validation(config, manifest, job.world, job.micro_batch) if config.evaluate.every_steps else None
         )
 
+        self.noted: set[str] = set()  # of validations, told once
+
         # where it stands
         self.step, source = open_start(job)
         self.checkpoint = job.start
+        self.history = History(config, known_validations(source))
         self.unapplied = 0  # updates in a row
         self.watch = LossWatch(
             config.elastic.spike, source.facts.recent_losses if isinstance(source, CheckpointReader) else ()
@@ -117,15 +124,22 @@ class Trainer:
 
     def train(self) -> Outcome:
         steps, must_stop = self.job.stop_step, self.empty_handed > 0
-        while self.step < steps and not must_stop:
+        if not must_stop:
+            self.validate()  # what was due when a store stayed away
+        while self.step < steps and not must_stop and not self.history.stalled:
             with self.profiler.watching(self.step):
                 must_stop = self.train_step()
-            validation_loss = self.validate() if self.is_due(self.config.evaluate.every_steps) else None
-            if self.job.excerpt is None and (must_stop or self.is_due(self.config.checkpoint.every_steps)):
-                self.helm.show(self.step, "checkpoint")
-                saved = save(self.job, self.engine, self.step, validation_loss, self.watch.losses)
-                self.checkpoint = saved or self.checkpoint
-        state = RunState.DONE if self.step == steps else RunState.STOPPED
+            self.validate()
+            if self.job.excerpt is None and (must_stop or self.is_checkpoint_due()):
+                self.save()
+        return self.end()
+
+    def end(self) -> Outcome:
+        """After the last step, early, or stopped."""
+        is_complete = self.step == self.job.stop_step
+        if self.history.stalled and not is_complete:
+            self.reason = self.history.tell_end()
+        state = RunState.DONE if is_complete or self.history.stalled else RunState.STOPPED
         return Outcome(state=state, step=self.step, checkpoint=self.checkpoint, reason=self.reason)
 
     def train_step(self) -> bool:
@@ -182,7 +196,8 @@ class Trainer:
             torch.manual_seed(int(key(self.config.seed, FORWARD, self.step, micro.slot)))
             if number == 0:  # the first backward waits for other ranks; this forward, below ZeRO-3, does not
                 self.forward_time.start()
-            loss_sum = self.task.step(self.engine.forward, self.task.collate(micro.fields, self.device)).loss
+            inputs = self.augmentation.change(self.task.collate(micro.fields, self.device), micro.fields)
+            loss_sum = sum_losses(self.task, self.engine.forward, inputs)
             if number == 0:
                 self.forward_time.stop()
             # the engine averages over ranks; with this factor the outcome is the mean over the global batch
@@ -192,24 +207,38 @@ class Trainer:
         return torch.stack(losses).tolist(), result
 
     def learning_rate(self) -> float:
-        return learning_rate(self.config.schedule, self.config.optim.lr, self.step, self.config.train.num_steps)
+        schedule, peak, steps = self.config.schedule, self.config.optim.lr, self.config.train.num_steps
+        return learning_rate(schedule, peak, self.step, steps, self.history.falls)
 
     def is_due(self, every_steps: int | None) -> bool:
         """Whether something done every so many updates, and after the last, is to be done now."""
-        return self.step == self.config.train.num_steps or (every_steps is not None and self.step % every_steps == 0)
+        return self.is_last_step or (every_steps is not None and self.step % every_steps == 0)
 
-    def validate(self) -> float | None:
-        if self.validation is None or self.stores_down:
-            return None
+    @property
+    def is_last_step(self) -> bool:
+        return self.step == self.config.train.num_steps
+
+    def is_checkpoint_due(self) -> bool:
+        """Also of what is among the best so far, if those are to be kept, and where the run ends early."""
+        is_good = self.history.is_among_best(self.step, self.config.checkpoint.keep.best)
+        return self.is_due(self.config.checkpoint.every_steps) or is_good or self.history.stalled
+
+    def save(self) -> None:
+        self.helm.show(self.step, "checkpoint")
+        is_last = self.is_last_step or self.history.stalled
+        saved = save(self.job, self.engine, self.step, self.history, self.watch.losses, is_last=is_last)
+        self.checkpoint = saved or self.checkpoint
+
+    def validate(self) -> None:
+        """If it is due, and has not been done: a run goes on from a checkpoint that knows."""
+        is_known = self.step == 0 or self.history.at(self.step) is not None
+        if self.validation is None or self.stores_down or is_known or not self.is_due(self.config.evaluate.every_steps):
+            return
         self.helm.show(self.step, "evaluate")
-        metrics = self.validation.run(self.engine, self.task, self.device)
+        found = self.validation.run(self.engine, self.task, self.device)
+        self.history.add(self.step, found.numbers)
         if self.world.rank == 0:
-            self.job.sink.tell(
-                EvaluationNews(
-                    step=self.step, generation=self.job.generation, t=self.now(), split=SPLIT, metrics=dict(metrics)
-                )
-            )
-        return float(metrics["loss"])
+            self.tell_validation(found)
 
     def check_numbers(self, batch: RankBatch, result: StepResult, loss: float, micro_losses: list[float]) -> None:
         """What went wrong is told with what was fed, by all ranks in the same step; a few updates in a row that had to
@@ -253,6 +282,13 @@ class Trainer:
             holes = name_holes(self.job.manifest, batch.holes)
             self.job.sink.tell(HolesNews(step=self.step, generation=self.job.generation, holes=holes))
             self.job.sink.flush()
+
+    def tell_validation(self, found: Evaluation) -> None:
+        step, generation, t = self.step, self.job.generation, self.now()
+        self.job.sink.tell(EvaluationNews(step=step, generation=generation, t=t, split=SPLIT, metrics=found.values))
+        for text in sorted(set(found.notes) - self.noted):
+            self.job.sink.tell(NoteNews(step=step, generation=generation, t=t, text=text))
+        self.noted.update(found.notes)
 
     def tell_step(
         self, batch: RankBatch, weight: float, result: StepResult, agreed: StepFigures, step_s: float

@@ -91,10 +91,10 @@ def state_memory(
 
 
 def optimizer_states(optim: OptimSection) -> int:
-    """fp32 values kept for each parameter: two moments (adamw), a momentum (sgd), or none."""
-    if optim.name == "adamw":
-        return 2
-    return 1 if optim.momentum else 0
+    """fp32 values kept for each parameter: two moments, a momentum or a sum of squares, or none."""
+    if optim.name == "sgd":
+        return 1 if optim.momentum else 0
+    return 2 if optim.name in ("adam", "adamw") else 1
 
 
 def read_offload(zero_optimization: Mapping[str, Any]) -> frozenset[Offload]:

@@ -14,7 +14,9 @@ from orchestrator.train.tasks.task import Fields
 
 
 class MicroBatch(NamedTuple):
-    """`slot` is the place in the global batch where it begins; it keys the random numbers of the forward pass."""
+    """`slot` is the place in the global batch where it begins; it keys the random numbers of the forward pass.
+
+    With data.mixup the fields have one row more: the sample after the last one."""
 
     slot: int
     fields: Fields
@@ -24,17 +26,26 @@ def cut_micro_batches(batch: RankBatch, number: int) -> Iterator[MicroBatch]:
     """`number` micro-batches in the order of the slots; their sizes differ by at most one."""
     for i in range(number):
         part = rank_slice(len(batch.slots), i, number)
-        fields: Fields = {name: array[part.start : part.stop] for name, array in batch.fields.items()}
-        yield MicroBatch(batch.slots.start + part.start, fields if len(part) else make_weightless(batch))
+        fields = cut_fields(batch, part) if len(part) else make_weightless(batch)
+        yield MicroBatch(batch.slots.start + part.start, fields)
+
+
+def cut_fields(batch: RankBatch, part: range) -> Fields:
+    """Some rows; with data.mixup the one after them too, which the last rows take from beyond the batch."""
+    if not batch.beyond or part.stop < len(batch.slots):
+        stop = part.stop + bool(batch.beyond)
+        return {name: array[part.start : stop] for name, array in batch.fields.items()}
+    return {name: np.concatenate([array[part.start :], batch.beyond[name]]) for name, array in batch.fields.items()}
 
 
 def make_weightless(batch: RankBatch) -> Fields:
     """A copy of the rank's first sample, or of zeros if it has none, with weight zero: it takes part in nothing.
 
     A real sample where there is one, since a made-up one might give a NaN, and zero times NaN is NaN."""
-    fields = {name: array[:1].copy() for name, array in batch.fields.items()}
+    rows = 2 if batch.beyond else 1
+    fields = {name: array[:1].repeat(rows, axis=0) for name, array in batch.fields.items()}
     if not len(batch.slots):
-        fields = {name: np.zeros((1, *array.shape[1:]), array.dtype) for name, array in batch.fields.items()}
+        fields = {name: np.zeros((rows, *array.shape[1:]), array.dtype) for name, array in batch.fields.items()}
     fields["weights"][:] = 0
     return fields
 

@@ -1,11 +1,12 @@
 """Where training starts from: the updates already done, and the fragments to fill the engine with. Before loop.py."""
 
 import os
+from pathlib import Path
 
 import torch
 
 from orchestrator.checkpoint.fragments import FragmentSource
-from orchestrator.checkpoint.reader import open_checkpoint
+from orchestrator.checkpoint.reader import CheckpointReader, open_checkpoint
 from orchestrator.config.compare import run_hash
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
@@ -18,20 +19,31 @@ def open_start(job: TrainJob) -> tuple[int, FragmentSource]:
     """The updates already done, and where the state comes from."""
     if job.start is None:
         return 0, initial_source(job.config, vocab_size(job.config, job.manifest))
-    reader = open_checkpoint(job.start)
-    job.manifest.check_prefix(list(reader.facts.chain))
-    if reader.facts.config_hash != run_hash(job.config):
+    reader = open_checkpoint_of(job.config, job.manifest, job.start)
+    return reader.step, reader
+
+
+def open_checkpoint_of(config: RunConfig, manifest: Manifest, path: Path) -> CheckpointReader:
+    """A checkpoint of the very run that config and manifest define."""
+    reader = open_checkpoint(path)
+    manifest.check_prefix(list(reader.facts.chain))
+    if reader.facts.config_hash != run_hash(config):
         raise ConfigError(
-            f"{job.start} belongs to a run with other identity keys",
+            f"{path} belongs to a run with other identity keys",
             where="checkpoint",
             remedy="resume it with the config it was made with, or start a new run",
         )
-    return reader.step, reader
+    return reader
+
+
+def known_validations(source: FragmentSource) -> tuple[dict[str, float], ...]:
+    """What a checkpoint knows of the validations before it."""
+    return source.facts.validations if isinstance(source, CheckpointReader) else ()
 
 
 def vocab_size(config: RunConfig, manifest: Manifest) -> int | None:
     """What the model must know; None where it is fed no tokens."""
-    return None if config.packed_len is None else manifest.tokenizer.vocab_size
+    return manifest.tokenizer.vocab_size if config.reads_tokens else None
 
 
 def use_deterministic_kernels() -> None:

@@ -74,13 +74,19 @@ def config_of(root: Path, prepare: dict[str, Any] | None = None, **data: Any) ->
 
 
 def write_everything(root: Path, documents: int = 25) -> None:
-    """Two sources that share texts, with templated pages, and benchmark questions that some texts repeat."""
+    """Two sources that share texts, with templated pages; benchmark questions that some texts repeat, and documents of
+    elsewhere that some texts and pages are like."""
     rng = random.Random(2)
     write_varied(root / "books", range(3), documents, pages=60)
     write_varied(root / "web", range(1, 5), documents, pages=60)
     question = make_text(rng, 13)
     (root / "questions.txt").write_text(f"{question}\nsomething that nobody says at all\n")
     texts = {f"q{i}": f"{make_text(rng, 40)} {question if i % 2 else ''} {make_text(rng, 40)}" for i in range(6)}
+    texts |= {f"like{i}": make_text(rng) for i in range(4)}
+    pages = make_pages(rng, 500)
+    texts |= {f"page{i:03d}": page for i, page in enumerate(pages[:300])}
+    elsewhere = [*(vary(rng, texts[f"like{i}"], 1) for i in range(4)), *pages[300:]]
+    write_texts(root / "elsewhere" / "0.tar", {f"e{i:03d}": text for i, text in enumerate(elsewhere)})
     texts |= {"short": "too short", "mail": f"mail me@example.com {make_text(rng, 30)}", "empty": ""}
     write_texts(root / "web" / "0000.tar", texts)
 
@@ -90,7 +96,7 @@ def everything(root: Path) -> RunConfig:
     section = {
         "clean": [{"name": "length", "args": {"min_words": 20}}, {"name": "mask_email"}],
         "dedup": {"exact": True, "near": {"threshold": 0.8}, "prefer": ["web"]},
-        "decontaminate": {"similarity": 0.9, "files": [str(root / "questions.txt")]},
+        "decontaminate": {"similarity": 0.9, "files": [str(root / "questions.txt"), str(root / "elsewhere")]},
     }
     sources = [{"path": str(root / name)} for name in ("books", "web")]
     return config_of(root, section, train=sources, split={"validation": 0.1, "test": 0.05}, segment_shards=4)
@@ -101,7 +107,7 @@ def published(root: Path) -> dict[str, bytes]:
     return {
         name: data
         for name, data in read_tree(root / "work").items()
-        if not name.startswith(("index", "contents")) and "seen-" not in name and not name.endswith(".part")
+        if not name.startswith(("index", "contents", "hashes")) and "seen-" not in name and not name.endswith(".part")
     }
 
 

@@ -1,16 +1,25 @@
-"""A gang: N processes that run one function together, with a store to meet on. All are gone when it returns."""
+"""A gang: N processes that run one function together, with a store to meet on. All are gone when it returns.
+
+They are forked from one process a session that has imported what they need, as ranks are from a nursery: importing it
+takes each of them 6 seconds. Nothing of this repository is imported there, lest it be another copy of it."""
 
 import multiprocessing
+import os
 import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
+from functools import cache
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from torch.distributed import FileStore, Store
+
+IMPORTED = ["torch", "deepspeed", "transformers.models.llama.modeling_llama"]
 
 
 class GangFailed(Exception):
@@ -20,8 +29,9 @@ class GangFailed(Exception):
 def run_gang(size: int, work: Callable[..., Any], *args: Any, deadline_s: float = 120.0) -> list[Any]:
     """Call work(rank, size, store, *args) in `size` new processes; their results, in order of ranks.
 
-    `work` must be importable by name. The first failure or the deadline ends every member."""
-    context = multiprocessing.get_context("spawn")
+    `work` must be importable by name; members have the environment that the first gang began with. The first failure or
+    the deadline ends every member."""
+    context = _open_nursery()
     with tempfile.TemporaryDirectory(prefix="gang") as folder:
         pipes, members = [], []
         try:
@@ -40,6 +50,18 @@ def run_gang(size: int, work: Callable[..., Any], *args: Any, deadline_s: float 
                 member.join()
             for pipe in pipes:
                 pipe.close()
+
+
+@cache
+def _open_nursery() -> ForkServerContext:
+    """Returns when the imports are done, so that no deadline runs meanwhile."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    first = context.Process(target=int)
+    with mock.patch.dict(os.environ, DS_ACCELERATOR="cpu"):  # else DeepSpeed begins CUDA, which does not survive a fork
+        first.start()
+    first.join()
+    return context
 
 
 def _collect(pipes: list[Connection], deadline: float) -> list[Any]:

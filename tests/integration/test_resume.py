@@ -1,4 +1,5 @@
-"""Kill everything anywhere and resume: losses, ledger and weights are those of the unbroken run."""
+"""Kill everything anywhere and resume: losses, ledger and weights are those of the unbroken run. The other signals,
+which stop a run in the same way as Ctrl-C, are left to the drills."""
 
 import random
 import signal
@@ -6,6 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.integration.conftest import STEPS, Bench, family_of
@@ -71,6 +73,7 @@ def test_interrupt_stops_after_a_checkpoint_and_resume_on_another_world_goes_on(
     assert max(abs(a - b) for a, b in pairs) < 1e-4
 
 
+@pytest.mark.cluster
 def test_a_notice_that_the_machines_go_has_its_own_exit_code_and_the_same_command_goes_on(
     bench: Bench, unbroken: str
 ) -> None:
@@ -92,6 +95,7 @@ def test_a_notice_that_the_machines_go_has_its_own_exit_code_and_the_same_comman
     assert "is done" in done.stdout
 
 
+@pytest.mark.cluster
 def test_termination_stops_after_a_checkpoint(bench: Bench) -> None:
     command = bench.start("run", str(bench.config), "name=terminated", "train.steps=1000")
     wait_for_step(bench, "terminated", 3)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -32,19 +32,26 @@ class TransformFailed(DataError):
         return *super().__reduce__(), {"row": self.row}
 
 
+class LastStep(Protocol):
+    """What goes by figures of the data, after transforms: rows become numbers (table.py), texts tokens (texts.py)."""
+
+    def __call__(self, columns: dict[str, list[Any]], failures: dict[int, str]) -> dict[str, list[Any]]: ...
+
+
 @dataclass(frozen=True)
 class Decoding:
     """How bytes become values."""
 
     fields: dict[str, FieldSection]
     transforms: list[TransformSection]
+    last: LastStep | None = None
 
     @classmethod
-    def of(cls, data: DataSection) -> "Decoding":
-        return cls(dict(data.fields or {}), list(data.transforms))
+    def of(cls, data: DataSection, last: LastStep | None = None) -> "Decoding":
+        return cls(data.read_fields, list(data.transforms), last)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Decoding, (self.fields, self.transforms)
+        return Decoding, (self.fields, self.transforms, self.last)
 
     def decode_sample(self, pieces: Mapping[str, tuple[str, Bytes]], key: np.uint64) -> dict[str, Any]:
         """One sample's values; raises Undecodable."""
@@ -66,7 +73,7 @@ class Decoding:
         }
         if self._steps:
             columns = self._transform(columns, keys, failures)
-        return columns, failures
+        return (columns if self.last is None else self.last(columns, failures)), failures
 
     @cached_property
     def _decoders(self) -> dict[str, dict[str, Decoder]]:

@@ -4,6 +4,7 @@ A function takes the value and its arguments, and a `draw` if it has a parameter
 numbers (draws.py). A step that names no field is given the sample, a dict, and returns one. fields.py calls them."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -143,6 +144,14 @@ def pick(value: Any, path: str) -> Any:
     return value
 
 
+def first_match(text: str, patterns: Annotated[Sequence[str], Field(min_length=1)]) -> int:
+    """The number of the first of these regular expressions that the text has; without one, the sample is a hole."""
+    for number, pattern in enumerate(patterns):
+        if re.search(pattern, text):
+            return number
+    raise Undecodable(f"'{text[:60]}' has none of the patterns")
+
+
 def _pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
@@ -163,7 +172,7 @@ TRANSFORMS: Mapping[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
         *(resize, center_crop, random_crop, random_resized_crop, random_flip, normalize, channels_first),
-        *(pad, truncate, lower, strip, pick),
+        *(pad, truncate, lower, strip, pick, first_match),
     )
 }
 

@@ -2,7 +2,7 @@
 
 The ledger's sums are taken from what goes into the model, or from the very bytes that it was decoded from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -44,7 +44,9 @@ class ReadFigures(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RankBatch:
-    """What a rank feeds in one step. `fields` have one row for each of `slots`; skipped rows have weight zero."""
+    """What a rank feeds in one step. `fields` have one row for each of `slots`; skipped rows have weight zero.
+
+    With data.mixup `beyond` has one row of each field: the sample after the last slot, which is another rank's."""
 
     step: int
     fields: dict[str, NDArray[Any]]
@@ -55,6 +57,7 @@ class RankBatch:
     count: int  # rows in the sums
     figures: ReadFigures
     holes: tuple[Hole, ...] = ()  # found now; those that were known are skipped
+    beyond: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     @cached_property
     def spans(self) -> list[list[Span]]:

@@ -41,15 +41,24 @@ class Part(NamedTuple):
 class SampledBatches:
     """The fields of the config, each [n, ...], `weights` [n], and `draw_keys` [n] for augmentation on the device.
 
-    A row that is skipped or a hole has weight zero and is a copy of the rank's first good one, or of the batch's."""
+    A row that is skipped or a hole has weight zero and is a copy of the rank's first good one, or of the batch's. With
+    `beyond` the sample after the rank's last one is read too: it counts nowhere but in the bytes read."""
 
     def __init__(
-        self, order: SlotOrder, reader: SampleReader, decoders: Decoders, *, seed: int, threads: int = 1
+        self,
+        order: SlotOrder,
+        reader: SampleReader,
+        decoders: Decoders,
+        *,
+        seed: int,
+        threads: int = 1,
+        beyond: bool = False,
     ) -> None:
         self.workers = min(2, threads)  # while one batch is put together, parts of the next are under way
         self._order, self._reader, self._decoders, self._seed = order, reader, decoders, seed
         self._num_parts = threads * PARTS_PER_THREAD if threads > 1 else 1
         self._threads = Threads(threads, "decode")
+        self._wants_beyond = beyond
         self._sample_bytes = SAMPLE_BYTES
 
     def make(self, step: int, world: World, skips: Skips) -> RankBatch:
@@ -69,6 +78,7 @@ class SampledBatches:
         fields["weights"], fields["draw_keys"] = np.zeros(len(mine), np.float32), np.zeros(len(mine), np.uint64)
         fields["weights"][rows], fields["draw_keys"][rows] = 1, keys[good]
         holes = [Hole(int(positions[n]), int(fed.ordinal[n]), int(fed.place[n]), why) for n, why in read.holes.items()]
+        beyond, more = self._beyond(slots, mine, skipped, fields) if self._wants_beyond else ({}, ReadFigures())
         fed = SpanTable(*(column[good] for column in fed))
         return RankBatch(
             step=step,
@@ -78,8 +88,9 @@ class SampledBatches:
             fed=fed._replace(row=rows),
             sums=digest_samples(positions[good], fed, read.checksums[good]),
             count=good.size,
-            figures=read.figures,
+            figures=read.figures + more,
             holes=tuple(holes),
+            beyond=beyond,
         )
 
     def size_bytes(self, step: int, world: World) -> int:
@@ -133,11 +144,39 @@ class SampledBatches:
         """One good sample of the global batch, for a rank that has none; nothing if the whole batch has none: such a
         step is void, and nobody looks at its fields."""
         for slot in np.flatnonzero(~skipped).tolist():
-            fed = cut_slots(self._order, slots, np.array([slot]))
-            read = self._read(fed, self._draw_keys(slots, fed))
+            fed, _, read = self._read_slot(slots, slot)
             if not read.holes:
                 return self._stack(read.columns, fed, np.zeros(1, np.int64))
         return {}
+
+    def _beyond(
+        self, slots: Slots, mine: range, skipped: NDArray[np.bool_], fields: dict[str, NDArray[Any]]
+    ) -> tuple[dict[str, NDArray[Any]], ReadFigures]:
+        """The row after the last one of `mine`; the batch is a ring. One that is no good is a copy without weight."""
+        slot = mine.stop % skipped.size
+        row = slot - mine.start if slot in mine else 0
+        near = {name: column[row : row + 1] for name, column in fields.items()}
+        if slot in mine or not len(mine):
+            return near, ReadFigures()
+        none: dict[str, NDArray[Any]] = {"weights": np.zeros(1, np.float32), "draw_keys": np.zeros(1, np.uint64)}
+        if skipped[slot]:
+            return near | none, ReadFigures()
+        fed, key, read = self._read_slot(slots, slot)
+        if read.holes:
+            return near | none, read.figures
+        names = ("a sample of its batch", self._name(fed.ordinal, fed.place, 0))
+        # Stacked with another one, since it must be like it.
+        values = {
+            name: stack_values(name, [near[name][0], *read.columns[name]], names.__getitem__) for name in read.columns
+        }
+        beyond = {name: column[1:] for name, column in values.items()}
+        return beyond | {"weights": np.ones(1, np.float32), "draw_keys": key}, read.figures
+
+    def _read_slot(self, slots: Slots, slot: int) -> tuple[SpanTable, NDArray[np.uint64], Part]:
+        """One sample of the global batch: what it is, the key that it draws under, and what was read."""
+        fed = cut_slots(self._order, slots, np.array([slot]))
+        key = self._draw_keys(slots, fed)
+        return fed, key, self._read(fed, key)
 
 
 def spread(values: dict[str, NDArray[Any]], rows: Ints, num_rows: int) -> dict[str, NDArray[Any]]:

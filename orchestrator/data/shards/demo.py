@@ -1,4 +1,5 @@
-"""Makes the demo dataset: the sources and documents of this Python installation, as plain tar shards.
+"""Makes the demo datasets as plain tar shards: the sources and documents of this Python installation, and the sets that
+come with scikit-learn (demo_sets.py).
 
 The same installation always gives the same bytes. Built in a folder beside the target and renamed into place."""
 
@@ -9,7 +10,7 @@ import sysconfig
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from orchestrator.core.errors import DataError
 from orchestrator.storage.publish import flush_folder
@@ -20,6 +21,7 @@ SHARD_BYTES = 900_000
 _SUFFIXES = (".py", ".rst", ".txt", ".md")
 _LEFT_OUT = {"site-packages", "dist-packages", "__pycache__"}
 _TESTS = {"test", "tests", "idle_test"}
+Sample = dict[str, Any]  # as webdataset writes it
 
 
 class _Document(NamedTuple):
@@ -28,8 +30,8 @@ class _Document(NamedTuple):
     text: bytes
 
 
-def make_text_demo(folder: Path) -> None:
-    """Pack about 20 MB of text into shards of about 1 MB in `folder`; does nothing when `folder` is there."""
+def make_demo(name: str, folder: Path) -> None:
+    """The shards of one demo in `folder`; does nothing when `folder` is there."""
     folder = folder.expanduser().absolute()
     if folder.exists():
         return
@@ -38,27 +40,40 @@ def make_text_demo(folder: Path) -> None:
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
         try:
             part.chmod(0o755)
-            _write_shards(part)
+            _write_shards(name, part)
             flush_folder(part)
             _rename_unless_there(part, folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def _write_shards(folder: Path) -> None:
+def make_text_demo(folder: Path) -> None:
+    """About 20 MB of text in shards of about 1 MB."""
+    make_demo("text", folder)
+
+
+def _write_shards(name: str, folder: Path) -> None:
     from webdataset import ShardWriter  # costs a second to import
 
+    from orchestrator.data.shards.demo_sets import SAMPLES_A_SHARD, list_samples
+
+    settings = {"encoder": False, "verbose": 0, "mtime": 0, "user": "longhaul", "group": "longhaul", "mode": 0o644}
+    limit = {"maxsize": SHARD_BYTES} if name == "text" else {"maxcount": SAMPLES_A_SHARD}
+    with ShardWriter(f"{folder}/{name}-%04d.tar", **limit, **settings) as writer:
+        for sample in _list_texts() if name == "text" else list_samples(name):
+            writer.write(sample)
+
+
+def _list_texts() -> Iterator[Sample]:
     documents = sorted(_find_documents(Path(sysconfig.get_paths()["stdlib"])))
     if not documents:
         raise DataError(
             "this Python installation holds no sources to make a demo of",
             remedy="give data.train[].path a folder of shards",
         )
-    settings = {"encoder": False, "verbose": 0, "mtime": 0, "user": "longhaul", "group": "longhaul", "mode": 0o644}
-    with ShardWriter(f"{folder}/text-%04d.tar", maxsize=SHARD_BYTES, **settings) as writer:
-        for document in documents:
-            about = json.dumps({"path": document.path, "bytes": len(document.text)}).encode()
-            writer.write({"__key__": document.key, "txt": document.text, "json": about})
+    for document in documents:
+        about = json.dumps({"path": document.path, "bytes": len(document.text)}).encode()
+        yield {"__key__": document.key, "txt": document.text, "json": about}
 
 
 def _find_documents(library: Path) -> Iterator[_Document]:

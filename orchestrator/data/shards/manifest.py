@@ -138,9 +138,24 @@ class Manifest:
         return self.segments[0].tokenizer
 
     @property
-    def has_tokens(self) -> bool:
-        """Whether samples are fed as tokens; otherwise their members are, as they lie in the shards."""
+    def has_tokenizer(self) -> bool:
+        """Whether texts become tokens: here, or when samples are fed as they lie in the shards."""
         return self.tokenizer != NO_TOKENIZER
+
+    def statistics(self) -> dict[str, Any]:
+        """Figures of the first segment's columns, and what is done by them to values that are fed: of tables only."""
+        path = self.work.statistics(self.chain)
+        if not path.exists():
+            raise DataError(
+                "is gone, and rows of tables are fed by it",
+                where=str(path),
+                remedy=f"delete {path.parent} and run longhaul prepare again",
+            )
+        return read_json(path)
+
+    def class_counts(self, classes: int) -> list[int]:
+        """Kept training samples of each class, where preparing has counted them."""
+        return [sum(head.totals.get(f"class_{number}", 0) for head in self.segments) for number in range(classes)]
 
     @property
     def sample_bytes(self) -> int:

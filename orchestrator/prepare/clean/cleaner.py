@@ -3,7 +3,7 @@
 A Cleaner travels between processes as the config's words; functions are found in the process that uses them. Comes
 before anything is compared: what is compared is the text as it was."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -63,11 +63,11 @@ class Cleaner:
     def needs_statistics(self) -> bool:
         return bool(name_columns(self.steps))
 
-    def collect(self, samples: Sequence[Sample]) -> Statistics:
-        """Of these samples, all of which count: a part, to be merged with others in any order."""
-        return Statistics(
-            {name: Column.of(_numbers(samples, name), counted) for name, counted in name_columns(self.steps).items()}
-        )
+    def collect(self, samples: Sequence[Sample], also: Iterable[str] = ()) -> Statistics:
+        """Of these samples, all of which count, by the columns of the rules and others: a part, to be merged with
+        others in any order."""
+        wanted = dict.fromkeys(also, False) | name_columns(self.steps)
+        return Statistics({name: Column.of(_numbers(samples, name), counted) for name, counted in wanted.items()})
 
     def with_statistics(self, statistics: Statistics) -> "Cleaner":
         return replace(self, statistics=statistics)

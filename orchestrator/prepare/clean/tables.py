@@ -12,6 +12,7 @@ from pydantic import Field
 
 from orchestrator.config.preparing import CleanStep
 from orchestrator.config.problems import Problem, shown
+from orchestrator.data.decoding.table import is_missing
 from orchestrator.prepare.clean.sample import Unfit
 from orchestrator.prepare.clean.statistics import Column, Statistics, read_number
 
@@ -27,7 +28,7 @@ def missing(
     value: float | str | None = None,  # noqa: ARG001 - of list_repairs
 ) -> Unfit | None:
     """A value that is not there, null, NaN or an empty text: the row goes, or it is filled in when it is fed."""
-    gone = [name for name in columns if _is_missing(meta.get(name))] if rule == "drop" else []
+    gone = [name for name in columns if is_missing(meta.get(name))] if rule == "drop" else []
     return Unfit(f"no value for {', '.join(gone)}") if gone else None
 
 
@@ -45,7 +46,7 @@ def outliers(
     if then == "clip":
         return None
     for name in columns:
-        if _is_missing(meta.get(name)):
+        if is_missing(meta.get(name)):
             continue
         number = read_number(meta[name])
         if number is None:
@@ -118,7 +119,3 @@ def _spread(column: Column, rule: str, k: float) -> Bounds:
         return Bounds(mean - k * deviation, mean + k * deviation)
     first, third = column.quantile(Fraction(1, 4)), column.quantile(Fraction(3, 4))
     return Bounds(first - k * (third - first), third + k * (third - first))
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))

@@ -19,7 +19,8 @@ from orchestrator.prepare.judging.guard import check_losses
 from orchestrator.prepare.judging.line import Chapter, Ints, TextReader, open_line
 from orchestrator.prepare.judging.roll import Roll
 from orchestrator.prepare.judging.signs import Signed, SignJob, Signs, read_signs, sign_shard
-from orchestrator.prepare.judging.trial import Trial, choose_sketch_bands, hold_trial
+from orchestrator.prepare.judging.trial import Trial, hold_trial
+from orchestrator.prepare.near.bands import choose_sketch_bands
 from orchestrator.prepare.near.documents import EXEMPT, NearRules
 from orchestrator.prepare.plan import Steps
 from orchestrator.prepare.rules import hash_json
@@ -83,9 +84,9 @@ class _Case:
 
     def judge(self) -> Iterator[tuple[int, Drop]]:
         """Ordinals and drops, each sample at most once."""
-        dedup, decontaminate = self._steps.rules.dedup, self._steps.rules.decontaminate
-        if decontaminate is not None and decontaminate.similarity is not None:
-            for number, (partner, score) in self._find_contaminated(decontaminate.similarity).items():
+        dedup = self._steps.rules.dedup
+        if self._steps.rules.near_to_tested is not None:
+            for number, (partner, score) in self._find_contaminated(self._steps.rules.near_to_tested).items():
                 self._stays[number] = False
                 yield self._drop(number, CONTAMINATED, partner, score)
         twins = self._find_twins() if dedup is not None and dedup.exact else np.empty((0, 2), np.int64)
@@ -98,10 +99,8 @@ class _Case:
             partner, score = near.get(first, (first, 1.0))
             yield self._drop(number, NEAR if first in near else EXACT, partner, score)
 
-    def _find_contaminated(self, similarity: float) -> dict[int, tuple[int, float]]:
+    def _find_contaminated(self, near: NearRules) -> dict[int, tuple[int, float]]:
         """Training samples close to tested ones: inside a segment they go; of two segments the later sample goes."""
-        assert self._steps.rules.near is not None
-        near = replace(NearRules.of(self._steps.rules.near), threshold=similarity)
         takes_part = self._stays & (self._roll.kinds != EXEMPT)
         numbers = np.arange(len(self._roll))
         trains, is_own = self._roll.splits == TRAIN, numbers >= self._own

@@ -17,10 +17,10 @@ from orchestrator.core.words import ShardRef
 from orchestrator.data.shards.contents import read_contents
 from orchestrator.data.shards.index import ShardIndex, index_shard
 from orchestrator.data.shards.split import TRAIN
-from orchestrator.prepare.cleaning import judge_members, judge_texts
+from orchestrator.prepare.cleaning import judge_texts
 from orchestrator.prepare.drops import Drop, refuse_drops
-from orchestrator.prepare.judging.forbidden import load_forbidden
-from orchestrator.prepare.members import check_members
+from orchestrator.prepare.judging.forbidden import Asked, load_forbidden
+from orchestrator.prepare.members import check_members, judge_alone
 from orchestrator.prepare.near.documents import EXEMPT, NearRules, Signatures, Texts
 from orchestrator.prepare.near.sign import sign_texts
 from orchestrator.prepare.near.texts import VALID, canonical_texts, hash_texts
@@ -76,7 +76,7 @@ def sign_shard(job: SignJob) -> Signed:
 def read_signs(work: Path, rules: Rules, signed: Signed) -> Signs:
     table, note = map_table(_path(work, rules, signed.name, signed.content))
     splits, hashes, *near = (unfold_rows(table[name]) for name in COLUMNS)
-    drops = [Drop(place, rule, reason) for place, rule, reason in note["drops"]]
+    drops = [Drop(place, rule, reason, score=score) for place, rule, reason, score in note["drops"]]
     return Signs(splits=splits, hashes=hashes, near=Signatures(*near), drops=drops)
 
 
@@ -95,13 +95,12 @@ def _sign(job: SignJob, index: ShardIndex, splits: Splits, stores: Stores) -> Si
         refuse_drops(job.shard, index, fed.drops, rules.on_bad, "data.fields")
         _add(drops, fed.drops)
         hashes = fed.checksums
-        if rules.clean and not rules.text_member:
-            _add(drops, judge_members(opened.data, index, rules, places_left(len(index), drops.values())))
+        _add(drops, judge_alone(opened.data, index, job.shard, rules, list(drops.values())))
     if rules.compared_member:
         texts = _find_texts(job, index, opened.data, drops)
-        _add(drops, _find_forbidden(rules, texts, splits.of))
         hashes = hash_texts(texts)
         near = sign_texts(texts, NearRules.of(rules.near)) if rules.near is not None else near
+        _add(drops, _find_forbidden(job, texts, near, splits.of))
     return Signs(splits=splits.of, hashes=hashes, near=near, drops=[drops[place] for place in sorted(drops)])
 
 
@@ -122,19 +121,25 @@ def _find_texts(job: SignJob, index: ShardIndex, data: mmap | bytes, drops: dict
     broken += [not_utf8(place, int(wrong[place]), member) for place in np.flatnonzero(wrong != VALID).tolist()]
     refuse_drops(job.shard, index, broken, rules.on_bad, KEY)
     _add(drops, broken)
-    if rules.clean and rules.text_member:
+    if rules.clean and rules.makes_tokens:
         left = places_left(len(index), drops.values())
         _add(drops, judge_texts(data, index, rules, decode_texts(data, members, member, left)[0]))
     return texts
 
 
-def _find_forbidden(rules: Rules, texts: Texts, splits: NDArray[np.uint8]) -> list[Drop]:
-    """Training samples that repeat a benchmark."""
-    if rules.decontaminate is None or not rules.decontaminate.files:
+def _find_forbidden(job: SignJob, texts: Texts, near: Signatures, splits: NDArray[np.uint8]) -> list[Drop]:
+    """Training samples that repeat a text from outside, or are like one."""
+    rules, section = job.rules, job.rules.decontaminate
+    if section is None or not section.files:
         return []
-    files, ngram = tuple(rules.decontaminate.files), rules.decontaminate.ngram
-    forbidden = load_forbidden(files, rules.forbidden, ngram, rules.compared_member)
-    return [drop for drop in forbidden.drop(texts) if splits[drop.place] == TRAIN]
+    asked = Asked(
+        files=tuple(section.files),
+        hashes=rules.forbidden,
+        member=rules.compared_member,
+        ngram=section.ngram,
+        near=rules.near_to_tested,
+    )
+    return load_forbidden(asked, job.work, job.stores).drop(texts, near, np.flatnonzero(splits == TRAIN))
 
 
 def _unsigned(n: int) -> Signatures:
@@ -144,5 +149,5 @@ def _unsigned(n: int) -> Signatures:
 
 def _store(path: Path, signs: Signs) -> None:
     columns = [fold_rows(column) for column in (signs.splits, signs.hashes, *signs.near)]
-    drops = [[drop.place, drop.rule, drop.reason] for drop in signs.drops]
+    drops = [[drop.place, drop.rule, drop.reason, drop.score] for drop in signs.drops]
     store_table(path, pa.table(dict(zip(COLUMNS, columns, strict=True))), {"drops": drops})

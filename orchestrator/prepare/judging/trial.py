@@ -15,7 +15,6 @@ from orchestrator.core.mapping import RunAll
 from orchestrator.core.words import ShardRef
 from orchestrator.prepare.judging.line import Chapter, Ints, TextReader, open_line
 from orchestrator.prepare.judging.roll import Roll
-from orchestrator.prepare.near.bands import recall_at
 from orchestrator.prepare.near.crowd import Verdicts, decide_crowd
 from orchestrator.prepare.near.decide import (
     find_surely_kept,
@@ -30,7 +29,6 @@ from orchestrator.prepare.near.merge import Candidates, join_crowds, merge_match
 
 BANDS_A_JOB = 3  # so that a job's sorting outweighs opening the line
 DOCUMENTS_A_JOB = 8192  # whose shingles are in memory together
-ENOUGH = 0.95  # of the pairs at the threshold
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,14 +73,6 @@ def hold_trial(trial: Trial, shards: Sequence[ShardRef], run_all: RunAll) -> Out
         scores[numbers[mine] - trial.own] = verdicts.score[mine]
     partners[partners >= 0] = trial.numbers[partners[partners >= 0]]
     return Outcome(partners, scores)
-
-
-def choose_sketch_bands(near: NearRules) -> tuple[int, int]:
-    """Bands and rows of sketch bytes for a threshold below the one that the keys were made for: 3 rows of 8 bits make
-    few candidates in vain, 2 find what is less alike."""
-    width = near.bands * near.rows
-    shapes = [(width // rows, rows) for rows in (3, 2)]
-    return next((shape for shape in shapes if recall_at(near.threshold, *shape) >= ENOUGH), shapes[-1])
 
 
 class MatchJob(NamedTuple):

@@ -14,6 +14,7 @@ from orchestrator.prepare.near.documents import NearRules
 
 SLACK = 0.10  # an estimate this far below the threshold still makes candidates
 MOST_MINIMA = 128  # bands times rows: time and memory of a document grow with it
+ENOUGH = 0.95  # of the pairs at the threshold, where sketches make the bands
 _BY_CHANCE = 1 / 256  # two bytes of unlike minima are equal
 
 Shares = NDArray[np.float64]  # [k]: how probable it is that k bytes are equal
@@ -34,6 +35,14 @@ def choose_bands(threshold: float, recall: float) -> tuple[int, int]:
         f"the best finds {best:.4f}",
         remedy="lower prepare.dedup.near.recall, or raise the threshold",
     )
+
+
+def choose_sketch_bands(near: NearRules) -> tuple[int, int]:
+    """Bands and rows of sketch bytes for a threshold below the one that the keys were made for: 3 rows of 8 bits make
+    few candidates in vain, 2 find what is less alike."""
+    width = near.bands * near.rows
+    shapes = [(width // rows, rows) for rows in (3, 2)]
+    return next((shape for shape in shapes if recall_at(near.threshold, *shape) >= ENOUGH), shapes[-1])
 
 
 def recall_at(

@@ -8,7 +8,13 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any, Literal, Self
 
-_REPEATED_BLOCK = re.compile(r"^(.*?\.\d+)\.")  # "model.layers.0." of "model.layers.0.mlp.up_proj.weight"
+_REPEATED_BLOCK = re.compile(r"^((?:.*?\.)?\d+)\.")  # "model.layers.0." of "model.layers.0.mlp.up_proj.weight"
+
+
+def block_of(name: str) -> str | None:
+    """The repeated block that a tensor belongs to, by its name up to the first number; None outside of one."""
+    block = _REPEATED_BLOCK.match(name)
+    return block[1] if block else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +32,8 @@ class TensorShape:
 class ModelDescription:
     """`tensors` names every parameter and persistent buffer once; `tied` leads from each further name to the first.
 
-    A model that reads no tokens has a `vocab_size` of 0; `layers` and `hidden_size` are 0 where it does not tell."""
+    A model that reads no tokens has a `vocab_size` of 0; `layers` and `hidden_size` are 0 where it does not tell.
+    `inexact` says in words which layers depend on the world; `begins_anew` names tensors that weights do not bring."""
 
     model_type: str
     tensors: tuple[TensorShape, ...]
@@ -34,6 +41,8 @@ class ModelDescription:
     layers: int
     hidden_size: int
     vocab_size: int
+    inexact: tuple[str, ...] = ()
+    begins_anew: tuple[str, ...] = ()
 
     @property
     def num_parameters(self) -> int:
@@ -48,9 +57,8 @@ class ModelDescription:
         """Parameters of the largest repeated block (a decoder layer) or of the largest module outside of one."""
         sizes: dict[str, int] = defaultdict(int)
         for tensor in self.tensors:
-            block = _REPEATED_BLOCK.match(tensor.name)
             if tensor.kind != "buffer":
-                sizes[block[1] if block else tensor.name.rpartition(".")[0]] += tensor.numel
+                sizes[block_of(tensor.name) or tensor.name.rpartition(".")[0]] += tensor.numel
         return max(sizes.values(), default=0)
 
     def flops_per_token(self, seq_len: int) -> int:
@@ -72,4 +80,5 @@ class ModelDescription:
     def from_json(cls, value: dict[str, Any]) -> Self:
         fields = {key: item for key, item in value.items() if key != "format"}
         fields["tensors"] = tuple(TensorShape(t["name"], tuple(t["shape"]), t["kind"]) for t in value["tensors"])
+        fields["inexact"], fields["begins_anew"] = tuple(value["inexact"]), tuple(value["begins_anew"])
         return cls(**fields)

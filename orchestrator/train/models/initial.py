@@ -15,26 +15,31 @@ from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.keyed import key, text_key
 from orchestrator.train.models.build import build_model
-from orchestrator.train.models.pretrained import PretrainedWeights
-from orchestrator.train.models.tensors import own_tensors, tied_names
+from orchestrator.train.models.pretrained import PretrainedWeights, StoredTensors
+from orchestrator.train.models.tensors import own_tensors, parameters_on_meta, tied_names
+
+BUILDING = text_key("random numbers of the model's constructor")
+Initialise = Callable[[], Any]
 
 
 def initial_source(config: RunConfig, vocab_size: int | None) -> FragmentSource:
     """Where a run that has no checkpoint yet starts from."""
-    if config.model.pretrained is not None:
-        return PretrainedWeights(config, vocab_size)
-    return InitialWeights(config, vocab_size)
+    made = InitialWeights(config, vocab_size)
+    if config.model.pretrained is None and config.model.weights is None:
+        return made
+    return PretrainedWeights(StoredTensors(config, made.model), made)
 
 
 class InitialWeights:
     """The model's own random initialisation, as a source of fragments. Keeps the tensor it made last."""
 
     def __init__(self, config: RunConfig, vocab_size: int | None) -> None:
-        with torch.device("meta"):
-            self._model = build_model(config, vocab_size)
+        with torch.random.fork_rng(devices=[]), parameters_on_meta():
+            torch.default_generator.manual_seed(int(key(config.seed, BUILDING)))  # some buffers are drawn here
+            self.model = build_model(config, vocab_size)
         self._seed = config.seed
-        self._tied = tied_names(self._model)
-        self._states = {name: _state_of(tensor) for name, tensor in own_tensors(self._model)}
+        self._tied = tied_names(self.model)
+        self._states = {name: state_of(tensor) for name, tensor in own_tensors(self.model)}
         self._latest_name, self._latest = "", torch.empty(0)
 
     def states(self, name: str) -> tuple[str, ...]:
@@ -46,7 +51,7 @@ class InitialWeights:
         if state != self._states[name]:
             raise KeyError(f"{name} has no state {state!r} at step 0")
         if name != self._latest_name:
-            self._latest_name, self._latest = name, make_tensor(self._model, name, self._seed).flatten()
+            self._latest_name, self._latest = name, make_tensor(self.model, name, self._seed).flatten()
         return self._latest[start : start + count]
 
     def scalars(self, name: str) -> dict[str, float]:  # noqa: ARG002 - a FragmentSource; no update has been made yet
@@ -57,57 +62,78 @@ class InitialWeights:
 
 
 def make_tensor(model: nn.Module, name: str, seed: int) -> torch.Tensor:
-    """One parameter or buffer of a model on the meta device, initialised as transformers would within the whole model.
+    """One parameter or buffer of a model whose parameters are on meta, initialised as it would be within the whole.
 
-    Every module above a parameter may have a say in it (GPT-2's attention scales the weights of its projection), so all
-    of them are asked, inner before outer as transformers does. All other tensors stay on meta, where that costs nothing
-    and draws no random numbers."""
+    Every module above a tensor may have a say in it (GPT-2's attention scales the weights of its projection), so all
+    of them are asked, inner before outer. All other parameters stay on meta, where that costs nothing and draws no
+    random numbers. A buffer that none of them sets keeps the value it was built with."""
     owner_name, _, leaf = name.rpartition(".")
     owner = model.get_submodule(owner_name)
     holder: Any = owner._parameters if leaf in owner._parameters else owner._buffers
-    on_meta = holder[leaf]
-    values = torch.full(on_meta.shape, _unset(on_meta.dtype), dtype=on_meta.dtype)
-    holder[leaf] = nn.Parameter(values) if isinstance(on_meta, nn.Parameter) else values
+    built = holder[leaf]
+    values = torch.full(built.shape, _unset(built.dtype), dtype=built.dtype)
+    holder[leaf] = nn.Parameter(values) if isinstance(built, nn.Parameter) else values
     untouched = holder[leaf]._version
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(key(seed, text_key(name))))
-            for module, initialise in reversed(list(_modules_above(model, owner_name))):
-                initialise(module)
+            for initialise in reversed(list(_initialisers(model, owner_name))):
+                initialise()
         made: torch.Tensor = holder[leaf].detach()
     except NotImplementedError as error:  # it wanted to read a tensor that is on meta
-        raise _not_initialised(name, owner) from error
+        raise _not_initialised(name, model, owner) from error
     finally:
-        holder[leaf] = on_meta
-    if made._version == untouched or (made.is_floating_point() and bool(made.isnan().any())):
-        raise _not_initialised(name, owner)
+        holder[leaf] = built
+    if made._version != untouched and not (made.is_floating_point() and bool(made.isnan().any())):
+        return made
+    if isinstance(built, nn.Parameter) or built.is_meta:
+        raise _not_initialised(name, model, owner)
+    made = built.detach()
     return made
 
 
-def _modules_above(model: nn.Module, owner_name: str) -> Iterator[tuple[nn.Module, Callable[[nn.Module], None]]]:
-    """From the model down to the owner: each module, and how the innermost transformers model around it initialises."""
-    module, initialise = model, _initialiser(model)
-    yield module, initialise
+def _initialisers(model: nn.Module, owner_name: str) -> Iterator[Initialise]:
+    """From the model down to the owner, of each module that has one: what sets the values of all it holds.
+
+    That is reset_parameters, as torch's modules have it, or what the innermost transformers model around it says."""
+    module, within = model, _transformer_of(model, None)
+    yield from _initialiser(module, within)
     for part in filter(None, owner_name.split(".")):
         module = module.get_submodule(part)
-        initialise = _initialiser(module) if isinstance(module, PreTrainedModel) else initialise
-        yield module, initialise
+        within = _transformer_of(module, within)
+        yield from _initialiser(module, within)
 
 
-def _not_initialised(name: str, owner: nn.Module) -> ConfigError:
+def _transformer_of(module: nn.Module, outer: PreTrainedModel | None) -> PreTrainedModel | None:
+    return module if isinstance(module, PreTrainedModel) else outer
+
+
+def _initialiser(module: Any, within: PreTrainedModel | None) -> Iterator[Initialise]:
+    if hasattr(module, "reset_lora_parameters"):  # a module of peft, with its adapters below it
+        yield lambda: module.reset_lora_parameters("default", True)
+    elif within is not None:
+        yield lambda: within._init_weights(module)
+    else:
+        reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+        if reset is not None:
+            yield reset
+
+
+def _not_initialised(name: str, model: nn.Module, owner: nn.Module) -> ConfigError:
+    if isinstance(model, PreTrainedModel):
+        return ConfigError(
+            f"{type(owner).__name__} of this model gives {name} no initial value of its own",
+            where="model.transformers.model_type",
+            remedy="start from model.pretrained, or choose another model_type",
+        )
     return ConfigError(
-        f"{type(owner).__name__} of this model gives {name} no initial value of its own",
-        where="model.transformers.model_type",
-        remedy="start from model.pretrained, or choose another model_type",
+        f"{type(owner).__name__} gives {name} no initial value, once the model is built",
+        where="model",
+        remedy=f"give {type(owner).__name__} a method reset_parameters() that sets it, or start from model.weights",
     )
 
 
-def _initialiser(model: Any) -> Callable[[nn.Module], None]:
-    initialise: Callable[[nn.Module], None] = model._init_weights
-    return initialise
-
-
-def _state_of(tensor: torch.Tensor) -> str:
+def state_of(tensor: torch.Tensor) -> str:
     return MASTER if isinstance(tensor, nn.Parameter) and tensor.requires_grad else VALUE
 
 

@@ -1,5 +1,7 @@
 """The tensors of a model: each once, under one name. Order and names are the same everywhere."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -23,3 +25,20 @@ def kind_of(tensor: torch.Tensor) -> Literal["trainable", "frozen", "buffer"]:
     if not isinstance(tensor, nn.Parameter):
         return "buffer"
     return "trainable" if tensor.requires_grad else "frozen"
+
+
+@contextmanager
+def parameters_on_meta() -> Iterator[None]:
+    """While a module is constructed, its parameters take no memory; buffers are computed as always."""
+    register = nn.Module.register_parameter
+
+    def register_on_meta(owner: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        register(owner, name, parameter)
+        if parameter is not None and not parameter.is_meta:
+            owner._parameters[name] = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]

@@ -9,15 +9,23 @@ from typing import Any, NamedTuple
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+)
 from transformers.initialization import no_init_weights
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
+from transformers.utils import is_flash_attn_2_available
 
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
+from orchestrator.train.models.sizes import num_outputs
 
 # All that model classes raise for keys that do not go together; ConfigErrors of ours pass through.
 _BUILD_ERRORS = (
@@ -36,6 +44,8 @@ _BUILD_ERRORS = (
 _OLDER_KEYS = {"rope_theta", "rope_scaling"}
 # Longhaul decides these itself: another key of the config says so.
 _OWNED_KEYS = {"dtype": "by train.precision", "torch_dtype": "by train.precision", "use_cache": "off in training"}
+# What texts are filled up with where a model has no token of its own for it. Llama and GPT-2 find a text's end by it.
+PADDING = 0
 # Causal models that keep documents apart by positions alone: measured, since others take them and let documents mix.
 APART = (
     "gemma", "gemma2", "gpt2", "gpt_neox", "granite", "llama", "mistral", "mixtral", "olmo2", "olmo3", "phi3", "qwen2",
@@ -54,6 +64,12 @@ class Kind(NamedTuple):
 
 KINDS = {
     "causal_lm": Kind("causal language model", AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+    "text_classification": Kind(
+        "text classifier",
+        AutoModelForSequenceClassification,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+        frozenset({"num_labels"}),
+    ),
     "image_classification": Kind(
         "image classifier",
         AutoModelForImageClassification,
@@ -66,9 +82,12 @@ KINDS = {
 def build_transformer(config: RunConfig, vocab_size: int | None) -> nn.Module:
     """The model with values not yet set, float32, tied where its config says so. Without tokens no `vocab_size`."""
     model_config = read_model_config(config, vocab_size)
+    attention = _attention(config)
     try:
         with no_init_weights():
-            model: Any = KINDS[config.task.name].build.from_config(model_config, dtype=torch.float32)
+            model: Any = KINDS[config.task.name].build.from_config(
+                model_config, dtype=torch.float32, attn_implementation=attention
+            )
         model.tie_weights()
     except _BUILD_ERRORS as error:
         raise _not_buildable(config, error) from error
@@ -81,34 +100,68 @@ def read_model_config(config: RunConfig, vocab_size: int | None) -> Any:
     section, kind = config.model, KINDS[config.task.name]
     try:
         if section.pretrained is not None:
-            model_config = AutoConfig.from_pretrained(_pretrained_folder(section.pretrained), local_files_only=True)
+            folder = _pretrained_folder(section.pretrained)
+            model_config = AutoConfig.from_pretrained(folder, local_files_only=True, **_labels(config))
             _check_model_type(model_config.model_type, kind, "model.pretrained")
         else:
             keys = dict(section.transformers or {})
             model_type = keys.pop("model_type")
             _check_model_type(model_type, kind, "model.transformers.model_type")
             _check_keys(model_type, keys, kind)
-            model_config = AutoConfig.for_model(model_type, **keys)
+            model_config = AutoConfig.for_model(model_type, **keys | _labels(config))
         text = model_config.get_text_config()
     except _BUILD_ERRORS as error:
         raise _not_buildable(config, error) from error
     where = "model.transformers" if section.transformers else "model.pretrained"
     if vocab_size is None:
-        _check_labels(section.transformers)
         return model_config
     if section.transformers is not None and "vocab_size" not in section.transformers:
         text.vocab_size = vocab_size
     model_config.use_cache = text.use_cache = False
+    if config.task.name == "text_classification" and text.pad_token_id is None:
+        model_config.pad_token_id = text.pad_token_id = PADDING
     _check_sizes(text, vocab_size, config.task.seq_len, where)
     if config.task.documents_apart:
         _check_documents_apart(model_config.model_type, where)
     return model_config
 
 
-def _check_labels(keys: dict[str, Any] | None) -> None:
-    """transformers would take two classes for granted."""
-    if keys is not None and not (type(keys.get("num_labels")) is int and keys["num_labels"] > 0):
-        raise ConfigError("needs num_labels: how many classes there are", where="model.transformers")
+def padding_token(config: RunConfig) -> int:
+    """What texts are filled up with to one length."""
+    if config.model.transformers is None and config.model.pretrained is None:
+        return PADDING
+    token = read_model_config(config, None).get_text_config().pad_token_id
+    return PADDING if token is None else int(token)
+
+
+def balancing_share(config: RunConfig) -> float:
+    """What the loss that balances a mixture of experts counts; 0 unless its key output_router_logits asks for it."""
+    if config.model.transformers is None and config.model.pretrained is None:
+        return 0.0
+    text = read_model_config(config, None).get_text_config()
+    return float(getattr(text, "router_aux_loss_coef", 0.0)) if getattr(text, "output_router_logits", False) else 0.0
+
+
+def _labels(config: RunConfig) -> dict[str, int]:
+    """How many outputs a classifier has, which transformers would take to be two. A trained one may tell itself."""
+    if config.task.name == "causal_lm" or (config.model.pretrained is not None and config.num_classes is None):
+        return {}
+    keys = config.model.transformers or {}
+    if not (type(keys.get("num_labels", 1)) is int and keys.get("num_labels", 1) > 0) or config.num_classes is None:
+        raise ConfigError("needs num_labels, or task.classes: how many classes there are", where="model.transformers")
+    return {"num_labels": num_outputs(config, None)}
+
+
+def _attention(config: RunConfig) -> str | None:
+    """auto: transformers chooses, which is sdpa wherever a model knows it."""
+    attention = config.model.attention
+    if attention == "flash_attention_2" and not is_flash_attn_2_available():
+        raise ConfigError(
+            "flash_attention_2 needs the package flash-attn and a GPU that it knows",
+            where="model.attention",
+            remedy="take sdpa, which uses flash kernels of torch where it can",
+        )
+    return None if attention == "auto" else attention
 
 
 def _check_documents_apart(model_type: str, where: str) -> None:

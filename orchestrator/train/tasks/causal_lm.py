@@ -5,6 +5,7 @@ from torch.nn import functional
 
 from orchestrator.config.run import RunConfig
 from orchestrator.data.shards.manifest import Manifest
+from orchestrator.train.models.transformers import balancing_share
 from orchestrator.train.tasks.task import Fields, Forward, Inputs, Measured, logits_of, move
 
 
@@ -17,6 +18,7 @@ class CausalLM:
 
     def __init__(self, config: RunConfig, manifest: Manifest) -> None:  # noqa: ARG002 - a Task
         self._apart = config.task.documents_apart
+        self._balancing = balancing_share(config)
 
     def collate(self, fields: Fields, device: torch.device) -> Inputs:
         tokens, weights = move(fields["tokens"], device), move(fields["weights"], device)
@@ -25,7 +27,10 @@ class CausalLM:
 
     def step(self, forward: Forward, inputs: Inputs) -> Measured:
         fed = {name: inputs[name] for name in ("input_ids", "position_ids") if name in inputs}
-        logits = logits_of(forward(**fed, use_cache=False))
+        output, weights = forward(**fed), inputs["weights"].reshape(-1)
         targets = inputs["targets"].reshape(-1)
-        losses = functional.cross_entropy(logits.flatten(0, 1), targets, reduction="none")
-        return Measured(loss=torch.dot(losses, inputs["weights"].reshape(-1)))
+        losses = functional.cross_entropy(logits_of(output).flatten(0, 1), targets, reduction="none")
+        loss = torch.dot(losses, weights)
+        if self._balancing and torch.is_grad_enabled():  # an evaluation is of the task alone
+            loss = loss + self._balancing * weights.sum() * output.aux_loss.float()
+        return Measured(loss=loss)

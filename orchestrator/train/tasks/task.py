@@ -1,7 +1,15 @@
 """A task: what the loop asks of it. The protocol is the same for Longhaul's own tasks and for a user's.
 
 A task returns sums, never means: the loop divides by the weight of the whole global batch, so that any slicing over
-ranks and micro-batches gives the same gradient."""
+ranks and micro-batches gives the same gradient.
+
+A user's own task (`task.name: package.module:Class`) is a class with the two methods of Task, made as
+`Class(config, manifest)`. Its collate is given the arrays of some samples by field, each with one row a sample: those
+of data.fields, or of data.table `features` and `target`, or of prepare.tokens `tokens` and `length` in place of the
+field `text`; and always `weights` (float32; 0 for what does not count) and `draw_keys`. Its step calls the model
+once and returns Measured. A sample's loss must depend on that sample alone; random numbers come from torch's generator,
+which the loop has seeded. Of a task of ours the step alone can be replaced (`task.step: package.module:function`): the
+function is given the model and what the task's collate made, and returns Measured or the weighted sum of the losses."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.checkpoint.found import Found, list_checkpoints
-from orchestrator.checkpoint.keep import choose_to_delete, prune
+from orchestrator.checkpoint.keep import choose_to_delete, prune, rank_best
 from orchestrator.config.running import KeepSection
 from tests.fakes.saving import save_all, small_model, split
 
@@ -32,17 +32,30 @@ NAN = float("nan")
 )  # fmt: skip
 def test_retention(losses: list[float | None], damaged: list[int], last: int, best: int, kept: list[int]) -> None:
     found = [
-        Found(Path(str(step)), step, 1, loss, "damaged" if step in damaged else "") for step, loss in enumerate(losses)
+        Found(Path(str(step)), step, 1, {} if loss is None else {"loss": loss}, "damaged" if step in damaged else "")
+        for step, loss in enumerate(losses)
     ]
     random.Random(0).shuffle(found)
-    deleted = choose_to_delete(found, KeepSection(last=last, best=best))
+    deleted = choose_to_delete(found, KeepSection(last=last, best=best), "loss")
     assert [one.step for one in deleted] == [step for step in range(len(losses)) if step not in kept]
 
 
 def test_pruning_leaves_the_newest(tmp_path: Path) -> None:
     for step in range(1, 6):
         save_all(tmp_path, split(small_model(), 1, random.Random(0)), step)
-    deleted = prune(tmp_path, KeepSection(last=2))
+    deleted = prune(tmp_path, KeepSection(last=2), "loss")
     assert [path.name for path in deleted] == [f"step-0000000{step}-g0002" for step in (1, 2, 3)]
     assert [one.step for one in list_checkpoints(tmp_path)] == [4, 5]
-    assert prune(tmp_path, KeepSection(last=2)) == []
+    assert prune(tmp_path, KeepSection(last=2), "loss") == []
+
+
+def test_the_best_are_those_of_the_metric_that_is_gone_by() -> None:
+    measured = [(1.0, 0.5), (2.0, 0.9), (3.0, None), (4.0, 0.7)]
+    found = [
+        Found(Path(str(step)), step, 1, {"loss": loss} | ({} if accuracy is None else {"accuracy": accuracy}))
+        for step, (loss, accuracy) in enumerate(measured)
+    ]
+    assert [one.step for one in rank_best(found, "loss")] == [0, 1, 2, 3]
+    assert [one.step for one in rank_best(found, "accuracy")] == [1, 3, 0]
+    deleted = choose_to_delete(found, KeepSection(last=1, best=1), "accuracy")
+    assert [one.step for one in deleted] == [0, 2]

@@ -5,6 +5,7 @@ import os
 import random
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
+from orchestrator.checkpoint import layout
 from orchestrator.checkpoint.found import list_checkpoints, newest_sound, verify
 from orchestrator.checkpoint.reader import open_checkpoint
 from orchestrator.core.errors import CheckpointDamaged
@@ -149,7 +151,7 @@ def test_the_newest_sound_one_is_found_and_the_damaged_ones_are_named(tmp_path: 
     listed = list_checkpoints(tmp_path)
     assert [one.path for one in listed] == [oldest, sound, flipped]
     assert [bool(one.problem) for one in listed] == [False, False, True]
-    assert [one.validation_loss for one in listed] == [2.5, 2.5, None]
+    assert [one.metrics for one in listed] == [{"loss": 2.5}, {"loss": 2.5}, {}]
 
 
 def test_of_one_step_the_higher_generation_is_newer(tmp_path: Path) -> None:
@@ -162,3 +164,22 @@ def test_without_checkpoints_there_is_none(tmp_path: Path) -> None:
     (tmp_path / "something else").mkdir()
     assert list_checkpoints(tmp_path / "nowhere") == []
     assert newest_sound(tmp_path) == (None, [])
+
+
+def test_validations_come_back_and_those_of_the_own_step_are_listed(tmp_path: Path) -> None:
+    rows = ({"step": 4, "loss": 3.0}, {"step": 7, "loss": 2.5, "accuracy": 0.5})
+    save_all(tmp_path, split(small_model(), 1, random.Random(0)), facts=replace(FACTS, validations=rows))
+    [found] = list_checkpoints(tmp_path)
+    assert open_checkpoint(found.path).facts.validations == rows
+    assert found.metrics == rows[1]
+
+
+def test_a_checkpoint_of_a_version_without_validations_is_read(tmp_path: Path) -> None:
+    path = save_small(tmp_path)
+    manifest = json.loads((path / "manifest.json").read_bytes())
+    del manifest["validations"]
+    (path / "manifest.json").write_bytes(layout.to_bytes(manifest))
+    (path / "COMMIT").write_bytes(layout.commit_bytes(layout.to_bytes(manifest)))
+    assert open_checkpoint(path).facts.validations == ()
+    [found] = list_checkpoints(tmp_path)
+    assert (found.metrics, found.problem) == ({"loss": 2.5}, "")

@@ -32,6 +32,8 @@ CONFIG = RunConfig.model_validate(
 
 # These have one value only, or exclude each other: no second valid config differs in them alone.
 ALONE = {
+    "data.augment",
+    "data.mixup",
     "data.fields",
     "data.split.folds",
     "data.table",
@@ -45,9 +47,30 @@ ALONE = {
     "model.cnn",
     "model.rnn",
     "model.custom",
+    "model.new_head",
+    "model.lora",
     "task.name",
+    "task.loss.label_smoothing",
+    "task.loss.class_weights",
+    "task.loss.delta",
 }
-CANDIDATES: list[Any] = [True, False, 1, 2, 3, 64, 600, 0.25, 0.5, 2.5, "other", [], ["other"], [0.5, 0.25]]
+CANDIDATES: list[Any] = [
+    True,
+    False,
+    1,
+    2,
+    3,
+    64,
+    600,
+    0.25,
+    0.5,
+    2.5,
+    "perplexity",
+    "other",
+    [],
+    ["other"],
+    [0.5, 0.25],
+]
 CANDIDATES += [
     "text",
     [{"name": "resize"}],
@@ -142,3 +165,17 @@ def test_marks_are_found_by_dotted_key():
     assert mark_at("train.micro_batch") is Mark.ROUNDING
     assert mark_at("tracking.wandb.mode") is Mark.FREE
     assert mark_at("seed") is Mark.IDENTITY
+
+
+PLATEAU = replace_values(CONFIG, {"schedule.name": "plateau"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("evaluate.every_steps", 2), ("evaluate.max_batches", 3), ("evaluate.best_by", "perplexity")]
+)
+def test_what_a_plateau_follows_is_part_of_the_run(key, value):
+    other = replace_values(PLATEAU, {key: value})
+    assert run_hash(other) != run_hash(PLATEAU)
+    with pytest.raises(ConfigError, match=f"^{key}: makes another run"):
+        check_resume(PLATEAU, other)
+    check_resume(CONFIG, replace_values(CONFIG, {key: value}))

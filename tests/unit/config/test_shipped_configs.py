@@ -17,7 +17,8 @@ FACTS = Facts(device="cuda", cpus_per_node=64, remote=False, sample_bytes=0, wan
 
 
 def test_there_are_runs_and_overlays_to_look_at():
-    assert {"quickstart", "tiny", "gpt2-small", "llama-1b", "llama-7b"} <= {path.stem for path in RUNS}
+    shipped = {"quickstart", "tiny", "gpt2-small", "llama-1b", "llama-7b", "resnet50-imagenet"}
+    assert shipped <= {path.stem for path in RUNS}
     assert OVERLAYS
 
 

@@ -241,3 +241,11 @@ def test_a_store_that_preparing_lost_leaves_a_run_that_can_go_on() -> None:
     _, [finish] = decide(RUNNING, seen(rank(RankState.ENDED, end=end), unprepared=away), 1.0, LIMITS)
     assert isinstance(finish, Finish)
     assert (finish.state, finish.exit_code) == (RunState.STOPPED, ExitCode.PREEMPTED)
+
+
+def test_a_run_that_is_done_early_says_why() -> None:
+    end = RankEnd(state=RunState.DONE, step=12, reason="stopped early: no better loss")
+    ended = seen(rank(RankState.ENDED, end=end), rank(RankState.ENDED, end=end))
+    _, [finish] = decide(RUNNING, ended, 1.0, LIMITS)
+    why = "stopped early: no better loss"
+    assert finish == Finish(state=RunState.DONE, exit_code=ExitCode.DONE, reason=why, step=12)

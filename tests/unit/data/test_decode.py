@@ -3,8 +3,10 @@
 import io
 import json
 import pickle
+import struct
 import warnings
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -187,6 +189,44 @@ def test_every_kind_of_picture_becomes_rgb(mode, form, red):
     assert found.shape == RED.shape
     assert found.dtype == np.uint8
     assert np.all(np.abs(found[..., 0].astype(int) - red) < 30)
+
+
+def test_grey_with_transparency_is_grey_and_bilevel_is_black_and_white():
+    grey = np.array([[0, 90, 255]], np.uint8)
+    clear = Image.merge("LA", (Image.fromarray(grey), Image.fromarray(grey[:, ::-1])))
+    assert np.array_equal(value_of("image_grey", saved(clear)), grey)
+    assert np.array_equal(value_of("image", saved(clear)), np.repeat(grey[..., None], 3, axis=2))
+    bilevel = saved(Image.fromarray(grey > 80))
+    assert value_of("image_grey", bilevel).tolist() == [[0, 255, 255]]
+    assert value_of("image", bilevel)[..., 1].tolist() == [[0, 255, 255]]
+
+
+def test_grey_of_a_coloured_picture_is_its_brightness():
+    brightness = round(0.299 * 200 + 0.587 * 10 + 0.114 * 20)
+    assert np.unique(value_of("image_grey", saved(RED))).tolist() == [brightness]
+
+
+def test_cmyk_jpegs_have_the_colours_that_pillow_shows():
+    found = value_of("image", saved(Image.fromarray(RED).convert("CMYK"), "JPEG", quality=95))
+    assert found.shape == RED.shape
+    assert np.abs(found.astype(int) - RED).max() < 8
+
+
+def test_16_bits_of_colour_keep_their_high_bytes():
+    deep = (np.arange(2 * 3 * 3, dtype=np.uint16) * 3000 + 77).reshape(2, 3, 3)
+    assert np.array_equal(value_of("image", deep_png(deep)), deep >> 8)
+
+
+def deep_png(pixels) -> bytes:
+    """RGB of 16 bits a channel, which Pillow reads and does not write."""
+    height, width, _ = pixels.shape
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in pixels)
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
 
 
 def test_transparency_is_dropped_and_the_colour_beneath_stays():

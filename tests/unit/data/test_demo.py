@@ -47,8 +47,8 @@ def test_of_two_makers_one_wins_and_nothing_is_left_over(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "TEXT_BYTES", 100_000)
     write = demo._write_shards
 
-    def write_while_another_finishes(folder):
-        write(folder)
+    def write_while_another_finishes(name, folder):
+        write(name, folder)
         monkeypatch.setattr(demo, "_write_shards", write)
         make_text_demo(tmp_path / "text")
 
@@ -59,7 +59,7 @@ def test_of_two_makers_one_wins_and_nothing_is_left_over(tmp_path, monkeypatch):
 
 
 def test_a_maker_that_dies_leaves_nothing_that_is_trusted(tmp_path, monkeypatch):
-    def die(folder):
+    def die(_name, folder):
         (folder / "text-0000.tar").write_bytes(b"half")
         raise KeyboardInterrupt
 

@@ -6,16 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.config.data import (
-    DataSection,
-    ModelSection,
-    Phase,
-    Source,
-    TaskSection,
-)
+from orchestrator.config.data import DataSection, Phase, Source
+from orchestrator.config.model import ModelSection
 from orchestrator.config.preparing import PrepareSection, TokensSection
 from orchestrator.config.reading import FieldSection
 from orchestrator.config.run import RunConfig
+from orchestrator.config.task import TaskSection
 from orchestrator.config.training import TrainSection
 from orchestrator.core.errors import ConfigError, DataError, NotPrepared
 from orchestrator.data.ordering.mixing import BLOCK, quotas_of

@@ -1,3 +1,4 @@
+import contextlib
 import time
 
 import numpy as np
@@ -239,3 +240,78 @@ def test_the_size_of_a_batch_is_learned(feed):
     assert batches.size_bytes(1, ALONE) == 8 * (2 * 3 * 4 + 8) < guessed
     assert batches.size_bytes(1, World.flat(0, 4)) == 2 * (2 * 3 * 4 + 8)
     batches.close()
+
+
+# ---- one sample beyond the slice, for data.mixup ----
+
+MIXED = {"mixup": {"alpha": 1.0}}
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    return Feed(tmp_path_factory.mktemp("mixed"), **MIXED)
+
+
+def all_rows(batches):
+    return {name: np.concatenate([batch.fields[name] for batch in batches]) for name in batches[0].fields}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8, 11])
+def test_beyond_a_ranks_slice_comes_the_next_sample_of_the_batch_as_its_own_rank_has_it(mixed, size):
+    for step in range(5):
+        batches = mixed.make_world(step, size)
+        rows = all_rows(batches)
+        for batch in batches:
+            if not len(batch.slots):
+                continue
+            following = batch.slots.stop % 8
+            assert batch.beyond.keys() == batch.fields.keys()
+            assert batch.beyond["weights"] == rows["weights"][following]
+            assert batch.beyond["draw_keys"] == rows["draw_keys"][following]
+            if rows["weights"][following]:
+                assert np.array_equal(batch.beyond["values"][0], rows["values"][following])
+                assert batch.beyond["label"] == rows["label"][following]
+
+
+def test_the_sample_beyond_is_in_no_ledger_and_no_hole_is_told_twice(feed, mixed):
+    for step in range(5):
+        for plain, more in zip(feed.make_world(step, 3), mixed.make_world(step, 3), strict=True):
+            assert (more.sums, more.count, more.weight, more.holes) == (
+                plain.sums,
+                plain.count,
+                plain.weight,
+                plain.holes,
+            )
+            assert all(np.array_equal(more.fields[name], plain.fields[name]) for name in plain.fields)
+            assert more.figures.read_bytes > plain.figures.read_bytes
+            assert not plain.beyond
+
+
+def test_a_hole_beyond_the_slice_is_a_copy_without_weight_on_replay_too(tmp_path):
+    feed = Feed(tmp_path, broken=(5,), **MIXED)
+    step = feed.step_of(5)
+    (hole,) = [hole for batch in feed.make_world(step, 8) for hole in batch.holes]
+    at = int(np.flatnonzero(feed.order.slots(step).position == hole.position)[0])
+    known = Skips(holes=frozenset({(step, hole.position)}))
+    first, again = (feed.make(step, World.flat((at - 1) % 8, 8), skips) for skips in (Skips(), known))
+    for batch in (first, again):
+        assert batch.fields["weights"] == [1]
+        assert batch.beyond["weights"] == [0]
+        assert np.array_equal(batch.beyond["values"], batch.fields["values"])
+    assert again.figures.read_bytes < first.figures.read_bytes
+
+
+def test_a_sample_beyond_of_another_shape_is_named_with_the_way_out(tmp_path):
+    feed = Feed(tmp_path, broken=(), transforms=[{"name": "tests.fakes.array_steps.cut_by_label"}], **MIXED)
+    told = r"a sample of its batch is .* and data/000\d.tar/a\d+ is .* a batch needs them alike"
+    with pytest.raises(DataError, match=told):
+        feed.make_world(0, 8)
+
+
+def test_validation_has_no_sample_beyond(tmp_path):
+    write_arrays(tmp_path / "data", 5)
+    config = array_config(tmp_path, {**MIXED, "split": {"validation": 0.5}})
+    manifest = prepare(config)
+    order = ValidationOrder.of(config, manifest)
+    with contextlib.closing(open_batches(config, manifest, order, "validation")) as batches:
+        assert batches.make(0, World.flat(0, 2), Skips()).beyond == {}

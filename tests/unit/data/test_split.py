@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.config.data import SplitSection
-from orchestrator.data.shards.split import TEST, TRAIN, VALIDATION, split_of
+from orchestrator.data.shards.split import TEST, TRAIN, VALIDATION, split_groups, split_of
 
 KEYS = [f"sample{i}" for i in range(20_000)]
 
@@ -38,3 +38,23 @@ def test_a_test_share_added_later_leaves_validation_alone():
     without = split_of("s", "s/a.tar", KEYS, SplitSection(validation=0.1))
     added = split_of("s", "s/a.tar", KEYS, SplitSection(validation=0.1, test=0.2))
     assert np.array_equal(without == VALIDATION, added == VALIDATION)
+
+
+@given(st.integers(2, 12), st.floats(0, 0.9), st.sampled_from(["samples", "groups"]))
+def test_every_sample_outside_of_test_is_for_validation_in_one_fold_and_for_training_in_the_others(folds, test, of):
+    keys = KEYS[:500]
+    splits = [SplitSection(folds=folds, fold=fold, test=test) for fold in range(folds)]
+    chosen = np.stack(
+        [split_of("s", "s/a.tar", keys, split) if of == "samples" else split_groups(keys, split) for split in splits]
+    )
+    is_test = (chosen == TEST).any(axis=0)
+    assert ((chosen == TEST) == is_test).all()
+    assert ((chosen == VALIDATION).sum(axis=0) == ~is_test).all()
+    assert ((chosen == TRAIN).sum(axis=0) == (folds - 1) * ~is_test).all()
+
+
+def test_folds_are_of_about_one_size_beside_the_same_test_share_as_without():
+    chosen = [split_of("s", "s/a.tar", KEYS, SplitSection(folds=5, fold=fold, test=0.2)) for fold in range(5)]
+    assert all(abs((one == VALIDATION).mean() - 0.16) < 0.01 for one in chosen)
+    without = split_of("s", "s/a.tar", KEYS, SplitSection(test=0.2))
+    assert np.array_equal(chosen[0] == TEST, without == TEST)

@@ -65,3 +65,11 @@ def test_a_stopped_run_says_how_to_go_on(run: RunDir) -> None:
     code, text = follow(run)
     assert code is ExitCode.STOPPED
     assert f"stopped at step 7; go on with `longhaul resume {run.path}`" in text
+
+
+def test_a_run_that_is_done_early_is_no_failure_and_says_why(run: RunDir) -> None:
+    with closing(Journal.claim(run.events, SystemClock())) as journal:
+        journal.append("done", exit_code=0, step=1, reason="stopped early: no better loss")
+    code, text = follow(run)
+    assert code is ExitCode.DONE
+    assert "stopped early: no better loss" in text

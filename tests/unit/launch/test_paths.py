@@ -35,3 +35,9 @@ def test_with_a_shared_folder_they_start_there(tmp_path: Path, monkeypatch: pyte
 def test_relative_paths_are_named_by_key_and_value() -> None:
     config = load_config(CONFIG, (), ["root=/mnt/runs"]).config
     assert list(relative_keys(config)) == ["data.train.0.path=data/demo", "data.work=data/.longhaul"]
+
+
+def test_the_model_of_a_step_of_cleaning_is_a_path_too() -> None:
+    step = '{"name": "language", "args": {"model": "lid.bin", "languages": ["en"]}}'
+    config = load_config(CONFIG, (), [f"prepare.clean=[{step}]"]).config
+    assert "prepare.clean.0.args.model=lid.bin" in list(relative_keys(config))

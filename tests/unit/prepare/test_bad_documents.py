@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from orchestrator.core.errors import DataError
+from orchestrator.data.decoding.texts import open_tokenizer
 from orchestrator.prepare import text as text_module
 from orchestrator.prepare.funnel import count_funnels
 from orchestrator.prepare.run import prepare
 from orchestrator.prepare.text import cut_text
-from orchestrator.prepare.tokenizer import open_tokenizer
 from tests.fakes.copies import NEAR, config_of, drops_of, make_text, named_drops, published, write_varied
 from tests.fakes.shards import write_tar, write_texts
 

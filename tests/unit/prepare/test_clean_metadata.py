@@ -7,11 +7,17 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.errors import ConfigError
+from orchestrator.config.run import RunConfig
+from orchestrator.core.errors import ConfigError, DataError
+from orchestrator.core.mapping import run_serially
 from orchestrator.prepare.clean.language import language
 from orchestrator.prepare.clean.metadata import field
 from orchestrator.prepare.clean.sample import Unfit, read_meta
 from orchestrator.prepare.clean.text import Text
+from orchestrator.prepare.rules import Rules
+from orchestrator.prepare.run import prepare
+from tests.fakes.copies import config_of
+from tests.fakes.shards import write_texts
 
 META = {"licence": "mit", "source": {"name": "web", "score": 3}, "tags": ["a", "b"], "none": None, "ok": True}
 
@@ -90,3 +96,26 @@ def test_without_the_package_the_error_names_it(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setitem(sys.modules, "fasttext", None)
     with pytest.raises(ConfigError, match="pip install fasttext-numpy2-wheel"):
         language(Text("x"), str(tmp_path / "never"), ["en"])
+
+
+def language_config(root: Path, model: str) -> RunConfig:
+    return config_of(root, {"clean": [{"name": "language", "args": {"model": model, "languages": ["de"]}}]})
+
+
+def test_what_a_model_holds_is_part_of_the_rules_and_where_it_lies_is_not(model: str, tmp_path: Path) -> None:
+    first = Rules.of(language_config(tmp_path, model)).id
+    moved = Path(model).rename(tmp_path / "moved.bin")
+    assert Rules.of(language_config(tmp_path, str(moved))).id == first
+    moved.write_bytes(b"another")
+    assert Rules.of(language_config(tmp_path, str(moved))).id != first
+
+
+def test_a_model_that_is_another_on_some_machine_is_refused(model: str, tmp_path: Path) -> None:
+    write_texts(tmp_path / "data" / "0.tar", {"a": "dies und das", "b": "this and that"})
+
+    def run_elsewhere(function: Any, jobs: Any) -> Any:
+        Path(model).write_bytes(b"another")
+        return run_serially(function, jobs)
+
+    with pytest.raises(DataError, match="let all machines read the same model"):
+        prepare(language_config(tmp_path, model), run_elsewhere)

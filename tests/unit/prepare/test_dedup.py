@@ -12,6 +12,8 @@ from orchestrator.prepare.run import prepare
 from tests.fakes.copies import NEAR, config_of, drops_of, make_text, shingles, texts_of, write_varied
 from tests.fakes.shards import read_tree, run_backwards, write_texts
 
+LANGUAGE = {"name": "language", "args": {"model": "/none/such", "languages": ["en"]}}
+
 
 @pytest.fixture(scope="module")
 def varied(tmp_path_factory):
@@ -141,7 +143,7 @@ def test_cleaning_comes_before_comparing_and_alters_what_is_tokenised_only(tmp_p
     both = prepare(config_of(tmp_path, {"clean": steps, **NEAR}, work=str(tmp_path / "w2")))
     assert {row["place"]: row["rule"] for row in drops_of(alone).values()} == {0: "length"}
     assert {row["place"]: row["rule"] for row in drops_of(both).values()} == {0: "length", 2: "exact duplicate"}
-    from orchestrator.prepare.tokenizer import open_tokenizer
+    from orchestrator.data.decoding.texts import open_tokenizer
 
     for manifest in (alone, both):
         told = open_tokenizer(manifest.tokenizer).decode(manifest.tokens(0).tolist())
@@ -166,6 +168,8 @@ def test_samples_that_are_fed_as_they_are_lose_their_copies(tmp_path):
         ({"dedup": {"near": {}}, "tokens": None}, "prepare.dedup.near: compares texts"),
         ({"dedup": {"prefer": ["dta"]}}, "did you mean 'data'"),
         ({"decontaminate": {}}, "there is nothing to compare with"),
+        ({"decontaminate": {"files": [__file__]}}, "there is nothing to compare with"),
+        ({"clean": [LANGUAGE]}, "prepare.clean.0.args.model: prepare.clean.0.args.model: there is no model /none/such"),
         ({"decontaminate": {"similarity": None, "files": ["/none/such.txt"]}}, "cannot be read"),
         ({"clean": [{"name": "gopher_qualty"}]}, "gopher_quality"),
         ({"dedup": {"near": {"threshold": 0.5, "recall": 0.999999}}}, "prepare.dedup.near"),

@@ -17,7 +17,7 @@ from tests.fakes.shards import read_tree, run_backwards, write_tar
 def test_pictures_are_kept_with_their_sizes_and_without_tokens(tmp_path):
     write_pictures(tmp_path / "data", 4)
     manifest = prepare(picture_config(tmp_path))
-    assert not manifest.has_tokens
+    assert not manifest.has_tokenizer
     assert manifest.kept("train").tolist() == [6] * 4
     numbers = [int(key[1:]) for key in manifest.keys(0)]
     assert manifest.sizes("train")[0] == sum(len(draw_picture(number)) + 1 for number in numbers)
@@ -87,7 +87,7 @@ def test_a_manifest_of_samples_can_be_written_and_loaded(tmp_path):
     manifest = prepare(picture_config(tmp_path))
     manifest.write(tmp_path / "manifest.json")
     loaded = Manifest.load(tmp_path / "manifest.json")
-    assert not loaded.has_tokens
+    assert not loaded.has_tokenizer
     assert np.array_equal(loaded.checksums(1, "train"), manifest.checksums(1, "train"))
 
 

@@ -6,6 +6,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from orchestrator.config.data import SplitSection
 from orchestrator.core.errors import DataError
 from orchestrator.core.words import ShardRef
+from orchestrator.data.decoding.texts import open_tokenizer
 from orchestrator.prepare import tokenizer as module
 from orchestrator.prepare.rules import Rules
 from orchestrator.prepare.tokenizer import (
@@ -13,7 +14,6 @@ from orchestrator.prepare.tokenizer import (
     TrainJob,
     find_tokenizer,
     import_tokenizer,
-    open_tokenizer,
     read_vocab_size,
     train_tokenizer,
 )

@@ -139,3 +139,8 @@ def test_progress_counts_each_step_once_also_those_the_server_has() -> None:
 
 def test_what_is_not_for_curves_is_left_out() -> None:
     assert copied({"step": 1, "kind": "checkpoint", "seconds": 1}) == []
+
+
+def test_lists_are_curves_by_class_and_matrices_none() -> None:
+    row = evaluation(1) | {"f1": [0.5, None, 1.0], "confusion_matrix": [[1, 0], [0, 1]], "recall": [0.5] * 101}
+    assert evaluation_values(row) == {"validation/loss": 5, "validation/f1/0": 0.5, "validation/f1/2": 1.0}

@@ -20,6 +20,7 @@ from orchestrator.core.news import (
     KeysNews,
     LeftOut,
     News,
+    NoteNews,
     StepNews,
     SystemNews,
 )
@@ -96,6 +97,19 @@ def test_news_told_again_after_a_restart_is_written_once(tmp_path: Path) -> None
     assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [0, 1, 2, 2]
     assert [row["step"] for row in read_rows(tmp_path / "ledger.jsonl")] == [0, 1, 2]
     second.finish(RunState.STOPPED, 130)
+
+
+def test_a_note_of_a_rank_is_written_once_whoever_tells_it_again(tmp_path: Path) -> None:
+    note = NoteNews(step=3, generation=1, t=7.0, text="no sample of class 2")
+    other = NoteNews(step=3, generation=1, t=7.0, text="another")
+    scribe = make_scribe(tmp_path)
+    scribe.write([note])
+    scribe.finish(RunState.STOPPED, 130)
+    again = make_scribe(tmp_path)
+    again.write([note, other])
+    again.finish(RunState.DONE, 0)
+    rows = [row for row in read_rows(tmp_path / "metrics.jsonl") if row.get("origin") == "rank"]
+    assert [(row["kind"], row["step"], row["text"]) for row in rows] == [("note", 3, note.text), ("note", 3, "another")]
 
 
 def test_samples_of_nodes_stand_at_the_last_step_and_are_written_once(tmp_path: Path) -> None:

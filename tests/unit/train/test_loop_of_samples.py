@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.distributed import PrefixStore
 
 from orchestrator.checkpoint.reader import open_checkpoint
 from orchestrator.core.errors import TrainingFailed
-from orchestrator.core.news import EvaluationNews, HolesNews, StepNews
+from orchestrator.core.news import EvaluationNews, HolesNews, NoteNews, StepNews
 from orchestrator.core.words import RunState
 from orchestrator.data.ordering.order import Order
 from orchestrator.data.ordering.skips import Skips
@@ -16,15 +17,19 @@ from orchestrator.data.proof.audit import Prepared, recompute
 from orchestrator.data.proof.difference import compare_ledger
 from orchestrator.prepare.run import prepare
 from orchestrator.train.engine import warm
+from orchestrator.train.evaluation.offline import EvaluationJob
+from tests.fakes.changes import EVERYTHING
 from tests.fakes.coloured_pictures import CLASSES, write_pictures
 from tests.fakes.gang import run_gang
-from tests.fakes.small_runs import RESNET, RecordingSink, picture_config, train_small
+from tests.fakes.small_runs import RESNET, VIT, RecordingSink, picture_config, train_small
 
 BROKEN = ((0, 3), (2, 7))  # shard and place; they come in steps 0 and 2
 HOLE_STEPS = [0, 2]
-STEPS, BATCH = 6, 10
+STEPS, CHANGED_STEPS, BATCH = 6, 4, 10
 EVERY_STEP: dict[str, Any] = {"checkpoint": {"every_steps": 1, "keep": {"last": 2 * STEPS}}}
 EVALUATE: dict[str, Any] = {"evaluate": {"every_steps": STEPS}}
+CHANGED: dict[str, Any] = {"augment": EVERYTHING, "mixup": {"alpha": 1.0}}
+CUT_VIT = VIT | {"image_size": 8, "patch_size": 4}  # what the last of these changes cuts out
 
 
 def make_config(folder: Path, model: dict[str, Any] | None = None, **sections: Any) -> Any:
@@ -46,7 +51,25 @@ def run_all(rank: int, size: int, store: Any, folder: Path, manifest: Any) -> di
     run("two", 2, stage=2, **EVALUATE, **EVERY_STEP)
     again = folder / "two" / "step-00000001-g0001"
     run("replayed", 2, path="two", stage=2, generation=2, start=again, **EVALUATE, **EVERY_STEP)
-    run("resnet", 2, model=RESNET, stage=1, train={"steps": 2})
+    for stage, world in ((2, 2), (3, 1)):
+        if rank < world:
+            job = EvaluationJob(
+                config=make_config(folder, stage=stage),
+                manifest=manifest,
+                checkpoint=folder / "two" / f"step-{STEPS:08d}-g0001",
+                split="validation",
+                device="cpu",
+                micro_batch=3,
+                threads=1,
+            )
+            results[f"evaluated on {world}"] = job.work(rank, world, PrefixStore(f"evaluate{world}", store))
+    changed = {"model": CUT_VIT, "data": CHANGED, "train": {"steps": CHANGED_STEPS}}
+    run("changed", 1, **changed, **EVALUATE)
+    run("changed_by_two", 2, stage=1, **changed, **EVERY_STEP)
+    again = folder / "changed_by_two" / "step-00000002-g0001"
+    run("changed_again", 2, path="changed_by_two", stage=1, generation=2, start=again, **changed, **EVERY_STEP)
+    absent = {"model": RESNET | {"num_labels": CLASSES + 1}, "evaluate": {"every_steps": 1}}
+    run("resnet", 2, stage=1, train={"steps": 2}, **absent)
     with pytest.raises(TrainingFailed) as caught:
         run("strict", 2, data={"max_holes": 1})
     results["strict"] = str(caught.value)
@@ -160,8 +183,54 @@ def test_validation_tells_loss_and_accuracy_of_every_sample(seen):
     (one,), (two,) = (results[0][case][1].of(EvaluationNews) for case in ("one", "two"))
     assert one.metrics["samples"] == manifest.kept("validation").sum()
     assert 0 <= one.metrics["accuracy"] <= 1
-    assert one.metrics.keys() == {"loss", "accuracy", "samples"}
+    assert one.metrics.keys() == {"loss", "accuracy", "f1", "roc_auc", "samples"}
     assert two.metrics["loss"] == pytest.approx(one.metrics["loss"], rel=2e-5)
+
+
+def test_an_evaluation_afterwards_gives_the_numbers_of_training(seen):
+    """The very same on the same world, within rounding on another one and another stage."""
+    results, _, _ = seen
+    [news] = results[0]["two"][1].of(EvaluationNews)
+    told = {name: value for name, value in news.metrics.items() if name != "loss"}
+    for result in results:
+        assert {name: result["evaluated on 2"].values[name] for name in news.metrics} == news.metrics
+    alone = results[0]["evaluated on 1"].values
+    assert {name: alone[name] for name in told} == told
+    assert alone["loss"] == pytest.approx(news.metrics["loss"], rel=2e-5)
+    assert alone.keys() == news.metrics.keys() | {"precision", "recall", "confusion_matrix"}
+
+
+def test_changed_and_mixed_pictures_give_the_same_losses_in_any_slices_and_on_any_world(seen):
+    plain, alone, by_two = (rows(seen, case) for case in ("one", "changed", "changed_by_two"))
+    for untouched, one, two in zip(plain[:CHANGED_STEPS], alone, by_two, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=2e-5)
+        assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=2e-4)
+        assert all(two[key] == one[key] == untouched[key] for key in ("order_digest", "set_digest", "count", "samples"))
+
+
+def test_pictures_are_cut_in_validation_as_the_model_has_learned_them(seen):
+    (told,) = seen[0][0]["changed"][1].of(EvaluationNews)
+    assert math.isfinite(told.metrics["loss"]), "pictures of another size would have ended the run"
+
+
+def test_a_resumed_run_changes_and_mixes_pictures_as_the_unbroken_one_did_bit_by_bit(seen):
+    measured = ("holes", "read_bytes")
+    whole, resumed = (
+        [{key: value for key, value in row.items() if key not in measured} for row in rows(seen, case)]
+        for case in ("changed_by_two", "changed_again")
+    )
+    assert resumed == whole[2:]
+    assert len(resumed) == CHANGED_STEPS - 2
+
+
+def test_a_class_without_samples_is_told_once_and_left_out(seen):
+    _, sink = seen[0][0]["resnet"]
+    evaluations = sink.of(EvaluationNews)
+    assert all(math.isfinite(news.metrics["f1"]) and news.metrics["roc_auc"] > 0 for news in evaluations)
+    assert len(evaluations) == 2
+    assert [news.text for news in sink.of(NoteNews)] == [
+        f"validation has no sample of class 0, {CLASSES}: means are over the other classes"
+    ]
 
 
 def test_models_with_batch_statistics_train_too(seen):

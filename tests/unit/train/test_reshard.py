@@ -20,12 +20,21 @@ from tests.fakes.tiny_model import (
     make_engine,
     pretend_fp16_works,
     tiny_config,
+    tokens_of,
     train_step,
     with_moving_scale,
 )
 
 CPU = {"device": "cpu"}
-LR = {"adamw": 1e-2, "sgd": 1e-1}
+LR = {"adamw": 1e-2, "sgd": 1e-1, "adagrad": 1e-2, "lion": 1e-3, "grouped": 1e-2}
+GROUPED = {
+    "name": "adam",
+    "weight_decay": 0.1,
+    "l1": 1e-3,
+    "no_decay": ["*.q_proj.*"],
+    "layer_decay": 0.8,
+    "rates": {"*.norm.weight": 2.0},
+}
 BOUND = {"fp32": 2e-6, "bf16": 2e-2}  # relative, of losses after moving to another world or stage
 
 
@@ -40,7 +49,8 @@ class Setting:
 
     @property
     def config(self) -> Any:
-        config = tiny_config(self.stage, self.precision, self.optim, **dict(self.deepspeed))
+        optim = GROUPED if self.optim == "grouped" else self.optim
+        config = tiny_config(self.stage, self.precision, optim, **dict(self.deepspeed))
         return with_moving_scale(config) if self.precision == "fp16" else config
 
     def __str__(self) -> str:
@@ -55,15 +65,23 @@ REFORMS = [
         for precision in ("fp32", "bf16")
         for optim in ("adamw", "sgd")
     ),
+    *(  # each at every stage, in one precision or the other
+        Setting(2, stage, ("fp32", "bf16")[(stage + number) % 2], optim)
+        for stage in range(4)
+        for number, optim in enumerate(("lion", "adagrad", "grouped"))
+    ),
     *(Setting(2, stage, "fp16") for stage in range(4)),
     Setting(3, 3, "bf16"),
-    Setting(2, 2, "bf16", deepspeed=(("zero_optimization", {"offload_optimizer": CPU}),)),
-    Setting(2, 3, "bf16", deepspeed=(("zero_optimization", {"offload_optimizer": CPU}),)),
+    *(
+        Setting(2, stage, "bf16", optim, deepspeed=(("zero_optimization", {"offload_optimizer": CPU}),))
+        for stage, optim in ((2, "adamw"), (3, "adamw"), (2, "adagrad"), (3, "lion"), (2, "grouped"))
+    ),
     Setting(2, 3, "bf16", deepspeed=(("zero_optimization", {"offload_optimizer": CPU, "offload_param": CPU}),)),
     Setting(2, 3, "fp32", deepspeed=(("zero_optimization", {"stage3_param_persistence_threshold": 0}),)),
     Setting(2, 3, "bf16", deepspeed=(("zero_optimization", {"sub_group_size": 3000}),)),
     Setting(2, 2, "bf16", deepspeed=(("zero_optimization", {"parameter_alignment": True, "overlap_comm": True}),)),
     Setting(2, 1, "bf16", deepspeed=(("data_types", {"grad_accum_dtype": "fp32"}),), accumulation=3),
+    Setting(2, 1, "bf16", "grouped", deepspeed=(("data_types", {"grad_accum_dtype": "fp32"}),), accumulation=3),
     Setting(1, 2, "bf16", accumulation=2),
 ]
 MOVES = [
@@ -76,6 +94,8 @@ MOVES = [
     (Setting(2, 3, "bf16"), Setting(1, 0, "bf16")),
     (Setting(2, 3, "fp32"), Setting(3, 1, "fp32")),
     (Setting(3, 3, "bf16", "sgd"), Setting(2, 3, "bf16", "sgd")),
+    (Setting(2, 3, "fp32", "adagrad"), Setting(3, 1, "fp32", "adagrad")),
+    (Setting(2, 0, "fp32", "grouped"), Setting(3, 3, "fp32", "grouped")),
 ]  # fmt: skip
 
 
@@ -90,6 +110,7 @@ def run_all(rank: int, size: int, store: Any) -> dict[str, Any]:
     for number, (here, there) in enumerate(MOVES):
         results[f"{here} to {there}"] = move(rank, here, there, store, f"move{number}")
     results["lacking"] = insert_lacking(rank, store)
+    results["l1"] = [penalise(rank, store, stage) for stage in range(4)]
     return results
 
 
@@ -152,6 +173,23 @@ def insert_lacking(rank: int, store: Any) -> str:
     return ""
 
 
+def penalise(rank: int, store: Any, stage: int) -> float:
+    """How far a step on gradients of zero ends from where the L1 penalty alone would take the weights."""
+    with in_world(rank, 3, store, f"l1/{stage}") as world:
+        engine = make_engine(tiny_config(stage, optim={"name": "sgd", "l1": 0.25}), world, accumulation=2)
+        engine.insert(initial_source())
+        before = gather(engine, world)
+        for tokens in tokens_of(0).chunk(world.size)[world.rank].chunk(2):
+            engine.backward(engine.forward(input_ids=tokens, labels=tokens).loss * 0.0)
+        engine.step(1.0)
+        after, infos = gather(engine, world), engine.extract().tensors
+        engine.drop()
+    strength = {name: 0.25 if info.kind == "trainable" and len(info.shape) > 1 else 0.0 for name, info in infos.items()}
+    moved = {place: before.values[place] - after.values[place] for place in before.values}
+    wanted = {place: strength[place[0]] * before.values[place].sign() for place in before.values}
+    return max(float((moved[place] - wanted[place]).abs().max()) for place in before.values)
+
+
 @pytest.fixture(scope="module")
 def results() -> dict[str, Any]:
     ranks = run_gang(3, run_all, deadline_s=240.0)
@@ -173,6 +211,11 @@ def test_state_moves_whole_to_another_world_and_stage(results: dict[str, Any], h
     unbroken, again, whole = results[f"{here} to {there}"]
     assert whole
     assert again == pytest.approx(unbroken, rel=BOUND[here.precision])
+
+
+@pytest.mark.parametrize("stage", range(4))
+def test_an_l1_penalty_is_added_once_an_update_on_any_rank(results: dict[str, Any], stage: int) -> None:
+    assert results["l1"][stage] < 1e-6
 
 
 def test_a_source_that_lacks_a_parameter_is_refused_by_name(results: dict[str, Any]) -> None:

@@ -1,4 +1,7 @@
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,3 +49,23 @@ def test_weightless_sample_is_a_real_one_where_there_is_one():
     (nothing,) = cut_micro_batches(make_batch(range(7, 7)), 1)
     assert nothing.fields["tokens"].tolist() == [[0] * (SEQ_LEN + 1)]
     assert not nothing.fields["weights"].any()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 5])
+def test_micro_batches_overlap_by_the_next_sample_and_the_last_has_the_one_beyond(number):
+    batch = make_batch(range(7, 10))
+    beyond = {name: array[:1].copy() for name, array in make_batch(range(10, 11)).fields.items()}
+    cut = [micro.fields for micro in cut_micro_batches(replace(batch, beyond=beyond), number)]
+    fed = [fields["tokens"][:, 0].tolist() for fields in cut if fields["weights"].any()]
+    assert [row for rows in fed for row in rows[:-1]] == [7, 8, 9]
+    assert all(rows == list(range(rows[0], rows[0] + len(rows))) for rows in fed)
+    weightless = [fields for fields in cut if not fields["weights"].any()]
+    assert len(weightless) == max(0, number - 3)
+    assert all(len(fields["tokens"]) == 2 for fields in weightless)
+
+
+def test_a_rank_without_samples_has_two_weightless_ones():
+    empty = make_batch(range(7, 7))
+    (micro,) = cut_micro_batches(replace(empty, beyond=empty.fields), 1)
+    assert micro.fields["tokens"].shape[0] == 2
+    assert not micro.fields["weights"].any()

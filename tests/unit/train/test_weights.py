@@ -10,7 +10,6 @@ from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError, DataError
 from orchestrator.train.models.build import build_model
 from orchestrator.train.models.initial import InitialWeights, initial_source
-from orchestrator.train.models.pretrained import PretrainedWeights
 from orchestrator.train.models.tensors import own_tensors
 from orchestrator.train.models.transformers import read_model_config
 from tests.fakes.small_runs import GPT2, LLAMA, VOCAB, small_config
@@ -118,13 +117,13 @@ def test_pretrained_directory_without_all_tensors_is_refused(tmp_path):
     model = AutoModelForCausalLM.from_config(read_model_config(config, VOCAB))
     model.model.save_pretrained(tmp_path)  # the base model lacks the head
     with pytest.raises(DataError, match=r"lm_head\.weight"):
-        PretrainedWeights(config_from(tmp_path), VOCAB)
+        initial_source(config_from(tmp_path), VOCAB)
 
 
 def test_pretrained_directory_without_safetensors_is_refused(tmp_path):
     read_model_config(small_config(), VOCAB).save_pretrained(tmp_path)
     with pytest.raises(DataError, match="safetensors"):
-        PretrainedWeights(config_from(tmp_path), VOCAB)
+        initial_source(config_from(tmp_path), VOCAB)
     (tmp_path / "model.safetensors").write_bytes(b"not tensors")
     with pytest.raises(DataError, match="safetensors"):
-        PretrainedWeights(config_from(tmp_path), VOCAB)
+        initial_source(config_from(tmp_path), VOCAB)
