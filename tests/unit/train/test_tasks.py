@@ -81,19 +81,22 @@ def apart_config(model_type):
     return small_config(model, task={"documents_apart": True})
 
 
-def run_model(config):
+def run_model(config, attention):
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(1)
-    return AutoModelForCausalLM.from_config(read_model_config(config, TRAINED_VOCAB), dtype=torch.float32).eval()
+    model_config = read_model_config(config, TRAINED_VOCAB)
+    model = AutoModelForCausalLM.from_config(model_config, dtype=torch.float32, attn_implementation=attention)
+    return model.eval()
 
 
+@pytest.mark.parametrize("attention", [None, "eager"], ids=["auto", "eager"])
 @pytest.mark.parametrize("model_type", APART)
 @torch.no_grad()
-def test_documents_of_a_row_do_not_see_each_other(model_type):
+def test_documents_of_a_row_do_not_see_each_other(model_type, attention):
     """The losses of a packed row are those of its documents run one by one; and they would not be without the key."""
     config = apart_config(model_type)
-    model = run_model(config)
+    model = run_model(config, attention)
     rng, length = np.random.default_rng(2), sum(DOCUMENTS)
     tokens = rng.integers(2, TRAINED_VOCAB, (2, length + 1))
     positions = np.concatenate([np.arange(count, dtype=np.int32) for count in DOCUMENTS])
