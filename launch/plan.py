@@ -23,6 +23,7 @@ from launch.planning import (
     plan_lanes,
     plan_worlds,
     planned_vocab,
+    tell_new_tensors,
 )
 from launch.screen import Screen
 from orchestrator.config.resolve import Facts
@@ -92,8 +93,7 @@ def _describe_lanes(lanes: LanePlan | None) -> str:
 def _show_tables(config: RunConfig, description: ModelDescription, rows: Sequence[WorldRow], screen: Screen) -> None:
     parameters = f"{description.num_parameters:,} parameters, {description.num_trainable:,} trainable"
     screen.say(f"{description.model_type}: {parameters}")
-    if description.begins_anew:
-        screen.say(f"begin anew, since the weights do not bring them: {', '.join(description.begins_anew)}")
+    tell_new_tensors(description, screen)
     for layers in description.inexact:
         screen.say(layers)
     screen.say(_describe_length(config, description))

@@ -12,6 +12,7 @@ from typing import Literal
 import xxhash
 
 from launch.checks.limits import read_limits, usable_memory
+from launch.screen import Screen
 from orchestrator.config.resolve import Facts, WorldPlan, resolve_world
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError, DataError, DoesNotFit
@@ -66,26 +67,28 @@ def main_source(config: RunConfig) -> int:
     return weights.index(max(weights))
 
 
-def describe_cached(config: RunConfig, vocab_size: int | None) -> ModelDescription:
-    """The model's description; building it costs seconds of imports, so it is kept in a work folder that exists."""
-    path = Path(config.data.work) / "models" / f"{_description_key(config, vocab_size)}.json"
+def describe_cached(config: RunConfig, vocab_size: int | None, *, begins: bool = True) -> ModelDescription:
+    """The model's description; building it costs seconds of imports, so it is kept in a work folder that exists.
+
+    A run that goes on instead of beginning no longer needs the weights that it began with."""
+    path = Path(config.data.work) / "models" / f"{_description_key(config, vocab_size, begins)}.json"
     changeable = config.model.custom is not None  # its code may change without a sign
     if path.exists() and not changeable:
         return ModelDescription.from_json(read_json(path))
     from orchestrator.train.models.build import describe_model
 
-    description = describe_model(config, vocab_size)
+    description = describe_model(config, vocab_size, begins=begins)
     if Path(config.data.work).is_dir() and not changeable:
         publish_json(path, description.to_json())
     return description
 
 
-def _description_key(config: RunConfig, vocab_size: int | None) -> str:
+def _description_key(config: RunConfig, vocab_size: int | None, begins: bool) -> str:
     versions = {name: importlib.metadata.version(name) for name in ("longhaul", "torch", "transformers")}
     layout = [field.name for field in fields(ModelDescription)]
     sections = [config.model, config.task, *([config.data.table] if config.data.table else [])]
     facts = [[section.model_dump(mode="json") for section in sections], config.train.checkpoint_activations]
-    facts += [vocab_size, versions, layout, _stamps(config)]
+    facts += [vocab_size, versions, layout, begins, _stamps(config)]
     return xxhash.xxh3_128_hexdigest(json.dumps(facts, sort_keys=True).encode())
 
 
@@ -97,6 +100,11 @@ def _stamps(config: RunConfig) -> list[tuple[str, int]]:
     path = Path(stated)
     files = [path, *sorted(path.glob("*.json")), *sorted(path.glob("*.safetensors"))]
     return [(str(file), file.stat().st_mtime_ns) for file in files if file.exists()]
+
+
+def tell_new_tensors(description: ModelDescription, screen: Screen) -> None:
+    if description.begins_anew:
+        screen.say(f"begin anew, since the weights do not bring them: {', '.join(description.begins_anew)}")
 
 
 def plan_worlds(config: RunConfig, facts: Facts, description: ModelDescription, nodes: Sequence[int]) -> list[WorldRow]:

@@ -29,6 +29,7 @@ from launch.planning import (
     memory_of_a_rank,
     plan_lanes,
     plan_worlds,
+    tell_new_tensors,
 )
 from launch.screen import RUN_DIRECTORY, Screen, show_summary
 from launch.signals import LEAVING, heeding
@@ -155,7 +156,10 @@ def _begin(
     config, decisions = decide(config, facts, manifest)
     if begun is not None:  # what is decided from the same data must be the same
         check_resume(load_config(begun.config).config, config)
-    plan = make_plan(config, facts, decisions, manifest)
+    vocab_size = manifest.tokenizer.vocab_size if config.reads_tokens else None
+    description = describe_cached(config, vocab_size, begins=begun is None)
+    tell_new_tensors(description, screen)
+    plan = make_plan(config, facts, decisions, manifest, description)
     _write_run_files(run_dir, config, plan, manifest, copy, is_new=earlier is None)
     about = {"chain": manifest.chain_id, "longhaul": importlib.metadata.version("longhaul"), "hash": plan["hash"]}
     start_controller(
@@ -233,10 +237,11 @@ def decide(config: RunConfig, facts: Facts, manifest: Manifest) -> tuple[RunConf
     return config, [*decisions, *of_length]
 
 
-def make_plan(config: RunConfig, facts: Facts, decisions: Sequence[Decision], manifest: Manifest) -> dict[str, Any]:
+def make_plan(
+    config: RunConfig, facts: Facts, decisions: Sequence[Decision], manifest: Manifest, description: ModelDescription
+) -> dict[str, Any]:
     """plan.json: every decision with its reason, and what the chosen worlds need. Raises DoesNotFit."""
     check_world_sizes(config, facts)
-    description = describe_cached(config, manifest.tokenizer.vocab_size if config.reads_tokens else None)
     check_patterns(config.optim, description)
     nodes = sorted({config.cluster.nodes.min, config.cluster.nodes.max})
     rows = plan_worlds(config, facts, description, nodes)
@@ -250,6 +255,8 @@ def make_plan(config: RunConfig, facts: Facts, decisions: Sequence[Decision], ma
         "facts": asdict(facts),
         "lanes": asdict(plan_lanes(config, [shards.size for shards in manifest.segments_of(main_source(config))])),
         "parameters": description.num_parameters,
+        "inexact": description.inexact,
+        "begins_anew": description.begins_anew,
         "worlds": as_json(rows),
     }
 

@@ -23,7 +23,7 @@ from orchestrator.core.words import World
 from orchestrator.train import reshard
 from orchestrator.train.compile import compile_in_place, forget_compiled
 from orchestrator.train.deepspeed_config import is_plain_torch, make_deepspeed_config
-from orchestrator.train.models.buffers import Statistics
+from orchestrator.train.models.buffers import BatchStatistics
 from orchestrator.train.models.tensors import parameters_on_meta
 from orchestrator.train.optim.optimizer import make_optimizer
 
@@ -230,7 +230,7 @@ class Engine:
     def insert(self, source: FragmentSource) -> None:
         """Fill the engine from a source; all ranks call it with equal sources, before the first step."""
         reshard.insert(self._engine, source)
-        self._statistics = Statistics(self._engine.module)
+        self._statistics = BatchStatistics(self._engine.module)
 
     def drop(self) -> None:
         """Free everything, also what DeepSpeed would keep of an engine for the life of the process."""

@@ -10,7 +10,7 @@ from torch import nn
 from orchestrator.train.models.tensors import own_tensors
 
 
-class Statistics:
+class BatchStatistics:
     """All persistent buffers of numbers with a fraction. Those that never change stay as they are, to the bit."""
 
     def __init__(self, module: nn.Module) -> None:

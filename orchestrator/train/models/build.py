@@ -56,11 +56,13 @@ def _build_whole(config: RunConfig, vocab_size: int | None) -> nn.Module:
     return build_transformer(config, vocab_size)
 
 
-def describe_model(config: RunConfig, vocab_size: int | None) -> ModelDescription:
-    """Build without the memory of parameters, and write down what is there, and of its weights where they come from."""
+def describe_model(config: RunConfig, vocab_size: int | None, *, begins: bool = False) -> ModelDescription:
+    """Build without the memory of parameters, and write down what is there.
+
+    Where a run `begins`, also what the weights that it begins with do not bring: their files must be there."""
     with parameters_on_meta():
         model = build_model(config, vocab_size)
-    weights = config.model.pretrained or config.model.weights
+    section = config.model
     own: Any = model.config if isinstance(model, PreTrainedModel) else None
     text = own and own.get_text_config()
     return ModelDescription(
@@ -71,5 +73,7 @@ def describe_model(config: RunConfig, vocab_size: int | None) -> ModelDescriptio
         hidden_size=getattr(text, "hidden_size", 0),
         vocab_size=0 if vocab_size is None else getattr(text, "vocab_size", vocab_size),
         inexact=name_inexact(model),
-        begins_anew=StoredTensors(config, model).begins_anew if weights else (),
+        begins_anew=StoredTensors(config, model).begins_anew
+        if begins and (section.pretrained or section.weights)
+        else (),
     )

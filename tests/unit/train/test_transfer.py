@@ -63,19 +63,26 @@ def test_a_new_head_begins_anew_and_the_rest_as_stored(tmp_path):
     with pytest.raises(
         DataError, match=r"2 of 6 tensors(.|\n)*output.weight has shape \(3, 9\)(.|\n)*model.new_head=true"
     ):
-        describe_model(model_config(MLP | {"weights": str(path)}, fewer), None)
+        describe_model(model_config(MLP | {"weights": str(path)}, fewer), None, begins=True)
     config = model_config(MLP | {"weights": str(path), "new_head": True}, fewer)
-    assert describe_model(config, None).begins_anew == ("output.weight", "output.bias")
+    assert describe_model(config, None, begins=True).begins_anew == ("output.weight", "output.bias")
     read, fresh = read_all(config), InitialWeights(model_config(MLP, fewer), None)
     assert torch.equal(read["layers.1.weight"], saved["layers.1.weight"])
     assert torch.equal(read["output.weight"].flatten(), fresh.read("output.weight", "fp32", 0, 18))
+
+
+def test_only_a_run_that_begins_needs_its_weights(tmp_path):
+    config = model_config(MLP | {"weights": str(tmp_path)}, TABULAR)
+    assert describe_model(config, None).begins_anew == ()
+    with pytest.raises(DataError, match=r"model\.weights .*: there is no safetensors file"):
+        describe_model(config, None, begins=True)
 
 
 def test_weights_of_another_model_are_refused_even_with_a_new_head(tmp_path):
     path = tmp_path / "mine.safetensors"
     save_random(model_config(MLP, TABULAR), path)
     with pytest.raises(DataError, match=r"do not come from there(.|\n)*they hold layers\.0\.bias"):
-        describe_model(
+        initial_source(
             model_config({"cnn": CNN, "weights": str(path), "new_head": True}, PICTURES | {"classes": 4}), None
         )
 
@@ -84,9 +91,9 @@ def test_a_trained_language_model_becomes_a_text_classifier(tmp_path):
     trained = AutoModelForCausalLM.from_config(read_model_config(model_config({"transformers": LLAMA}, LM), VOCAB))
     trained.save_pretrained(tmp_path)
     with pytest.raises(DataError, match=r"score.weight is not there(.|\n)*model.new_head"):
-        describe_model(model_config({"pretrained": str(tmp_path)}, TEXTS), VOCAB)
+        describe_model(model_config({"pretrained": str(tmp_path)}, TEXTS), VOCAB, begins=True)
     config = model_config({"pretrained": str(tmp_path), "new_head": True}, TEXTS)
-    assert describe_model(config, VOCAB).begins_anew == ("score.weight",)
+    assert describe_model(config, VOCAB, begins=True).begins_anew == ("score.weight",)
     read, stored = read_all(config), trained.state_dict()
     assert read["score.weight"].shape == (3, 32)
     assert torch.equal(read["model.layers.1.mlp.up_proj.weight"], stored["model.layers.1.mlp.up_proj.weight"])
