@@ -1,7 +1,6 @@
 """Which metrics fit which task, and what `evaluate.metrics: auto` takes. For checks of a config, and for train/."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from orchestrator.config.problems import Problem, nearest
 from orchestrator.config.task import TASK_NAMES, TaskSection
@@ -32,12 +31,8 @@ def chosen_metrics(evaluate: EvaluateSection, fitting: tuple[str, ...]) -> tuple
     return tuple(name for name in fitting if name in evaluate.metrics)
 
 
-def problems_of_metrics(
-    task: TaskSection, evaluate: EvaluateSection, transformers: Mapping[str, Any]
-) -> Iterator[Problem]:
-    """Names that are none, and metrics that do not fit the task, or so many classes."""
-    stated = task.classes or transformers.get("num_labels")
-    classes = stated if isinstance(stated, int) else 0
+def problems_of_metrics(task: TaskSection, evaluate: EvaluateSection, classes: int | None) -> Iterator[Problem]:
+    """Names that are none, and metrics that do not fit the task, or so many classes; None: how many is not stated."""
     wished = () if evaluate.metrics == "auto" else tuple(evaluate.metrics)
     fitting = fitting_metrics(task.name)
     for i, name in enumerate(wished):
@@ -46,18 +41,18 @@ def problems_of_metrics(
             yield Problem(key, f"there is no metric '{name}'{nearest(name, METRICS)}; {task.name} has {_said(fitting)}")
         elif name not in fitting:
             yield Problem(key, f"does not fit {task.name}: take {_said(fitting)}", name)
-        elif name == "confusion_matrix" and classes > MOST_CLASSES:
+        elif name == "confusion_matrix" and (classes or 0) > MOST_CLASSES:
             yield Problem(
                 key,
                 f"would have {classes:,} rows in every validation's line, at most {MOST_CLASSES} are kept; "
                 "longhaul evaluate writes it of any number of classes",
                 name,
             )
-    if evaluate.best_by not in ("loss", *chosen_metrics(evaluate, fitting)) and fitting != METRICS:
-        told = _said(("loss", *chosen_metrics(evaluate, fitting)))
+    told = ("loss", *(METRICS if fitting == METRICS else chosen_metrics(evaluate, fitting)))
+    if evaluate.best_by not in told:
         yield Problem(
             "evaluate.best_by",
-            f"a validation of {task.name} tells {told}: take one, or name it in evaluate.metrics",
+            f"a validation of {task.name} tells {_said(told)}: take one, or name it in evaluate.metrics",
             evaluate.best_by,
         )
     if evaluate.average == "none" and evaluate.best_by in AVERAGED:

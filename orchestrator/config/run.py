@@ -46,7 +46,7 @@ class RunConfig(RunFields):
         yield from check_task(self)
         yield from self._problems_ahead()
         yield from check_model(self)
-        yield from problems_of_metrics(self.task, self.evaluate, self.model.transformers or {})
+        yield from problems_of_metrics(self.task, self.evaluate, self.num_classes)
         if self.evaluate.every_steps and not (self.data.split.validation or self.data.split.folds):
             yield Problem("evaluate.every_steps", "needs data.split.validation above 0, for example 0.02")
         if self.checkpoint.keep.best and not self.evaluate.every_steps:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from orchestrator.core.errors import TrainingFailed
 from orchestrator.train.evaluation.ranks import Ranks
 
 IGNORED = -1  # as a target
@@ -82,6 +83,7 @@ class ClassMetrics:
         them count [n]."""
         logits = outputs.float() if outputs.ndim == 2 and outputs.shape[1] > 1 else of_two_classes(outputs)
         targets = targets.long()
+        self._check_targets(targets[counting])
         self._metrics.update(logits.argmax(-1), targets.where(counting, IGNORED))
         if "roc_auc" in self._wished:
             self._scores.append(logits[counting])
@@ -106,6 +108,15 @@ class ClassMetrics:
             matrix=found["matrix"].long().tolist() if "matrix" in found else [],
             curves=curves,
         )
+
+    def _check_targets(self, targets: Tensor) -> None:
+        if len(targets) and (targets.min() < 0 or targets.max() >= self._num_classes):
+            raise TrainingFailed(
+                f"there are targets from {int(targets.min())} to {int(targets.max())}, and outputs for "
+                f"{self._num_classes} classes",
+                where="task",
+                remedy="count classes from 0, and give out as many outputs as there are classes",
+            )
 
     def _compute_roc(self) -> tuple[PerClass, list[Curve]]:
         """Each class against the rest; of two classes the second, whose curve says the same as that of the first."""

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch.distributed import FileStore, HashStore, Store
+from torch.distributed import FileStore, HashStore, Store  # type: ignore[attr-defined]
 
 from orchestrator.core.errors import LonghaulError, TrainingFailed
 
@@ -26,7 +27,7 @@ def run_crew(size: int, work: Work[T]) -> T:
         return work(0, 1, HashStore())
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="longhaul-") as folder:
-        members: dict[Connection, multiprocessing.process.BaseProcess] = {}
+        members: dict[Connection, SpawnProcess] = {}
         try:
             for rank in range(size):
                 mine, theirs = context.Pipe(duplex=False)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch.distributed import Store
+from torch.distributed import Store  # type: ignore[attr-defined]
 
 from orchestrator.checkpoint.reader import CheckpointReader
 from orchestrator.config.run import RunConfig

@@ -12,10 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from orchestrator.train.evaluation.classes import ClassScores, Curve
 from orchestrator.train.evaluation.scores import mean, name_class
 
+Rates = NDArray[np.float64]
 MOST_COUNTS_SHOWN = 20  # classes whose counts are written into the matrix
 MOST_TICKS = 25
 MOST_CURVES_NAMED = 10
@@ -71,7 +73,7 @@ def draw_roc(scores: ClassScores, names: Sequence[str], title: str) -> bytes:
     return _to_png(figure)
 
 
-def mean_curve(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def mean_curve(curves: Sequence[Curve]) -> tuple[Rates, Rates]:
     """The mean true rate at each false rate."""
     grid = np.linspace(0, 1, 501)
     rates = [np.interp(grid, curve.false_rates, curve.true_rates) for curve in curves]

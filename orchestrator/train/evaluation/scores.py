@@ -21,7 +21,8 @@ def values_of(scores: Scores, chosen: Sequence[str], average: str) -> dict[str, 
 
 
 def values_of_numbers(scores: NumberScores) -> dict[str, Value]:
-    return {"mse": scores.mse, "mae": scores.mae} | ({} if scores.r2 is None else {"r2": scores.r2})
+    values: dict[str, Value] = {"mse": scores.mse, "mae": scores.mae}
+    return values if scores.r2 is None else values | {"r2": scores.r2}
 
 
 def values_of_classes(scores: ClassScores, average: str) -> dict[str, Value]:

@@ -107,8 +107,8 @@ class Validation:
         if self._config.packed_len is None:
             return {"samples": round(weight)}
         chosen = chosen_metrics(self._config.evaluate, fitting_metrics(self._config.task.name))
-        perplexity = {"perplexity": exp(loss)} if self._everything or "perplexity" in chosen else {}
-        return {"tokens": round(weight)} | perplexity
+        told: dict[str, Value] = {"tokens": round(weight)}
+        return told | {"perplexity": exp(loss)} if self._everything or "perplexity" in chosen else told
 
     def _agree(self, values: dict[str, Value]) -> dict[str, Value]:
         """The numbers of rank 0 for all: another kind of CPU may round otherwise, and runs end early by them."""
@@ -141,6 +141,7 @@ class Outputs:
             self._check_nothing_is_wished()
             return
         if self._metrics is None:
+            check_shapes(outputs, targets, weights)
             self._metrics = self._make(outputs, targets)
         self._metrics.update(outputs.detach().cpu(), targets.detach().cpu(), weights.detach().cpu() > 0)
 
@@ -167,6 +168,19 @@ class Outputs:
             f"{', '.join(wished)} need outputs and targets, and {self._config.task.name} gives out none",
             where="evaluate.metrics",
             remedy="have the task's step return Measured with outputs, targets and weights, or take metrics auto",
+        )
+
+
+def check_shapes(outputs: Tensor, targets: Tensor, weights: Tensor) -> None:
+    """Those of our own tasks are right; one of a user's may not be."""
+    count = len(targets)
+    fits = (count, *outputs.shape[1:]) == outputs.shape and outputs.ndim <= 2 and weights.shape == targets.shape
+    if not fits or targets.ndim != 1 or (targets.is_floating_point() and outputs.numel() != count):
+        shapes = f"outputs {list(outputs.shape)}, targets {list(targets.shape)}, weights {list(weights.shape)}"
+        raise TrainingFailed(
+            f"a step gives out {shapes}, which no metric is made for",
+            where="task",
+            remedy="give out logits [n, classes] or values [n], targets [n] and weights [n]",
         )
 
 

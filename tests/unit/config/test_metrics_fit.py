@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config.metrics import chosen_metrics, fitting_metrics
-from orchestrator.config.training import METRICS, EvaluateSection
+from orchestrator.config.metrics import chosen_metrics, fitting_metrics, problems_of_metrics
+from orchestrator.config.task import TaskSection
+from orchestrator.config.training import EvaluateSection
 from tests.fakes.small_runs import VIT, picture_config, small_config
 
 
@@ -54,5 +55,12 @@ def test_auto_is_what_fits(task: str, expected: tuple[str, ...]) -> None:
     assert chosen_metrics(EvaluateSection(), fitting_metrics(task)) == expected
 
 
-def test_a_task_of_ones_own_may_wish_for_any() -> None:
-    assert fitting_metrics("my.module:Task") == METRICS
+def test_best_by_must_be_told() -> None:
+    with pytest.raises(ValueError, match=r"a validation of causal_lm tells loss, perplexity: take one"):
+        small_config(evaluate={"best_by": "f1"})
+
+
+@pytest.mark.parametrize("evaluate", [{}, {"metrics": ["f1", "r2"], "best_by": "r2"}, {"best_by": "mae"}])
+def test_a_task_of_ones_own_may_wish_for_any(evaluate: dict[str, Any]) -> None:
+    task = TaskSection(name="package.module:Task")
+    assert list(problems_of_metrics(task, EvaluateSection(**evaluate), classes=None)) == []

@@ -3,10 +3,15 @@
 import pytest
 import torch
 
+from orchestrator.config.training import EvaluateSection
+from orchestrator.core.errors import TrainingFailed
 from orchestrator.train.evaluation.classes import ClassMetrics, ClassScores
 from orchestrator.train.evaluation.numbers import NumberMetrics
 from orchestrator.train.evaluation.ranks import ALONE
 from orchestrator.train.evaluation.scores import notes_of, values_of
+from orchestrator.train.evaluation.validation import Outputs, check_shapes
+from orchestrator.train.tasks.task import Measured
+from tests.fakes.small_runs import small_config
 
 ALL = ("accuracy", "precision", "recall", "f1", "roc_auc", "confusion_matrix")
 #          true:  0  0  0  0  1  1  1  2  2  2
@@ -159,3 +164,45 @@ def test_equal_targets_have_no_r2_and_that_is_said():
 
 def test_numbers_that_do_not_count_are_left_out():
     assert numbers([2.0, 2.0, 100.0], [1.0, 3.0, 5.0], [True, True, False]).mse == 1.0
+
+
+# ---- tasks of one's own ----
+
+
+@pytest.mark.parametrize(
+    ("outputs", "targets"),
+    [((4, 5, 9), (4, 5)), ((4, 3), (5,)), ((4, 2), (4,)), ((4,), (4, 1))],
+)
+def test_outputs_that_no_metric_is_made_for_are_named(outputs, targets):
+    with pytest.raises(TrainingFailed, match=r"outputs \[4"):
+        check_shapes(torch.zeros(outputs), torch.zeros(targets), torch.ones(targets[:1]))
+
+
+def test_targets_without_an_output_are_named():
+    with pytest.raises(TrainingFailed, match="targets from 0 to 3, and outputs for 3 classes"):
+        score(logits_for(SAID[:2]), torch.tensor([0, 3]), cuts=())
+
+
+def outputs_of(measured, **evaluate) -> Outputs:
+    """Of a task that is not ours, fed once."""
+    config = small_config(evaluate=evaluate)
+    own = config.model_copy(update={"task": config.task.model_copy(update={"name": "package.module:Task"})})
+    outputs = Outputs(own, everything=False, ranks=ALONE)
+    outputs.take(measured)
+    return outputs
+
+
+def test_a_task_of_ones_own_has_the_metrics_of_its_targets():
+    loss, ones = torch.zeros(()), torch.ones(10)
+    classes = outputs_of(Measured(loss=loss, outputs=logits_for(SAID), targets=TRUE, weights=ones))
+    assert classes.chosen == ("accuracy", "f1", "roc_auc")
+    assert classes.compute().accuracy == 0.6
+    numbers_told = outputs_of(Measured(loss=loss, outputs=SAID.float(), targets=TRUE.float(), weights=ones))
+    assert numbers_told.chosen == ("mse", "mae", "r2")
+    assert outputs_of(Measured(loss=loss)).compute() is None
+
+
+def test_metrics_wished_of_a_task_that_gives_out_nothing_are_named():
+    config = small_config().model_copy(update={"evaluate": EvaluateSection(metrics=["f1"])})
+    with pytest.raises(TrainingFailed, match="f1 need outputs and targets"):
+        Outputs(config, everything=False, ranks=ALONE).take(Measured(loss=torch.zeros(())))
