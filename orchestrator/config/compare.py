@@ -51,7 +51,7 @@ def identity_of(section: Section) -> dict[str, Any]:
         elif mark_of(field) is Mark.IDENTITY and value != field.get_default(call_default_factory=True):
             named = isinstance(value, dict) and all(isinstance(entry, Section) for entry in value.values())
             plain = {key: identity_of(entry) for key, entry in value.items()} if named else value
-            found[name] = list(plain) if isinstance(plain, tuple) else plain
+            found[name] = _plain(plain)
     return found
 
 
@@ -103,7 +103,8 @@ def _changes(old: Any, new: Any, prefix: str) -> Iterator[Change]:
 
 
 def _holds_sections(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], Section)
+    """And nothing else: columns of a table are sections or names."""
+    return isinstance(value, list) and bool(value) and all(isinstance(entry, Section) for entry in value)
 
 
 def _plain(value: Any) -> Any:

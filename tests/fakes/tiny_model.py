@@ -82,7 +82,7 @@ def initial_source() -> MemorySource:
 def in_world(rank: int, size: int, store: Store, name: str) -> Iterator[World]:
     """One formed world; `name` keeps the keys of several worlds on one store apart."""
     world = World.flat(rank, size)
-    join_world(world, "cpu", PrefixStore(name, store), timeout_s=60.0)
+    join_world(world, "cpu", PrefixStore(name, store), timeout_s=240.0)
     try:
         yield world
     finally:

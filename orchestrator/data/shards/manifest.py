@@ -151,7 +151,8 @@ class Manifest:
                 where=str(path),
                 remedy=f"delete {path.parent} and run longhaul prepare again",
             )
-        return read_json(path)
+        found: dict[str, Any] = read_json(path)
+        return found
 
     def class_counts(self, classes: int) -> list[int]:
         """Kept training samples of each class, where preparing has counted them."""

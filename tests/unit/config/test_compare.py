@@ -142,6 +142,17 @@ def test_the_hash_stays_what_it_was_in_earlier_versions():
     assert run_hash(CONFIG) == "28d3bf0adc11586b"
 
 
+def test_columns_of_a_table_are_part_of_the_run_whether_they_are_names_or_sections():
+    values = CONFIG.model_dump(mode="json")
+    values |= {"task": {"name": "tabular_regression"}, "model": {"linear": {}}, "prepare": {}, "evaluate": {}}
+    category = {"name": "a", "values": ["x", "y"]}
+    hashes = set()
+    for columns in (["a", "b"], ["b", category], [category, "b"], [category]):
+        values["data"] = {"train": [{"path": "a"}], "table": {"columns": columns, "target": "c"}}
+        hashes.add(run_hash(RunConfig.model_validate(values | {"checkpoint": {}})))
+    assert len(hashes) == 4
+
+
 def test_another_number_of_sources_is_another_run_even_if_they_are_all_default():
     one = replaced(CONFIG, "data.train", [{"path": "a"}])
     two = replaced(CONFIG, "data.train", [{"path": "a"}, {"path": "b"}])

@@ -4,8 +4,10 @@ import io
 import json
 
 import pytest
+import torch
 import yaml
 from rich.console import Console
+from safetensors.torch import save_file
 
 from launch.plan import show_plan
 from launch.screen import Screen
@@ -101,3 +103,36 @@ def test_state_that_does_not_fit_is_shown_and_then_refused(config):
 def test_a_field_that_the_task_needs_and_the_config_lacks_is_named(config):
     with pytest.raises(ConfigError, match="label"):
         plan(config, "data.fields.label=null", "data.fields.image={members: [png]}")
+
+
+# ---- what a plan says of layers and weights ----
+
+NO_NORM = ("model.transformers=null", "task.classes=3", "model.cnn={norm: none, blocks: [{channels: 4}]}")
+CONVOLUTION = {"blocks.0.0.weight": torch.ones(4, 3, 3, 3), "blocks.0.0.bias": torch.ones(4)}
+HEAD = {"output.weight": torch.ones(3, 4), "output.bias": torch.ones(3)}
+
+
+def test_layers_that_are_not_exact_on_another_world_are_named(config, capsys):
+    normed = (*NO_NORM[:2], "model.cnn={norm: batch, blocks: [{channels: 4}]}")
+    assert "BatchNorm2d in blocks.0.1: " in plan(config, *normed)
+    (line,) = plan_for_machines(config, capsys, *normed)["inexact"]
+    assert "GroupNorm is exact" in line
+    assert plan_for_machines(config, capsys, *NO_NORM)["inexact"] == []
+
+
+def test_tensors_that_weights_do_not_bring_are_named_and_changed_files_are_read_again(config, tmp_path):
+    (tmp_path / "work").mkdir()  # descriptions are kept there
+    file = tmp_path / "weights.safetensors"
+    sets = (*NO_NORM, f"model.weights={file}", "model.new_head=true")
+    save_file(CONVOLUTION, file)
+    told = "begin anew, since the weights do not bring them: output.weight, output.bias"
+    assert told in plan(config, *sets)
+    assert told in plan(config, *sets)
+    save_file(CONVOLUTION | HEAD, file)
+    assert "begin anew" not in plan(config, *sets)
+
+
+def test_the_description_of_a_users_module_is_not_kept(config, tmp_path):
+    (tmp_path / "work").mkdir()
+    plan(config, "model.transformers=null", "model.custom.build=torch.nn.Identity")
+    assert not (tmp_path / "work" / "models").exists()

@@ -119,15 +119,27 @@ def likes_of(manifest):
     }
 
 
+def find_like(text, outside, threshold):
+    """The first that is so similar, and how similar."""
+    alike = ((name, similarity_of(text, other)) for name, other in outside.items())
+    return next(((name, pytest.approx(score)) for name, score in alike if score >= threshold), None)
+
+
 @pytest.mark.parametrize("threshold", [0.5, 0.8])
 def test_a_document_goes_that_is_like_one_of_another_source_by_exact_similarity(tmp_path, threshold):
     texts, outside = write_likes(tmp_path)
     found = likes_of(prepare(unlike(tmp_path, threshold)))
-    for key, text in texts.items():
-        alike = {name: similarity_of(text, other) for name, other in outside.items()}
-        first = next((name for name, score in alike.items() if score >= threshold), None)
-        assert found.get(key) == (None if first is None else (first, pytest.approx(alike[first])))
+    assert found == {key: like for key, text in texts.items() if (like := find_like(text, outside, threshold))}
     assert 10 < len(found) < 40
+
+
+def test_a_tested_document_may_be_like_one_of_another_source(tmp_path):
+    texts, outside = write_likes(tmp_path)
+    manifest = prepare(unlike(tmp_path, split={"validation": 0.3}))
+    tested = {key for shard in range(3) for key in manifest.keys(shard, manifest.places(shard, "validation"))}
+    alike = {key: like for key, text in texts.items() if (like := find_like(text, outside, 0.5))}
+    assert likes_of(manifest) == {key: like for key, like in alike.items() if key not in tested}
+    assert tested & alike.keys()
 
 
 def test_pages_of_one_template_are_compared_with_those_of_another_source_as_all_pairs_would_be(tmp_path):

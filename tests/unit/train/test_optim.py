@@ -177,9 +177,9 @@ def test_adagrad_is_that_of_torch() -> None:
 
 
 def test_lion_by_hand() -> None:
-    """lr 0.1, decay 0.5, betas 0.5 and 0.75, gradients 1 and -2: directions 1, then sign(0.5*0.25 - 0.5*2) = -1."""
+    """lr 0.1, decay 0.5, betas 0.5 and 0.75, gradients 1 and -0.4: directions 1, then sign(0.5*0.25 - 0.5*0.4) = -1."""
     section = OptimSection(name="lion", lr=0.1, weight_decay=0.5, betas=(0.5, 0.75))
-    found = stepped(torch.full((1, 1), 2.0), [torch.full((1, 1), 1.0), torch.full((1, 1), -2.0)], section)
+    found = stepped(torch.full((1, 1), 2.0), [torch.full((1, 1), 1.0), torch.full((1, 1), -0.4)], section)
     assert found.item() == pytest.approx((2.0 * 0.95 - 0.1) * 0.95 + 0.1)
 
 

@@ -65,23 +65,23 @@ REFORMS = [
         for precision in ("fp32", "bf16")
         for optim in ("adamw", "sgd")
     ),
-    *(  # each at every stage, in one precision or the other
-        Setting(2, stage, ("fp32", "bf16")[(stage + number) % 2], optim)
-        for stage in range(4)
-        for number, optim in enumerate(("lion", "adagrad", "grouped"))
-    ),
+    Setting(2, 0, "fp32", "adagrad"),
+    Setting(2, 0, "bf16", "lion"),
+    Setting(2, 1, "bf16", "grouped"),
+    Setting(2, 2, "bf16", "adagrad"),
+    Setting(2, 3, "fp32", "grouped"),
+    Setting(2, 3, "bf16", "lion"),
     *(Setting(2, stage, "fp16") for stage in range(4)),
     Setting(3, 3, "bf16"),
     *(
         Setting(2, stage, "bf16", optim, deepspeed=(("zero_optimization", {"offload_optimizer": CPU}),))
-        for stage, optim in ((2, "adamw"), (3, "adamw"), (2, "adagrad"), (3, "lion"), (2, "grouped"))
+        for stage, optim in ((2, "adamw"), (3, "adamw"), (2, "grouped"), (3, "adagrad"))
     ),
     Setting(2, 3, "bf16", deepspeed=(("zero_optimization", {"offload_optimizer": CPU, "offload_param": CPU}),)),
     Setting(2, 3, "fp32", deepspeed=(("zero_optimization", {"stage3_param_persistence_threshold": 0}),)),
     Setting(2, 3, "bf16", deepspeed=(("zero_optimization", {"sub_group_size": 3000}),)),
     Setting(2, 2, "bf16", deepspeed=(("zero_optimization", {"parameter_alignment": True, "overlap_comm": True}),)),
     Setting(2, 1, "bf16", deepspeed=(("data_types", {"grad_accum_dtype": "fp32"}),), accumulation=3),
-    Setting(2, 1, "bf16", "grouped", deepspeed=(("data_types", {"grad_accum_dtype": "fp32"}),), accumulation=3),
     Setting(1, 2, "bf16", accumulation=2),
 ]
 MOVES = [
@@ -174,9 +174,11 @@ def insert_lacking(rank: int, store: Any) -> str:
 
 
 def penalise(rank: int, store: Any, stage: int) -> float:
-    """How far a step on gradients of zero ends from where the L1 penalty alone would take the weights."""
+    """How far a step on gradients of zero ends from where the L1 penalty alone would take the weights, those of one
+    layer at twice the rate."""
     with in_world(rank, 3, store, f"l1/{stage}") as world:
-        engine = make_engine(tiny_config(stage, optim={"name": "sgd", "l1": 0.25}), world, accumulation=2)
+        optim = {"name": "sgd", "l1": 0.25, "rates": {"*.layers.1.*": 2.0}}
+        engine = make_engine(tiny_config(stage, optim=optim), world, accumulation=2)
         engine.insert(initial_source())
         before = gather(engine, world)
         for tokens in tokens_of(0).chunk(world.size)[world.rank].chunk(2):
@@ -184,10 +186,13 @@ def penalise(rank: int, store: Any, stage: int) -> float:
         engine.step(1.0)
         after, infos = gather(engine, world), engine.extract().tensors
         engine.drop()
-    strength = {name: 0.25 if info.kind == "trainable" and len(info.shape) > 1 else 0.0 for name, info in infos.items()}
-    moved = {place: before.values[place] - after.values[place] for place in before.values}
-    wanted = {place: strength[place[0]] * before.values[place].sign() for place in before.values}
-    return max(float((moved[place] - wanted[place]).abs().max()) for place in before.values)
+    decaying = {name for name, info in infos.items() if info.kind == "trainable" and len(info.shape) > 1}
+    apart = 0.0
+    for (name, state), values in before.values.items():
+        strength = 0.25 * (name in decaying) * (2.0 if ".layers.1." in name else 1.0)
+        moved = values - after.values[name, state]
+        apart = max(apart, float((moved - strength * values.sign()).abs().max()))
+    return apart
 
 
 @pytest.fixture(scope="module")
