@@ -99,7 +99,9 @@ class Follower:
             if row.get("generation", 0) <= self._after:
                 continue
             if row.get("kind") == "evaluation":
-                self._console.print(f"step {row['step']:>6}  {row['split']}: {say_metrics(row)}", highlight=False)
+                self._console.print(
+                    f"step {row['step']:>6}  {row['split']}: {say_metrics(row)}", highlight=False, soft_wrap=True
+                )
             elif row.get("kind") == "note" and row.get("origin") == "rank":
                 self._console.print(row["text"], style="yellow", markup=False, highlight=False)
             elif "kind" not in row and "step" in row:

@@ -126,7 +126,7 @@ class Trainer:
         steps, must_stop = self.job.stop_step, self.empty_handed > 0
         if not must_stop:
             self.validate()  # what was due when a store stayed away
-        while self.step < steps and not must_stop and not self.history.stalled:
+        while self.step < steps and not must_stop and not self.ends_early:
             with self.profiler.watching(self.step):
                 must_stop = self.train_step()
             self.validate()
@@ -137,9 +137,9 @@ class Trainer:
     def end(self) -> Outcome:
         """After the last step, early, or stopped."""
         is_complete = self.step == self.job.stop_step
-        if self.history.stalled and not is_complete:
+        if self.ends_early and not is_complete:
             self.reason = self.history.tell_end()
-        state = RunState.DONE if is_complete or self.history.stalled else RunState.STOPPED
+        state = RunState.DONE if is_complete or self.ends_early else RunState.STOPPED
         return Outcome(state=state, step=self.step, checkpoint=self.checkpoint, reason=self.reason)
 
     def train_step(self) -> bool:
@@ -218,14 +218,19 @@ class Trainer:
     def is_last_step(self) -> bool:
         return self.step == self.config.train.num_steps
 
+    @property
+    def ends_early(self) -> bool:
+        """By evaluate.early_stop. An excerpt does its steps whatever the run did."""
+        return self.history.stalled and self.job.excerpt is None
+
     def is_checkpoint_due(self) -> bool:
         """Also of what is among the best so far, if those are to be kept, and where the run ends early."""
         is_good = self.history.is_among_best(self.step, self.config.checkpoint.keep.best)
-        return self.is_due(self.config.checkpoint.every_steps) or is_good or self.history.stalled
+        return self.is_due(self.config.checkpoint.every_steps) or is_good or self.ends_early
 
     def save(self) -> None:
         self.helm.show(self.step, "checkpoint")
-        is_last = self.is_last_step or self.history.stalled
+        is_last = self.is_last_step or self.ends_early
         saved = save(self.job, self.engine, self.step, self.history, self.watch.losses, is_last=is_last)
         self.checkpoint = saved or self.checkpoint
 

@@ -90,7 +90,9 @@ def test_tasks_without_pictures_are_refused(section):
     (problem,) = check_config(values)
     assert str(problem) == f"data.{key}: changes pictures, and causal_lm has none: leave it out"
     picture_config(data=section)
-    picture_config(data=section, task={"name": "mine.tasks:Pictures"})
+    values |= {"task": {"name": "mine.tasks:Pictures"}}
+    told = check_config(values)
+    assert not isinstance(told, list) or not any("changes pictures" in str(problem) for problem in told)
 
 
 def test_changing_changes_makes_another_run():
