@@ -17,7 +17,7 @@ from orchestrator.core.words import ExitCode
 from orchestrator.storage.lines import LineFile
 from tests.fakes.small_runs import small_config
 
-Measured = list[tuple[int, float, float]]  # step, loss, accuracy
+Measured = list[tuple[int, float, float]]  # step, loss, perplexity
 
 
 @pytest.fixture
@@ -36,8 +36,8 @@ def write_run(config: RunConfig, measured: Measured, generation: int = 1, first_
     with LineFile(folder / "metrics.jsonl", head={"format": 1}) as file:
         where: dict[str, Any] = {"generation": generation, "t": 1.0}
         file.append([where | {"step": first_step, "loss": 9.0}])
-        for step, loss, accuracy in measured:
-            metrics = {"loss": loss, "accuracy": accuracy, "samples": 10}
+        for step, loss, perplexity in measured:
+            metrics = {"loss": loss, "perplexity": perplexity, "tokens": 10}
             file.append([where | {"step": step, "kind": "evaluation", "split": "validation"} | metrics])
 
 
@@ -64,10 +64,10 @@ def test_folds_without_validations_are_refused(config: Path) -> None:
 
 def test_the_best_validation_is_by_the_metric_that_the_config_goes_by(config: Path) -> None:
     by_loss = load_folds(config, [], [], 2)[0]
-    write_run(by_loss, [(2, 0.5, 0.7), (4, 0.3, 0.8), (6, 0.4, 0.9)])
-    assert (find_best(by_loss).step, find_best(by_loss).metrics) == (4, {"loss": 0.3, "accuracy": 0.8})
-    by_accuracy = load_folds(config, [], ["evaluate.best_by=accuracy"], 2)[0]
-    assert find_best(by_accuracy).step == 6
+    write_run(by_loss, [(2, 0.5, 0.9), (4, 0.3, 0.8), (6, 0.4, 0.7)])
+    assert (find_best(by_loss).step, find_best(by_loss).metrics) == (4, {"loss": 0.3, "perplexity": 0.8})
+    by_another = load_folds(config, [], ["evaluate.best_by=perplexity"], 2)[0]
+    assert find_best(by_another).step == 6
 
 
 def test_a_validation_that_the_run_went_back_behind_does_not_count(config: Path) -> None:
@@ -82,8 +82,8 @@ def test_mean_and_spread_are_those_of_the_folds(config: Path) -> None:
     for fold, loss in zip(folds, (1.0, 2.0, 6.0), strict=True):
         write_run(fold, [(2, loss, 0.5)])
     summary = summarise([find_best(fold) for fold in folds])
-    assert summary["mean"] == {"loss": 3.0, "accuracy": 0.5}
-    assert summary["spread"] == {"loss": pytest.approx(7**0.5), "accuracy": 0.0}
+    assert summary["mean"] == {"loss": 3.0, "perplexity": 0.5}
+    assert summary["spread"] == {"loss": pytest.approx(7**0.5), "perplexity": 0.0}
 
 
 def test_the_outcome_is_told_to_programs_and_to_people(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
