@@ -11,7 +11,6 @@ import torch
 from orchestrator.checkpoint.reader import CheckpointReader
 from orchestrator.core.errors import NotPrepared, StoreDown, TrainingFailed
 from orchestrator.core.keyed import key, text_key
-from orchestrator.core.news import EvaluationNews, HolesNews, KeysNews, NoteNews, Number, StepNews
 from orchestrator.core.words import RunState, Word
 from orchestrator.data.feeding.batch import RankBatch
 from orchestrator.data.feeding.feed import open_batches
@@ -21,7 +20,7 @@ from orchestrator.data.ordering.skips import Skips
 from orchestrator.train.augment.mixup import sum_losses
 from orchestrator.train.augment.replay import Augmentation
 from orchestrator.train.engine import Engine, StepResult, build_empty, sum_over_ranks
-from orchestrator.train.evaluation.validation import SPLIT, Evaluation, Validation
+from orchestrator.train.evaluation.validation import Validation
 from orchestrator.train.figures import StepFigures
 from orchestrator.train.job import Outcome, TrainJob, check_slices
 from orchestrator.train.models.build import build_model
@@ -36,6 +35,7 @@ from orchestrator.train.speed import Speedometer
 from orchestrator.train.start import known_validations, open_start, use_deterministic_kernels, vocab_size
 from orchestrator.train.stopwatch import Stopwatch
 from orchestrator.train.tasks.table import make_task
+from orchestrator.train.telling import StepDone, Teller
 from orchestrator.train.trouble import LossWatch, find_trouble, tell_trouble
 
 __all__ = ["Outcome", "TrainJob", "train"]  # what a rank needs
@@ -65,12 +65,11 @@ class Trainer:
         self.device = torch.device(job.device)
         self.task = make_task(config, manifest)
         self.augmentation = Augmentation(config)
+        self.teller = Teller(job)
         self.order = GrowingOrder(config, manifest, lambda: self.helm.word() is not Word.STOP)
         self.validation = (
             Validation(config, manifest, job.world, job.micro_batch) if config.evaluate.every_steps else None
         )
-
-        self.noted: set[str] = set()  # of validations, told once
 
         # where it stands
         self.step, source = open_start(job)
@@ -148,7 +147,7 @@ class Trainer:
         batch, weight = self.batch, self.batch_weight
         assert batch is not None
         self.helm.show(self.step, "step")
-        self.tell_holes(batch)
+        self.teller.tell_holes(self.step, batch)
         micro_losses, result = self.update(batch, weight)
 
         self.batch = self.next_batch()
@@ -167,7 +166,10 @@ class Trainer:
         if weight:
             self.helm.show_busy(self.forward_time.seconds + self.stream.wait_s)
 
-        self.tell_step(batch, weight, result, agreed, step_s=self.job.clock.monotonic() - began)
+        step_s = self.job.clock.monotonic() - began
+        speed = self.speed.take(self.step, agreed.count if self.config.packed_len is None else weight, step_s)
+        done = StepDone(self.step, batch, weight, self.learning_rate(), result, agreed, step_s, speed)
+        self.teller.tell_step(done, self.order.known)
         if weight:
             self.check_numbers(batch, result, agreed.loss_sum / weight, micro_losses)
         self.check_holes(batch, agreed.holes)
@@ -242,8 +244,7 @@ class Trainer:
         self.helm.show(self.step, "evaluate")
         found = self.validation.run(self.engine, self.task, self.device)
         self.history.add(self.step, found.numbers)
-        if self.world.rank == 0:
-            self.tell_validation(found)
+        self.teller.tell_validation(self.step, found)
 
     def check_numbers(self, batch: RankBatch, result: StepResult, loss: float, micro_losses: list[float]) -> None:
         """What went wrong is told with what was fed, by all ranks in the same step; a few updates in a row that had to
@@ -278,59 +279,6 @@ class Trainer:
             remedy=f"look at {self.job.skips_file}, which names them all; then go on with a higher data.max_holes, or "
             "start a new run on repaired data",
         )
-
-    # ---- news ----
-
-    def tell_holes(self, batch: RankBatch) -> None:
-        """Known on disk before the step commits: whoever repeats the step leaves out the same."""
-        if batch.holes:
-            holes = name_holes(self.job.manifest, batch.holes)
-            self.job.sink.tell(HolesNews(step=self.step, generation=self.job.generation, holes=holes))
-            self.job.sink.flush()
-
-    def tell_validation(self, found: Evaluation) -> None:
-        step, generation, t = self.step, self.job.generation, self.now()
-        self.job.sink.tell(EvaluationNews(step=step, generation=generation, t=t, split=SPLIT, metrics=found.values))
-        for text in sorted(set(found.notes) - self.noted):
-            self.job.sink.tell(NoteNews(step=step, generation=generation, t=t, text=text))
-        self.noted.update(found.notes)
-
-    def tell_step(
-        self, batch: RankBatch, weight: float, result: StepResult, agreed: StepFigures, step_s: float
-    ) -> None:
-        step, generation = self.step, self.job.generation
-        packed = self.config.packed_len is not None
-        speed = self.speed.take(step, weight if packed else agreed.count, step_s)
-        if self.config.data.ledger == "keys":
-            keys = KeysNews(step=step, generation=generation, slots=list(batch.slots), spans=batch.spans)
-            self.job.sink.tell(keys)
-        if self.world.rank != 0:
-            return
-        metrics: dict[str, Number] = {
-            "loss": agreed.loss_sum / weight if weight else 0.0,
-            "lr": self.learning_rate(),
-            "grad_norm": result.grad_norm,
-            "world_size": self.world.size,
-            "samples": agreed.count,
-            "step_s": step_s,
-            "data_wait_s": agreed.wait_s / self.world.size,
-            **agreed.describe_reading(self.world.size),
-            "applied": result.applied,
-        }
-        if (order := self.order.known).is_whole:
-            metrics["epoch"] = (step + 1) / order.epoch_steps(order.main_source)
-        if packed:
-            metrics["tokens"] = round(weight)
-        metrics |= speed
-        ledger: dict[str, str | int] = {
-            "order_digest": agreed.sums.order_hex,
-            "set_digest": agreed.sums.set_hex,
-            "count": agreed.count,
-        }
-        self.job.sink.tell(StepNews(step=step, generation=generation, t=self.now(), metrics=metrics, ledger=ledger))
-
-    def now(self) -> float:
-        return round(self.job.clock.now(), 3)
 
 
 def weight_of(batch: RankBatch | None) -> float:

@@ -32,13 +32,9 @@ def test_the_run_directory_holds_what_was_decided_and_why(bench: Bench, unbroken
     assert {"data.run_samples", "train.micro_batch", "cluster.device", "tracking.wandb.mode"} <= decided.keys()
     assert all(decision["why"] for decision in decided.values())
     lines = (bench.path(unbroken) / "config.yaml").read_text().splitlines()
-    by_unit_or_rank = {
-        "lanes: auto",
-        "threads: auto",
-        "micro_batch: auto",
-        "cpus: auto",
-    }  # decided anew wherever they are used
-    assert {line.strip() for line in lines if "auto" in line} <= by_unit_or_rank
+    anew = {"lanes: auto", "threads: auto", "micro_batch: auto", "cpus: auto"}  # for every unit, or on every rank
+    by_what_there_is = {"name: auto", "attention: auto", "metrics: auto"}  # task and model stand beside them
+    assert {line.strip() for line in lines if "auto" in line} <= anew | by_what_there_is
 
 
 def test_verify_proves_the_run(bench: Bench, unbroken: str) -> None:
