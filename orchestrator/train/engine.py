@@ -74,7 +74,7 @@ def join_world(world: World, device: str, store: Store, timeout_s: float) -> Non
         device_id=own if kind == "cuda" else None,
     )
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False, timeout=timeout)
-    _number_afresh()
+    _forget_earlier_engines()
     everybody = torch.distributed.group.WORLD
     if kind == "cuda":
         everybody = torch.distributed.new_group(backend="gloo", timeout=timeout)
@@ -291,12 +291,14 @@ def _import_deepspeed(device: str) -> Any:
     return deepspeed
 
 
-def _number_afresh() -> None:
-    """ZeRO-3 numbers modules and parameters through the life of a process and refuses ranks that number differently, as
-    a newcomer would beside a survivor."""
+def _forget_earlier_engines() -> None:
+    """A survivor of other worlds computes as a newcomer does. ZeRO-3 numbers modules and parameters through the life of a
+    process, and refuses ranks that number differently. It also leaves another linear function behind, whose gradients
+    come in another order: below ZeRO-3 ranks would then add up gradients of different parameters."""
     from deepspeed.runtime.zero.parameter_offload import DeepSpeedZeRoOffload
     from deepspeed.runtime.zero.partition_parameters import Init
 
+    nn.functional.linear = getattr(Init, "linear_bk", nn.functional.linear)
     (next_module_id,) = DeepSpeedZeRoOffload._register_deepspeed_module.__defaults__
     next_module_id[0] = 0
     Init.param_id = 0

@@ -27,6 +27,7 @@ def folders_of_keepers() -> set[Path]:
     return set(Path(tempfile.gettempdir()).glob("longhaul-*"))
 
 
+@pytest.mark.cluster
 def test_killing_everything_and_resuming_is_bit_equal(bench: Bench, unbroken: str) -> None:
     before = folders_of_keepers()  # others may train on this machine
     step = random.randrange(6, STEPS - 6)
@@ -55,6 +56,7 @@ def test_killing_everything_and_resuming_is_bit_equal(bench: Bench, unbroken: st
     assert proof.returncode == 0, proof.stderr
 
 
+@pytest.mark.cluster
 def test_interrupt_stops_after_a_checkpoint_and_resume_on_another_world_goes_on(bench: Bench, unbroken: str) -> None:
     command = bench.start("run", str(bench.config), "name=stopped")
     wait_for_step(bench, "stopped", 6)

@@ -93,6 +93,7 @@ def test_wandb_has_the_offline_run(bench: Bench, unbroken: str) -> None:
     assert "validation/perplexity" in told
 
 
+@pytest.mark.cluster
 def test_a_token_fed_wrongly_is_noticed(bench: Bench, unbroken: str, tmp_path: Path) -> None:
     """Train on sidecars with one changed token, then put the right one back: the ledger says what was fed."""
     sidecars = sorted((bench.folder / "work").rglob("*.tokens"))

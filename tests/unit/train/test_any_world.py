@@ -1,7 +1,8 @@
 """The same gradient and the same validation on any world and at any ZeRO stage, for every task.
 
 A step of plain gradient descent at rate 1 ends at the start less the gradient; batches do not divide evenly. One gang
-of five goes through all cases once; what is compared with is one process that computes the whole batch at once."""
+of five goes through all cases once, so that its members have been in worlds of other stages before. What is compared
+with is one process that computes the whole batch at once."""
 
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,13 @@ def run_all(rank: int, size: int, store: Any, folder: Path, manifests: dict[str,
             if rank < world:
                 config = config_of(task, folder, stage, SKETCH)
                 results[name] = train_small(
-                    rank, world, store, config, folder / name, manifest=manifests[task], micro_batch=micro_batch
+                    rank,
+                    world,
+                    store,
+                    config,
+                    folder / "runs" / name,
+                    manifest=manifests[task],
+                    micro_batch=micro_batch,
                 )[1]
     return results
 
@@ -70,7 +77,7 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(("task", "stage", "world"), CASES, ids=[name_of(*case) for case in CASES])
 def test_gradient_and_validation_are_those_of_the_whole_batch(seen, task, stage, world):
     sinks, folder = seen
-    whole, here = weights_of(folder / task), weights_of(folder / name_of(task, stage, world))
+    whole, here = weights_of(folder / "runs" / task), weights_of(folder / "runs" / name_of(task, stage, world))
     assert here.keys() == whole.keys()
     largest = max(float(values.abs().max()) for values in whole.values())
     for name, values in here.items():
