@@ -292,8 +292,8 @@ def _import_deepspeed(device: str) -> Any:
 
 
 def _forget_earlier_engines() -> None:
-    """A survivor of other worlds computes as a newcomer does. ZeRO-3 numbers modules and parameters through the life of a
-    process, and refuses ranks that number differently. It also leaves another linear function behind, whose gradients
+    """A survivor of other worlds computes as a newcomer does. ZeRO-3 numbers modules and parameters through the life of
+    a process, and refuses ranks that number differently. It also leaves another linear function behind, whose gradients
     come in another order: below ZeRO-3 ranks would then add up gradients of different parameters."""
     from deepspeed.runtime.zero.parameter_offload import DeepSpeedZeRoOffload
     from deepspeed.runtime.zero.partition_parameters import Init
