@@ -1,14 +1,13 @@
 """Parameters that do not learn, by patterns of their names. Called by build.py, before there are values."""
 
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from orchestrator.core.errors import ConfigError
+from orchestrator.train.models.patterns import find_matching
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
@@ -16,14 +15,7 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
     too, and normalise by them."""
     named = dict(model.named_parameters(remove_duplicate=False))
     for pattern in patterns:
-        matching = [name for name in named if fnmatchcase(name, pattern)]
-        if not matching:
-            raise ConfigError(
-                f"'{pattern}' matches no parameter of the model{_nearest(pattern, named)}",
-                where="model.freeze",
-                remedy="patterns are held against whole names: *.layers.0.* is all of a layer",
-            )
-        for name in matching:
+        for name in find_matching(pattern, named, "model.freeze"):
             named[name].requires_grad_(False)
     if not any(parameter.requires_grad for parameter in named.values()):
         raise ConfigError(
@@ -44,8 +36,3 @@ def keep_statistics(model: nn.Module) -> None:
 
 def _evaluate(module: nn.Module, inputs: tuple[Any, ...]) -> None:  # noqa: ARG001 - a hook
     module.training = False  # whoever has called train() on the whole model since
-
-
-def _nearest(pattern: str, names: Iterable[str]) -> str:
-    near = get_close_matches(pattern.replace("*", ""), list(names), n=1, cutoff=0.3)
-    return f"; the nearest name is {near[0]}" if near else ""

@@ -4,13 +4,12 @@ Pure arithmetic on names and shapes, so the launcher refuses a pattern that fits
 optimizer.py makes the optimizer's groups of it."""
 
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from orchestrator.config.problems import nearest
 from orchestrator.config.training import OptimSection
 from orchestrator.core.errors import ConfigError
 from orchestrator.train.models.description import ModelDescription, block_of
+from orchestrator.train.models.patterns import find_matching
 
 
 class Trait(NamedTuple):
@@ -66,11 +65,4 @@ def _shares_by_depth(layer_decay: float, names: list[str]) -> dict[str, float]:
 
 
 def _matching(pattern: str, names: Mapping[str, str], key: str) -> set[str]:
-    found = {name for alias, name in names.items() if fnmatchcase(alias, pattern)}
-    if not found:
-        raise ConfigError(
-            f"no parameter of the model fits '{pattern}'{nearest(pattern, names)}",
-            where=key,
-            remedy=f"names are like {', '.join(list(names)[:3])}; * stands for any characters",
-        )
-    return found
+    return {names[alias] for alias in find_matching(pattern, names, key)}
