@@ -9,6 +9,8 @@ import yaml
 
 from tests.integration.conftest import Bench, small_config
 
+pytestmark = pytest.mark.cluster  # each starts the command, some a Ray
+
 
 def refused(bench: Bench, *arguments: str, code: int = 2) -> str:
     """The message of a command that must be refused."""
