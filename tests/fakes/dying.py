@@ -14,9 +14,10 @@ def do_and_die(work: Callable[[], object]) -> None:
     assert os.waitstatus_to_exitcode(status) == 0, "the forked work failed, see its traceback above"
 
 
-def do_until_killed(work: Callable[[], object], after_s: float) -> None:
-    """Begin `work` elsewhere and kill it."""
+def do_until_killed(work: Callable[[], object], after_s: float, wait: Callable[[], object] = lambda: None) -> None:
+    """Begin `work` elsewhere and kill it, so long after `wait` has returned."""
     child = _fork(work)
+    wait()
     time.sleep(after_s)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
