@@ -38,8 +38,9 @@ def fall_as_cosine(schedule: ScheduleSection, step: int, steps: int) -> float:
 
 
 def stay_then_fall(schedule: ScheduleSection, step: int, steps: int) -> float:
-    """Warm-up, stable, decay: the last `decay_share` of the steps fall linearly."""
-    last_stable = max(schedule.warmup_steps, steps - 1 - round(schedule.decay_share * steps))
+    """Warm-up, stable, decay: the last `decay_share` of the steps, one at least, fall linearly."""
+    falling = max(1, round(schedule.decay_share * steps))
+    last_stable = max(schedule.warmup_steps, steps - 1 - falling)
     return 1 - (1 - schedule.final_share) * _progress(last_stable, max(step, last_stable), steps)
 
 

@@ -25,6 +25,8 @@ from tests.fakes.tiny_model import (
     with_moving_scale,
 )
 
+pytestmark = pytest.mark.cluster  # nearly a minute
+
 CPU = {"device": "cpu"}
 LR = {"adamw": 1e-2, "sgd": 1e-1, "adagrad": 1e-2, "lion": 1e-3, "grouped": 1e-2}
 GROUPED = {

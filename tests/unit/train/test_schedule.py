@@ -1,7 +1,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestrator.config.training import ScheduleSection
@@ -63,6 +63,7 @@ def test_plateau_falls_by_its_factor_as_often_as_it_has_come_to_one():
     every=st.integers(1, 50),
     peak=st.floats(1e-6, 10),
 )
+@example(name="wsd", steps=2, warmup=0, share=0.0, decay_share=0.25, every=1, peak=1.0)  # half a step rounds to none
 def test_rate_starts_above_zero_reaches_its_peak_after_warm_up_and_never_rises_again(
     name, steps, warmup, share, decay_share, every, peak
 ):
