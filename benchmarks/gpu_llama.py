@@ -140,6 +140,8 @@ def make_longhaul(config: RunConfig) -> Callable[[], Any]:
 class Nobody:
     """A core.news.Sink and Helm."""
 
+    told = settled = 0
+
     def tell(self, news: News) -> None: ...
 
     def flush(self) -> None: ...

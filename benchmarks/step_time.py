@@ -184,6 +184,8 @@ def peak_bytes() -> int:
 class NoSink:
     """A core.news.Sink."""
 
+    told = settled = 0
+
     def tell(self, news: News) -> None: ...
 
     def flush(self) -> None: ...

@@ -76,13 +76,17 @@ def _check_content(handle: int, path: Path, record: RankRecord) -> None:
     size_bytes = os.fstat(handle).st_size
     if size_bytes != record.size_bytes:
         raise CheckpointDamaged(f"has {size_bytes} bytes, {record.size_bytes} were written", where=str(path))
-    hasher = xxhash.xxh3_128()
+    hasher, chunks = xxhash.xxh3_128(), []
     for begin in range(0, size_bytes, layout.CHUNK_BYTES):
         try:
-            hasher.update(os.pread(handle, layout.CHUNK_BYTES, begin))
+            chunk = os.pread(handle, layout.CHUNK_BYTES, begin)
         except OSError as error:
             raise CheckpointDamaged(f"cannot be read at byte {begin}: {error.strerror}", where=str(path)) from error
-    if hasher.hexdigest() != record.xxh3_128:
+        if record.chunks:
+            chunks.append(xxhash.xxh3_128_hexdigest(chunk))
+        else:
+            hasher.update(chunk)
+    if record.chunks != tuple(chunks) or (not record.chunks and hasher.hexdigest() != record.xxh3_128):
         raise CheckpointDamaged("bytes differ from those written: its xxh3-128 is another", where=str(path))
 
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 
@@ -24,7 +24,7 @@ class Fragment:
     name: str
     state: str
     start: int
-    values: torch.Tensor  # 1-D on the CPU, contiguous, a copy
+    values: torch.Tensor  # 1-D, contiguous; on the CPU and a copy where it is not said otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,10 @@ class TensorInfo:
     @property
     def numel(self) -> int:
         return prod(self.shape)
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "TensorInfo":
+        return cls(tuple(fields["shape"]), fields["dtype"], fields["kind"])
 
 
 @dataclass

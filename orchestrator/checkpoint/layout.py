@@ -10,6 +10,7 @@ Written by writer.py, read by reader.py, thrown away by keep.py."""
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,18 @@ DTYPES = {  # torch's name and the one safetensors has for it
     "uint8": "U8",
     "bool": "BOOL",
 }
+ELEMENT_BYTES = {
+    "float64": 8,
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "int64": 8,
+    "int32": 4,
+    "int16": 2,
+    "int8": 1,
+    "uint8": 1,
+    "bool": 1,
+}
 _FOLDER = re.compile(r"step-(\d{8,})-g(\d{4,})")
 
 
@@ -48,6 +61,12 @@ class CheckpointFacts:
     validation_loss: float | None = None  # of this very step
     validations: tuple[dict[str, float], ...] = ()  # all until this step: `step`, and metrics by name
     recent_losses: tuple[float, ...] = ()  # of the last steps, by which the next ones are judged
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "CheckpointFacts":
+        """Other fields are passed over; those that earlier versions did not write are as if nothing had been there."""
+        known = {name: fields[name] for name in cls.__slots__ if name in fields}
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
 
 
 class Placed(NamedTuple):
@@ -67,19 +86,22 @@ class RankRecord:
 
     file: str
     size_bytes: int
-    xxh3_128: str
+    xxh3_128: str = ""  # of the whole file: earlier versions wrote it
+    chunks: tuple[str, ...] = ()  # xxh3-128 of every CHUNK_BYTES of the file, so that a range can be checked alone
     scalars: dict[str, dict[str, float]] = field(default_factory=dict)
     fragments: tuple[Placed, ...] = ()
 
     def to_bytes(self) -> bytes:
-        fields = {"file": self.file, "size_bytes": self.size_bytes, "xxh3_128": self.xxh3_128, "scalars": self.scalars}
-        return to_bytes({"format": FORMAT, **fields, "fragments": [placed._asdict() for placed in self.fragments]})
+        fields = {"file": self.file, "size_bytes": self.size_bytes, "xxh3_128": self.xxh3_128, "chunks": self.chunks}
+        fragments = [placed._asdict() for placed in self.fragments]
+        return to_bytes({"format": FORMAT, **fields, "scalars": self.scalars, "fragments": fragments})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "RankRecord":
         fields: dict[str, Any] = json.loads(data)
         del fields["format"]
-        return cls(**fields | {"fragments": tuple(Placed(**placed) for placed in fields["fragments"])})
+        fragments = tuple(Placed(**placed) for placed in fields["fragments"])
+        return cls(**fields | {"chunks": tuple(fields.get("chunks", ())), "fragments": fragments})
 
 
 def checkpoint_name(step: int, generation: int) -> str:

@@ -15,8 +15,6 @@ from orchestrator.checkpoint.fragments import TensorInfo
 from orchestrator.checkpoint.layout import CheckpointFacts, Placed, RankRecord
 from orchestrator.core.errors import CheckpointDamaged
 
-_FACTS = ("zero_stage", "config_hash", "wandb_run_id", "validation_loss")
-
 
 class CheckpointReader:
     """A FragmentSource over one checkpoint; made by `open_checkpoint`."""
@@ -26,16 +24,8 @@ class CheckpointReader:
         self.step: int = manifest["step"]
         self.generation: int = manifest["generation"]
         self.world_size: int = manifest["world_size"]
-        self.facts = CheckpointFacts(
-            **{name: manifest[name] for name in _FACTS},
-            chain=tuple(manifest["chain"]),
-            skips=tuple(manifest["skips"]),
-            validations=tuple(manifest.get("validations", ())),  # none in checkpoints of earlier versions
-            recent_losses=tuple(manifest.get("recent_losses", ())),  # earlier versions wrote none
-        )
-        self.tensors = {
-            name: TensorInfo(**info | {"shape": tuple(info["shape"])}) for name, info in manifest["tensors"].items()
-        }
+        self.facts = CheckpointFacts.from_json(manifest)
+        self.tensors = {name: TensorInfo.from_json(fields) for name, fields in manifest["tensors"].items()}
         self._scalars: dict[str, dict[str, float]] = manifest["scalars"]
         self._engine: dict[str, float] = manifest["engine"]
         self._files = [_RankFile(path / record.file, record) for record in records]

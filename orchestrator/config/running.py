@@ -74,6 +74,9 @@ class KeepSection(Section):
 
 class CheckpointSection(Section):
     every_steps: int | None = free("steps between durable checkpoints; the last step always has one", None, ge=1)
+    snapshot_every: CountOrAuto | None = free(
+        "steps between snapshots in memory, from which ranks go on after a fault; auto: at most 1 % of the time", "auto"
+    )
     keep: KeepSection = free("which checkpoints stay", KeepSection())
 
 

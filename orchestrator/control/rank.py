@@ -101,9 +101,11 @@ class NewsSender:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._queue: queue.Queue[News | RankEnd | Problem] = queue.Queue()
+        self.told = self.settled = 0
         threading.Thread(target=self._send, daemon=True).start()
 
     def tell(self, news: News) -> None:
+        self.told += 1
         self._queue.put(news)
 
     def say_end(self, end: RankEnd | Problem) -> None:
@@ -129,6 +131,7 @@ class NewsSender:
             for message in ([NewsParcel(news)] if news else []) + ends:
                 self._connection.send(message)
                 self._connection.recv()
+            self.settled += len(items) - len(ends)
             for _ in items:
                 self._queue.task_done()
 

@@ -77,8 +77,9 @@ class CheckpointNews:
     step: int
     generation: int
     folder: str
-    seconds: float
+    seconds: float  # from its step until it was committed
     size_bytes: int
+    stall_s: float = 0.0  # of them, those for which training stood still on rank 0
     problem: str = ""
     best_by: dict[str, float] = field(default_factory=dict)
 
@@ -131,6 +132,16 @@ class Sink(Protocol):
 
     def tell(self, news: News) -> None:
         """Must not block the step."""
+        ...
+
+    @property
+    def told(self) -> int:
+        """How many news have been told."""
+        ...
+
+    @property
+    def settled(self) -> int:
+        """How many of them, in their order, are on disk."""
         ...
 
     def flush(self) -> None:

@@ -223,9 +223,9 @@ class Engine:
         self._statistics.average() if applied else self._statistics.put_back()
         return StepResult(applied, grad_norm)
 
-    def extract(self) -> RankState:
-        """This rank's part of the state, copied to the CPU; the engine stays as it is."""
-        return reshard.extract(self._engine, self._world)
+    def look(self) -> RankState:
+        """This rank's part of the state where it lies: views of memory that the next step changes."""
+        return reshard.look(self._engine, self._world)
 
     def insert(self, source: FragmentSource) -> None:
         """Fill the engine from a source; all ranks call it with equal sources, before the first step."""

@@ -8,6 +8,7 @@ from orchestrator.data.feeding.batch import ReadFigures
 from orchestrator.data.ordering.ledger import Sums
 from orchestrator.storage.stores import Fetched
 from orchestrator.train.engine import sum_over_ranks
+from orchestrator.train.saver import Votes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,15 +22,19 @@ class StepFigures:
     stop_votes: int  # ranks that have heard the word to stop
     stores_down: int  # ranks whose next batch lies in a store that stays away
     wait_s: float  # waited for data
+    before_s: float  # what the step before took
+    snapshot_s: float  # what the last snapshot cost, once that is known
+    votes: Votes  # about snapshots and checkpoints
     reading: ReadFigures  # what making the batch took
     sums: Sums  # of the ledger
 
     def add_over_ranks(self) -> Self:
         reading = self.reading
         votes = [self.count, self.holes, self.stop_votes, self.stores_down, reading.read_bytes, *reading.fetched]
-        seconds = [self.wait_s, reading.decode_s]
-        own = [self.loss_sum, self.next_weight, *seconds, *votes, *self.sums.to_limbs()]
-        loss_sum, next_weight, wait_s, decode_s, *rest = sum_over_ranks(own)
+        seconds = [self.wait_s, self.before_s, self.snapshot_s, reading.decode_s]
+        own = [self.loss_sum, self.next_weight, *seconds, *self.votes, *votes, *self.sums.to_limbs()]
+        loss_sum, next_weight, wait_s, before_s, snapshot_s, decode_s, *rest = sum_over_ranks(own)
+        said, rest = Votes(*map(int, rest[: len(self.votes)])), rest[len(self.votes) :]
         count, holes, stop_votes, stores_down, read_bytes, hits, misses, size_bytes = map(int, rest[: len(votes)])
         return type(self)(
             loss_sum=loss_sum,
@@ -39,6 +44,9 @@ class StepFigures:
             stop_votes=stop_votes,
             stores_down=stores_down,
             wait_s=wait_s,
+            before_s=before_s,
+            snapshot_s=snapshot_s,
+            votes=said,
             reading=ReadFigures(read_bytes, decode_s, Fetched(hits, misses, size_bytes)),
             sums=Sums.from_limbs(rest[len(votes) :]),
         )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.checkpoint.vault import Vault
 from orchestrator.config.run import RunConfig
 from orchestrator.core.clock import Clock
 from orchestrator.core.errors import ConfigError
@@ -29,6 +30,7 @@ class TrainJob:
     sink: Sink
     helm: Helm
     clock: Clock
+    vault: Vault | None = None  # None: one of this process alone
     wandb_run_id: str | None = None  # written into checkpoints
     excerpt: Excerpt | None = None  # of the run, to be looked at; None: the run itself
 

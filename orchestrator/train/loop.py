@@ -29,7 +29,7 @@ from orchestrator.train.optim.history import History
 from orchestrator.train.optim.schedule import learning_rate
 from orchestrator.train.out_of_memory import memory_explained
 from orchestrator.train.profile import StepProfiler
-from orchestrator.train.save import save
+from orchestrator.train.saver import Saver
 from orchestrator.train.slices import cut_micro_batches
 from orchestrator.train.speed import Speedometer
 from orchestrator.train.start import known_validations, open_start, use_deterministic_kernels, vocab_size
@@ -73,9 +73,9 @@ class Trainer:
 
         # where it stands
         self.step, source = open_start(job)
-        self.checkpoint = job.start
         self.history = History(config, known_validations(source))
         self.unapplied = 0  # updates in a row
+        self.step_s = 0.0  # what the last one took
         self.watch = LossWatch(
             config.elastic.spike, source.facts.recent_losses if isinstance(source, CheckpointReader) else ()
         )
@@ -98,6 +98,7 @@ class Trainer:
         )
         self.forward_time = Stopwatch(self.device)
         self.engine.insert(source)
+        self.saver = Saver(job, self.engine, self.history, self.step)
         if isinstance(source, CheckpointReader):
             source.close()
         self.stream = Stream(
@@ -117,6 +118,7 @@ class Trainer:
 
     def close(self) -> None:
         self.stream.close()
+        self.saver.close()
         self.engine.drop()
 
     # ---- the loop ----
@@ -129,8 +131,8 @@ class Trainer:
             with self.profiler.watching(self.step):
                 must_stop = self.train_step()
             self.validate()
-            if self.job.excerpt is None and (must_stop or self.is_checkpoint_due()):
-                self.save()
+            if self.job.excerpt is None:
+                self.keep(must_stop=must_stop)
         return self.end()
 
     def end(self) -> Outcome:
@@ -138,8 +140,11 @@ class Trainer:
         is_complete = self.step == self.job.stop_step
         if self.ends_early and not is_complete:
             self.reason = self.history.tell_end()
-        state = RunState.DONE if is_complete or self.ends_early else RunState.STOPPED
-        return Outcome(state=state, step=self.step, checkpoint=self.checkpoint, reason=self.reason)
+        is_done = is_complete or self.ends_early
+        self.helm.show(self.step, "checkpoint")
+        checkpoint = self.saver.finish(must_be_saved=is_done)
+        state = RunState.DONE if is_done else RunState.STOPPED
+        return Outcome(state=state, step=self.step, checkpoint=checkpoint, reason=self.reason)
 
     def train_step(self) -> bool:
         """One update, and what all ranks agree on after it: whether one of them has a reason to stop."""
@@ -159,16 +164,22 @@ class Trainer:
             stop_votes=int(self.helm.word() is Word.STOP),
             stores_down=int(bool(self.reason)),
             wait_s=self.stream.wait_s,
+            before_s=self.step_s,
+            snapshot_s=self.saver.cost_s,
+            votes=self.saver.votes(),
             reading=batch.figures,
             sums=batch.sums,
         ).add_over_ranks()
         self.batch_weight, self.stores_down = agreed.next_weight, agreed.stores_down
+        self.saver.hear(agreed.votes)
+        self.saver.learn(agreed.before_s, agreed.snapshot_s)
         if weight:
             self.helm.show_busy(self.forward_time.seconds + self.stream.wait_s)
 
-        step_s = self.job.clock.monotonic() - began
-        speed = self.speed.take(self.step, agreed.count if self.config.packed_len is None else weight, step_s)
-        done = StepDone(self.step, batch, weight, self.learning_rate(), result, agreed, step_s, speed)
+        self.step_s = self.job.clock.monotonic() - began
+        speed = self.speed.take(self.step, agreed.count if self.config.packed_len is None else weight, self.step_s)
+        rate, stall_s = self.learning_rate(), self.saver.take_stall()
+        done = StepDone(self.step, batch, weight, rate, result, agreed, self.step_s, speed, stall_s)
         self.teller.tell_step(done, self.order.known)
         if weight:
             self.check_numbers(batch, result, agreed.loss_sum / weight, micro_losses)
@@ -230,11 +241,13 @@ class Trainer:
         is_good = self.history.is_among_best(self.step, self.config.checkpoint.keep.best)
         return self.is_due(self.config.checkpoint.every_steps) or is_good or self.ends_early
 
-    def save(self) -> None:
-        self.helm.show(self.step, "checkpoint")
-        is_last = self.is_last_step or self.ends_early
-        saved = save(self.job, self.engine, self.step, self.history, self.watch.losses, is_last=is_last)
-        self.checkpoint = saved or self.checkpoint
+    def keep(self, *, must_stop: bool) -> None:
+        """A checkpoint or a snapshot, if one is due."""
+        if must_stop or self.is_checkpoint_due():
+            self.helm.show(self.step, "checkpoint")
+            self.saver.save(self.step, self.watch.losses)
+        else:
+            self.saver.snap(self.step, self.watch.losses)
 
     def validate(self) -> None:
         """If it is due, and has not been done: a run goes on from a checkpoint that knows."""

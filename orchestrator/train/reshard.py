@@ -1,7 +1,7 @@
 """Fragments of named parameters out of and into a DeepSpeed engine, at every ZeRO stage.
 
-Comes after train/engine.py builds the engine and works on the layouts of train/layouts.py; what is extracted goes to
-checkpoint/, what is inserted comes from there or from train/models/."""
+Comes after train/engine.py builds the engine and works on the layouts of train/layouts.py; what is looked at goes to
+snapshot.py, what is inserted comes from checkpoint/ or train/models/."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -25,8 +25,8 @@ _LOSS_SCALE_FIELDS = {
 }
 
 
-def extract(engine: Any, world: World) -> RankState:
-    """This rank's part of the state, copied to the CPU; the engine stays as it is."""
+def look(engine: Any, world: World) -> RankState:
+    """This rank's part of the state where it lies: views of the engine's memory, which the next step changes."""
     layout, inner = layout_of(engine.optimizer), inner_optimizer(engine.optimizer)
     tensors = describe(engine.module)
     whole = {name for name, info in tensors.items() if layout.replicated or info.kind != "trainable"}
@@ -34,13 +34,13 @@ def extract(engine: Any, world: World) -> RankState:
     state = RankState(fragments=[], tensors=tensors, scalars={}, engine=_read_loss_scale(engine.optimizer))
     for flat in layout.flats(engine.optimizer, _names_of(engine.module)):
         rows, scalars = _rows_and_scalars(flat.master, inner.state.get(flat.master, {}))
-        for held in flat.held:
-            start, count = share[held.name] if layout.replicated else (held.start, held.count)
-            if count:
+        shares = [(held, *(share[held.name] if layout.replicated else (held.start, held.count))) for held in flat.held]
+        for key, row in rows.items():  # neighbours of a row stay neighbours, so that they can be copied at once
+            for held, start, count in shares:
                 begin = held.offset + start - held.start
-                cuts = {key: row[begin : begin + count].clone() for key, row in rows.items()}
-                state.fragments += [Fragment(held.name, key, start, values) for key, values in cuts.items()]
-                state.scalars[held.name] = scalars
+                if count:
+                    state.fragments.append(Fragment(held.name, key, start, row[begin : begin + count]))
+        state.scalars |= {held.name: scalars for held, _, count in shares if count}
     state.fragments += _whole_fragments(engine.module, tensors, share)
     return state
 
@@ -92,11 +92,11 @@ def cut_row(numels: Mapping[str, int], rank: int, size: int) -> dict[str, tuple[
 def _rows_and_scalars(
     master: torch.Tensor, kept: Mapping[str, Any]
 ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-    """Master values and the optimizer's states of a flat tensor as rows on the CPU, and its single numbers."""
-    rows, scalars = {MASTER: master.detach().view(-1).cpu()}, {}
+    """Master values and the optimizer's states of a flat tensor as rows, and its single numbers."""
+    rows, scalars = {MASTER: master.detach().view(-1)}, {}
     for key, value in kept.items():
         if torch.is_tensor(value) and value.shape == master.shape:
-            rows[key] = value.detach().view(-1).cpu()
+            rows[key] = value.detach().view(-1)
         elif value is not None:
             scalars[key] = float(value)
     return rows, scalars
@@ -116,7 +116,7 @@ def _whole_fragments(
             start, count = share[name]
             values = tensor.detach().view(-1)[start : start + count]
         if count:
-            yield Fragment(name, VALUE, start, values.to("cpu", copy=True))
+            yield Fragment(name, VALUE, start, values)
 
 
 def _read_loss_scale(optimizer: Any) -> dict[str, float]:

@@ -1,9 +1,6 @@
-"""A model of made-up tensors, cut over ranks in any way, and a save in which every rank is a thread."""
+"""A model of made-up tensors, cut over ranks in any way, and a checkpoint that all these ranks write."""
 
 import random
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -13,7 +10,12 @@ import torch
 
 from orchestrator.checkpoint.fragments import MASTER, VALUE, Fragment, RankState, TensorInfo
 from orchestrator.checkpoint.layout import CheckpointFacts
-from orchestrator.checkpoint.writer import SavedCheckpoint, SaveProblem, save_checkpoint
+from orchestrator.checkpoint.slot import Slot
+from orchestrator.checkpoint.vault import Committed
+from orchestrator.checkpoint.writer import commit, remove_uncommitted, write_part
+from orchestrator.core.errors import CheckpointDamaged
+from orchestrator.core.words import World
+from orchestrator.train.snapshot import Snapper
 
 Kind = Literal["trainable", "frozen", "buffer"]
 TensorSpec = tuple[tuple[int, ...], Kind, str]  # shape, kind, dtype
@@ -66,43 +68,29 @@ def split(model: MadeUpModel, world: int, chance: random.Random) -> list[RankSta
     return ranks
 
 
-class Ballot:
-    """The barrier of a world of threads: says whether all came with ok."""
-
-    def __init__(self, world: int) -> None:
-        self._votes = [True] * world
-        self._barrier = threading.Barrier(world)
-
-    def of_rank(self, rank: int) -> Callable[[bool], bool]:
-        def vote(ok: bool) -> bool:
-            self._votes[rank] = ok
-            self._barrier.wait(30)
-            all_ok = all(self._votes)
-            self._barrier.wait(30)
-            return all_ok
-
-        return vote
+def fill_slot(
+    state: RankState, rank: int, world_size: int, step: int = 7, generation: int = 2, facts: CheckpointFacts = FACTS
+) -> Slot:
+    """A rank's part of a snapshot, sealed."""
+    slot = Slot.create("test")
+    Snapper(World.flat(rank, world_size), generation).take(slot, state, step, facts)
+    slot.seal()
+    return slot
 
 
 def save_all(
     folder: Path, ranks: list[RankState], step: int = 7, generation: int = 2, facts: CheckpointFacts = FACTS
-) -> list[SavedCheckpoint | SaveProblem]:
-    """What every rank got back."""
-    ballot = Ballot(len(ranks))
-
-    def save(rank: int) -> SavedCheckpoint | SaveProblem:
-        return save_checkpoint(
-            folder,
-            step=step,
-            generation=generation,
-            rank=rank,
-            world_size=len(ranks),
-            state=ranks[rank],
-            facts=facts,
-            barrier=ballot.of_rank(rank),
-        )
-
-    if len(ranks) == 1:
-        return [save(0)]  # without a thread, so that a test can kill or fail it
-    with ThreadPoolExecutor(len(ranks)) as pool:
-        return list(pool.map(save, range(len(ranks))))
+) -> Committed:
+    """What all ranks together do, in this thread, so that a test can kill or fail it."""
+    slots = [fill_slot(state, rank, len(ranks), step, generation, facts) for rank, state in enumerate(ranks)]
+    try:
+        for slot in slots:
+            write_part(folder, slot)
+        path, size_bytes = commit(folder, slots[0].part())
+    except (OSError, CheckpointDamaged) as error:
+        remove_uncommitted(folder, slots[0].part())
+        return Committed(step=step, problem=f"checkpoint not written: {error}")
+    finally:
+        for slot in slots:
+            slot.close()
+    return Committed(step=step, path=str(path), size_bytes=size_bytes)

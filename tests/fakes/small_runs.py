@@ -123,13 +123,16 @@ class RecordingSink:
         self.news: list[News] = []
         self._skips_file = skips_file
         self._untold: list[HolesNews] = []
+        self.told = self.settled = 0
 
     def tell(self, news: News) -> None:
         self.news.append(news)
+        self.told += 1
         if isinstance(news, HolesNews):
             self._untold.append(news)
 
     def flush(self) -> None:
+        self.settled = self.told
         if not self._untold:
             return
         with self._skips_file.with_suffix(".lock").open("w") as lock:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.distributed import PrefixStore, Store
 
+from orchestrator.checkpoint.fragments import Fragment
 from orchestrator.config.run import RunConfig
 from orchestrator.core.words import World
 from orchestrator.train.engine import Engine, StepResult, build_empty, join_world, leave_world, sum_over_ranks
@@ -111,7 +112,9 @@ def train_step(engine: Engine, world: World, step: int, lr: float, accumulation:
 
 
 def gather(engine: Engine, world: World) -> MemorySource:
-    """What all ranks extract, put together on every rank."""
+    """What all ranks hold, put together on every rank."""
     parts: list[Any] = [None] * world.size
-    torch.distributed.all_gather_object(parts, engine.extract())
+    own = engine.look()
+    own.fragments = [Fragment(held.name, held.state, held.start, held.values.clone()) for held in own.fragments]
+    torch.distributed.all_gather_object(parts, own)
     return MemorySource.of_ranks(parts)

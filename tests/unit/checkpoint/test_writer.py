@@ -15,7 +15,6 @@ import pytest
 from orchestrator.checkpoint.found import list_checkpoints, newest_sound, verify
 from orchestrator.checkpoint.fragments import Fragment
 from orchestrator.checkpoint.reader import open_checkpoint
-from orchestrator.checkpoint.writer import SavedCheckpoint, SaveProblem
 from tests.fakes.dying import do_until_killed
 from tests.fakes.saving import make_model, save_all, small_model, split
 
@@ -24,12 +23,11 @@ class Killed(BaseException):
     """Stands for SIGKILL: no handler of the code under test may catch it."""
 
 
-def test_every_rank_hears_of_the_save(tmp_path: Path) -> None:
-    outcomes = save_all(tmp_path, split(small_model(), 3, random.Random(0)))
+def test_a_checkpoint_is_a_folder_with_two_files_a_rank(tmp_path: Path) -> None:
+    outcome = save_all(tmp_path, split(small_model(), 3, random.Random(0)))
     path = tmp_path / "step-00000007-g0002"
-    assert [outcome.path for outcome in outcomes if isinstance(outcome, SavedCheckpoint)] == [path] * 3
-    assert isinstance(outcomes[0], SavedCheckpoint)
-    assert outcomes[0].size_bytes == sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    assert outcome.path == str(path)
+    assert outcome.size_bytes == sum(file.stat().st_size for file in path.glob("*.safetensors"))
     assert sorted(file.name for file in path.iterdir()) == [
         "COMMIT",
         "manifest.json",
@@ -40,18 +38,17 @@ def test_every_rank_hears_of_the_save(tmp_path: Path) -> None:
 def test_a_state_with_a_hole_is_not_committed(tmp_path: Path) -> None:
     ranks = split(small_model(), 2, random.Random(0))
     lost: Fragment = ranks[1].fragments.pop()
-    outcomes = save_all(tmp_path, ranks)
-    assert all(isinstance(outcome, SaveProblem) for outcome in outcomes)
-    assert isinstance(outcomes[0], SaveProblem)
-    assert lost.name in outcomes[0].message
+    outcome = save_all(tmp_path, ranks)
+    assert not outcome.path
+    assert lost.name in outcome.problem
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_committed_checkpoint_is_never_written_over(tmp_path: Path) -> None:
     save_all(tmp_path, split(small_model(0), 1, random.Random(0)))
-    (outcome,) = save_all(tmp_path, split(small_model(1), 1, random.Random(0)))
-    assert isinstance(outcome, SaveProblem)
-    assert "committed checkpoint already" in outcome.message
+    outcome = save_all(tmp_path, split(small_model(1), 1, random.Random(0)))
+    assert not outcome.path
+    assert "committed checkpoint already" in outcome.problem
     assert verify(tmp_path / "step-00000007-g0002") == []
 
 
@@ -67,9 +64,9 @@ def test_leftovers_go_with_the_next_save_and_others_stay(tmp_path: Path) -> None
 
 def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 90, 10))
-    outcomes = save_all(tmp_path, split(small_model(), 2, random.Random(0)))
-    assert all(isinstance(outcome, SaveProblem) for outcome in outcomes)
-    assert any("make room" in outcome.message for outcome in outcomes if isinstance(outcome, SaveProblem))
+    outcome = save_all(tmp_path, split(small_model(), 2, random.Random(0)))
+    assert not outcome.path
+    assert "make room" in outcome.problem
     assert list(tmp_path.iterdir()) == []
 
 
@@ -89,10 +86,9 @@ def test_a_disk_that_fills_up_costs_this_checkpoint_only(full_disk: Path) -> Non
     tiny, big = small_model(), make_model([((50_000,), "buffer", "float32")])  # 200 kB a rank, and two ranks
     save_all(full_disk, split(tiny, 2, random.Random(0)), step=1)
     ranks = [*split(big, 1, random.Random(0)), *split(big, 1, random.Random(0))]
-    outcomes = save_all(full_disk, ranks, step=2)
-    assert all(isinstance(outcome, SaveProblem) for outcome in outcomes)
+    assert not save_all(full_disk, ranks, step=2).path
     assert [path.name for path in full_disk.iterdir()] == ["step-00000001-g0002"]
-    assert isinstance(save_all(full_disk, split(tiny, 2, random.Random(0)), step=3)[0], SavedCheckpoint)
+    assert save_all(full_disk, split(tiny, 2, random.Random(0)), step=3).path
     assert newest_sound(full_disk) == (full_disk / "step-00000003-g0002", [])
 
 
@@ -115,12 +111,12 @@ def test_stopped_at_any_flush_the_older_checkpoint_stays_the_newest(
 
         monkeypatch.setattr(os, "fsync", flush_or_stop)
         try:
-            (outcome,) = save_all(tmp_path, ranks, step=2 + stop_at)
+            is_done = bool(save_all(tmp_path, ranks, step=2 + stop_at).path)
         except Killed:
-            outcome = SaveProblem("killed")
+            is_done = False
         monkeypatch.setattr(os, "fsync", flush)
         found, _ = newest_sound(tmp_path)
-        if isinstance(outcome, SavedCheckpoint):
+        if is_done:
             break
         committed = [one.path for one in list_checkpoints(tmp_path)]
         assert found == committed[-1]  # the older one, or the new one if only its last flush was missing

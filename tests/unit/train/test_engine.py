@@ -54,8 +54,8 @@ def run_all(rank: int, size: int, store: Any) -> dict[str, Any]:
         with in_world(rank, 3, store, f"non-finite/{name}") as world:
             results[f"non-finite/{name}"] = step_over_nan(world, **keys)
     for stage in STAGES:
-        with in_world(rank, 3, store, f"extract/{stage}") as world:
-            results[f"extract/{stage}"] = [losses_with_interludes(world, stage, often) for often in (False, True)]
+        with in_world(rank, 3, store, f"look/{stage}") as world:
+            results[f"look/{stage}"] = [losses_with_interludes(world, stage, often) for often in (False, True)]
     with in_world(rank, 3, store, "counting") as world:
         results["counting"] = count_wrongly(world)
     with in_world(rank, 3, store, "empty") as world:
@@ -147,7 +147,7 @@ def losses_with_interludes(world: World, stage: int, often: bool) -> list[float]
     for step in range(4):
         losses.append(train_step(engine, world, step, lr=1e-2)[0])
         if often:
-            engine.extract()
+            engine.look()
             evaluate(engine)
     engine.drop()
     return losses
@@ -227,8 +227,8 @@ def test_a_gradient_that_is_not_finite_changes_nothing_on_any_rank(results: dict
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_neither_extracting_nor_evaluating_changes_training(results: dict[str, Any], stage: int) -> None:
-    never, often = results[f"extract/{stage}"]
+def test_neither_looking_nor_evaluating_changes_training(results: dict[str, Any], stage: int) -> None:
+    never, often = results[f"look/{stage}"]
     assert often == never
 
 

@@ -117,7 +117,7 @@ def run_all(rank: int, size: int, store: Any) -> dict[str, Any]:
 
 
 def reform(rank: int, setting: Setting, store: Any, name: str) -> tuple[list[float], list[float], bool]:
-    """Losses of steps 3 to 5 unbroken, and after extract, drop, rebuild, insert; whether the state came back whole."""
+    """Losses of steps 3 to 5 unbroken, and after look, drop, rebuild, insert; whether the state came back whole."""
     lr, accumulation = LR[setting.optim], setting.accumulation
     with in_world(rank, setting.world, store, f"{name}/before") as world:
         engine = make_engine(setting.config, world, accumulation=accumulation)
@@ -186,7 +186,7 @@ def penalise(rank: int, store: Any, stage: int) -> float:
         for tokens in tokens_of(0).chunk(world.size)[world.rank].chunk(2):
             engine.backward(engine.forward(input_ids=tokens, labels=tokens).loss * 0.0)
         engine.step(1.0)
-        after, infos = gather(engine, world), engine.extract().tensors
+        after, infos = gather(engine, world), engine.look().tensors
         engine.drop()
     decaying = {name for name, info in infos.items() if info.kind == "trainable" and len(info.shape) > 1}
     apart = 0.0
@@ -205,9 +205,7 @@ def results() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("setting", REFORMS, ids=str)
-def test_training_goes_on_bit_equal_after_extract_drop_rebuild_insert(
-    results: dict[str, Any], setting: Setting
-) -> None:
+def test_training_goes_on_bit_equal_after_look_drop_rebuild_insert(results: dict[str, Any], setting: Setting) -> None:
     unbroken, again, whole = results[str(setting)]
     assert whole
     assert again == unbroken
