@@ -64,8 +64,10 @@ class CheckpointFacts:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "CheckpointFacts":
         """Other fields are passed over; those that earlier versions did not write are as if nothing had been there."""
-        known = {name: fields[name] for name in cls.__slots__ if name in fields}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+        known: dict[str, Any] = {name: fields[name] for name in cls.__slots__ if name in fields}
+        for name, value in known.items():
+            known[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**known)
 
 
 class Placed(NamedTuple):
