@@ -79,8 +79,8 @@ class CheckpointSection(Section):
     )
     keep: KeepSection = free("which checkpoints stay", KeepSection())
     store: str | None = free(
-        "URL of a folder in an object store (asked as data.store says) for checkpoints, below the run's name; none: the "
-        "run directory",
+        "URL of a folder in an object store (asked as data.store says) for checkpoints, below the run's name; none: "
+        "the run directory",
         None,
         pattern=r"^(s3|gs|gcs|az|abfs|abfss)://[^/]+",
     )
