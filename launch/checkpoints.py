@@ -1,8 +1,8 @@
-"""`longhaul checkpoint list | verify | copy`: the checkpoints of a run, or those in a folder or below a URL of a store."""
+"""`longhaul checkpoint list | verify | copy`: the checkpoints of a run, in a folder, or below a URL of a store."""
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ class Kept:
 
     shelf: Shelf
     best_by: str = "loss"
-    settings: StoreSettings = StoreSettings()
+    settings: StoreSettings = field(default_factory=StoreSettings)
 
 
 def find_kept(target: str, root: Path) -> Kept:

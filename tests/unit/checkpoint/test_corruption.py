@@ -1,4 +1,4 @@
-"""Damage anywhere in a checkpoint, of this version's form or of the one before it, is noticed, named, and never loaded."""
+"""Damage anywhere in a checkpoint, of this form or of the one before it, is noticed, named, and never loaded."""
 
 import json
 import random
