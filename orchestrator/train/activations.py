@@ -48,18 +48,20 @@ def _count_alive(config: RunConfig, vocab_size: int | None, count: int) -> int:
     fake = FakeTensorMode()
     with fake:
         model = build_empty(partial(build_model, config, vocab_size), whole, "cpu")
-        fed = {name: fake.from_tensor(tensor) for name, tensor in inputs.items()}
-        with Alive() as alive:
+        fed: Inputs = {name: fake.from_tensor(tensor) for name, tensor in inputs.items()}
+        alive = Alive()
+        with alive:
             task.step(model, fed).loss.backward()  # type: ignore[no-untyped-call]
     return alive.most_bytes
 
 
-class Alive(TorchDispatchMode):
-    """Adds up the memory of all tensors that operations give, while it is in use. (torch's own MemTracker does more, and
-    takes minutes for a model of a thousand modules.)"""
+class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the memory of all tensors that operations give, while it is in use.
+
+    torch's own MemTracker does more, and takes minutes for a model of a thousand modules."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.most_bytes = 0
         self._bytes = 0
         self._known: set[int] = set()
