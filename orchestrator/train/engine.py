@@ -23,6 +23,7 @@ from orchestrator.core.words import World
 from orchestrator.train import reshard
 from orchestrator.train.compile import compile_in_place, forget_compiled
 from orchestrator.train.deepspeed_config import is_plain_torch, make_deepspeed_config
+from orchestrator.train.look import Lookout
 from orchestrator.train.models.buffers import BatchStatistics
 from orchestrator.train.models.tensors import parameters_on_meta
 from orchestrator.train.optim.optimizer import make_optimizer
@@ -171,7 +172,6 @@ class Engine:
         import deepspeed
 
         self.module = module
-        self._world = world
         self._accumulation = accumulation
         self._backwards = 0  # since the last optimizer step
         self._stage = config.zero_stage
@@ -185,6 +185,8 @@ class Engine:
             ),
             dist_init_required=False,
         )[0]
+        self._lookout = Lookout(self._engine, world)
+        self._statistics = BatchStatistics(self._engine.module)
         self._compiled = config.train.compile
         if self._compiled:
             compile_in_place(module, device)
@@ -225,7 +227,7 @@ class Engine:
 
     def look(self) -> RankState:
         """This rank's part of the state where it lies: views of memory that the next step changes."""
-        return reshard.look(self._engine, self._world)
+        return self._lookout.look()
 
     def insert(self, source: FragmentSource) -> None:
         """Fill the engine from a source; all ranks call it with equal sources, before the first step."""
@@ -240,7 +242,7 @@ class Engine:
         self._engine.destroy()
         if self._compiled:
             forget_compiled()
-        del self._engine, self.module
+        del self._engine, self._lookout, self._statistics, self.module
         parameter_offload.FWD_MODULE_STACK.clear()
         kept = PartitionedParameterCoordinator.__dict__["_PartitionedParameterCoordinator__params_to_release"]
         for cell in kept.__closure__:  # an lru_cache, inside a wrapper, whose keys hold the coordinator
