@@ -3,10 +3,12 @@
 Comes after the node actor's store and the config; before train/loop.py, which drives it. deepspeed is imported inside
 functions, once the accelerator is chosen. Engines and worlds may come and go many times in one process."""
 
+import ctypes
 import gc
 import logging
 import math
 import os
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -66,6 +68,7 @@ def join_world(world: World, device: str, store: Store, timeout_s: float) -> Non
     deepspeed = _import_deepspeed(device)
     if kind == "cuda":
         torch.cuda.set_device(own)
+    excepthook = sys.excepthook
     torch.distributed.init_process_group(
         backend="nccl" if kind == "cuda" else "gloo",
         store=store,
@@ -74,6 +77,7 @@ def join_world(world: World, device: str, store: Store, timeout_s: float) -> Non
         timeout=timeout,
         device_id=own if kind == "cuda" else None,
     )
+    sys.excepthook = excepthook  # torch lays one more around it with each world
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False, timeout=timeout)
     _forget_earlier_engines()
     everybody = torch.distributed.group.WORLD
@@ -252,6 +256,7 @@ class Engine:
         torch.autograd.backward(torch.zeros((), requires_grad=True))
         gc.collect()
         gc.collect()  # what finalizers of the first round let go
+        _give_back_memory()
 
     def _step_wrapped(self) -> float:
         """DeepSpeed clips and skips. With a loss scale, two of its stages misstate the norm: corrected here."""
@@ -291,6 +296,14 @@ def _import_deepspeed(device: str) -> Any:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
     ops.__compatible_ops__["deepspeed_shm_comm"] = False  # compiling it takes half a minute
     return deepspeed
+
+
+def _give_back_memory() -> None:
+    """glibc keeps most of what was freed, and the next engine does not fit into the holes: ten of them would take half
+    as much memory again."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+    if trim is not None:
+        trim(0)
 
 
 def _forget_earlier_engines() -> None:

@@ -32,7 +32,8 @@ class Snapper:
         body[: len(self._sheet.header)] = self._sheet.header
         memory = torch.frombuffer(body, dtype=torch.uint8)
         into = [memory[begin : begin + values.nbytes].view(values.dtype) for values, begin in self._copies]
-        torch._foreach_copy_(into, [values for values, _ in self._copies])
+        if into:
+            torch._foreach_copy_(into, [values for values, _ in self._copies])
         part = Part(
             step=step,
             generation=self._generation,
