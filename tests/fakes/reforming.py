@@ -1,50 +1,46 @@
-"""A small Llama that is formed again and again in one process, and what that leaves behind."""
+"""A rank that is formed again and again in one process, and what that leaves behind."""
 
 import gc
 import os
 import threading
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 from torch import nn
 from torch.distributed import PrefixStore, Store, distributed_c10d
 
+from orchestrator.checkpoint.slot import Slot
 from orchestrator.config.run import RunConfig
 from orchestrator.core.words import World
-from orchestrator.train.models.build import build_model
+from orchestrator.train.engine import Engine, sum_over_ranks
 from orchestrator.train.reform import Formation
-from tests.fakes.small_runs import LLAMA, small_config
-
-WORDS = 300
-BATCH = 12
+from orchestrator.train.snapshot import Snapper
+from tests.fakes.saving import FACTS
+from tests.fakes.tiny_model import GLOBAL_BATCH, build_tiny
 
 
 def formation(
-    rank: int,
-    size: int,
-    store: Store,
-    name: str,
-    *,
-    stage: int,
-    model: dict[str, Any] = LLAMA,
-    **train: Any,
+    rank: int, size: int, store: Store, name: str, config: RunConfig, build: Callable[[], nn.Module] = build_tiny
 ) -> Formation:
     """This rank's place in a world of its own, by name."""
-    config: RunConfig = small_config(model, stage=stage, train=train)
     return Formation(
         world=World.flat(rank, size),
         store=PrefixStore(name, store),
         config=config,
-        build=partial(build_model, config, WORDS),
+        build=build,
         device="cpu",
-        micro_batch=BATCH // size,
+        micro_batch=GLOBAL_BATCH // size,
         accumulation=1,
         timeout_s=240.0,
     )
+
+
+def snap(engine: Engine, world: World, slot: Slot, step: int) -> None:
+    """Whole on all ranks when it returns."""
+    Snapper(world, 1).take(slot, engine.look(), step, FACTS)
+    sum_over_ranks([0.0])
 
 
 def footprint() -> dict[str, int]:
@@ -53,6 +49,7 @@ def footprint() -> dict[str, int]:
     process = psutil.Process()
     return {
         "resident bytes": process.memory_info().rss,
+        "objects": len(gc.get_objects()),
         "modules": sum(isinstance(thing, nn.Module) for thing in gc.get_objects()),
         "tensors": sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects()),
         "threads": threading.active_count(),
@@ -61,12 +58,3 @@ def footprint() -> dict[str, int]:
         "sockets": len(process.net_connections("all")),
         "process groups": len(distributed_c10d._world.pg_map),
     }
-
-
-def repeat(times: int, once: Callable[[int], None]) -> list[dict[str, int]]:
-    """The footprint after each time."""
-    found = []
-    for number in range(times):
-        once(number)
-        found.append(footprint())
-    return found
