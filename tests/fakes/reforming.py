@@ -43,12 +43,18 @@ def snap(engine: Engine, world: World, slot: Slot, step: int) -> None:
     sum_over_ranks([0.0])
 
 
+def _read_own_bytes() -> int:
+    """Resident, without slots of this and other processes that are mapped."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+
 def footprint() -> dict[str, int]:
     """What this process holds: what grows from world to world is never given back."""
     gc.collect()
     process = psutil.Process()
     return {
-        "resident bytes": process.memory_info().rss,
+        "own bytes": _read_own_bytes(),
         "objects": len(gc.get_objects()),
         "modules": sum(isinstance(thing, nn.Module) for thing in gc.get_objects()),
         "tensors": sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects()),

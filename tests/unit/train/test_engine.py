@@ -195,7 +195,7 @@ def reform_and_measure(rank: int, store: Any, number: int) -> dict[str, int]:
         train_step(engine, world, 0, lr=1e-2)
         engine.drop()
     left = footprint()
-    del left["resident bytes"]  # too little here to tell from noise
+    del left["own bytes"]  # too little here to tell from noise
     return left
 
 
