@@ -74,7 +74,7 @@ class Copier:
             self._copied.record(stream)
 
     def _pin(self, slot: str, memory: torch.Tensor) -> None:
-        """Once a slot, and again when it has grown. Where memory must not be locked, copies are slower, and as right."""
+        """Once a slot, and again when it has grown. Where memory must not be locked copies are slower, as right."""
         known = self._pinned.get(slot)
         if known is not None and (known.data_ptr(), known.nbytes) == (memory.data_ptr(), memory.nbytes):
             return

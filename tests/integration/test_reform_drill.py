@@ -26,7 +26,7 @@ LR = 1e-2
 BOUND = 2e-6  # relative, of losses after moving to another world or stage; in fp32
 LARGER = LLAMA | {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 6}  # 6 million parameters
 TIMES, SETTLED = 13, 3  # the first ones fill caches
-GROWTH = 16 * 2**20  # bytes over ten re-forms; an engine has a hundred million
+GROWTH = 32 * 2**20  # bytes over ten re-forms, of which one engine alone has more
 
 Place = tuple[int, int]
 
@@ -159,5 +159,4 @@ def test_ten_re_forms_in_a_row_leave_nothing_behind(prints: Any, stage: int) -> 
         settled, last = of_rank[stage][SETTLED - 1], of_rank[stage][-1]
         counted = [name for name in settled if name != "own bytes"]
         assert {name: last[name] for name in counted} == {name: settled[name] for name in counted}
-        print(stage, [one["own bytes"] >> 20 for one in of_rank[stage]])
         assert last["own bytes"] - settled["own bytes"] < GROWTH
