@@ -10,7 +10,8 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -181,14 +182,15 @@ class Engine:
         self._stage = config.zero_stage
         self._plain = is_plain_torch(config)
         self._clip_norm = config.train.clip_norm
-        self._engine: Any = deepspeed.initialize(
-            model=module,
-            optimizer=make_optimizer(module, config.optim, device),
-            config=make_deepspeed_config(
-                config, data_size=world.data_size, micro_batch=micro_batch, accumulation=accumulation
-            ),
-            dist_init_required=False,
-        )[0]
+        with _nothing_broadcast():
+            self._engine: Any = deepspeed.initialize(
+                model=module,
+                optimizer=make_optimizer(module, config.optim, device),
+                config=make_deepspeed_config(
+                    config, data_size=world.data_size, micro_batch=micro_batch, accumulation=accumulation
+                ),
+                dist_init_required=False,
+            )[0]
         self._lookout = Lookout(self._engine, world)
         self._statistics = BatchStatistics(self._engine.module)
         self._compiled = config.train.compile
@@ -296,6 +298,20 @@ def _import_deepspeed(device: str) -> Any:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
     ops.__compatible_ops__["deepspeed_shm_comm"] = False  # compiling it takes half a minute
     return deepspeed
+
+
+@contextmanager
+def _nothing_broadcast() -> Iterator[None]:
+    """DeepSpeed sends rank 0's parameters to all others when an engine is built. Ours are empty until they are filled,
+    and a parameter without dimensions would be refused."""
+    from deepspeed.runtime.engine import DeepSpeedEngine
+
+    broadcast = DeepSpeedEngine._broadcast_model
+    DeepSpeedEngine._broadcast_model = lambda _: None
+    try:
+        yield
+    finally:
+        DeepSpeedEngine._broadcast_model = broadcast
 
 
 def _give_back_memory() -> None:
