@@ -4,7 +4,7 @@ The slot's memory is pinned, so that the GPU writes into it by itself, on a stre
 nothing changes what is copied, but for buffers, which a forward pass may write: they are copied before it begins."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -80,9 +80,13 @@ class Copier:
             return
         if known is not None:
             _unpin(self._pinned.pop(slot))
-        if int(torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.nbytes, 0)) == 0:
+        if int(_runtime().cudaHostRegister(memory.data_ptr(), memory.nbytes, 0)) == 0:
             self._pinned[slot] = memory  # which keeps the mapping alive
 
 
 def _unpin(memory: torch.Tensor) -> None:
-    torch.cuda.cudart().cudaHostUnregister(memory.data_ptr())
+    _runtime().cudaHostUnregister(memory.data_ptr())
+
+
+def _runtime() -> Any:
+    return torch.cuda.cudart()  # type: ignore[no-untyped-call]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
-from torch.distributed import Store
+from torch.distributed import Store  # type: ignore[attr-defined]
 
 from orchestrator.checkpoint.fragments import FragmentSource
 from orchestrator.config.run import RunConfig
