@@ -161,8 +161,10 @@ def load_universal(store: Store, stage: int, millions: int, folder: Path, number
     whole = folder / f"universal {number}"
     options = ["--input_folder", str(folder / "theirs" / "one"), "--output_folder", str(whole / "one")]
     options += ["--num_extract_workers", "1", "--num_merge_workers", "1", "--inject_missing_state"]
-    sums = {"checkpoint": {"load_universal": True}}
-    engine = begin(make_formation(0, store, f"their {number}", stage, millions, size=1, deepspeed=sums), step=False)
+    universal = {"load_universal": True}
+    engine = begin(
+        make_formation(0, store, f"their {number}", stage, millions, size=1, checkpoint=universal), step=False
+    )
     with_options = partial(ds_to_universal.main, _parse(ds_to_universal, options))
 
     def convert_and_load() -> None:
