@@ -60,9 +60,9 @@ class Slot:
         self._write_head(size_bytes, 0, 0)
         return memoryview(self._map)[_BODY : _BODY + size_bytes]
 
-    def finish(self, part: Part) -> None:
-        """All values are there."""
-        self._append_text(part.to_bytes(), sealed=False)
+    def finish(self, part: Part, lasting: str | None = None) -> None:
+        """All values are there. `lasting` as for Part.to_bytes."""
+        self._append_text(part.to_bytes(lasting), sealed=False)
 
     def seal(self) -> tuple[str, ...]:
         """Take the checksums of the part's chunks, and keep them beside it."""

@@ -216,6 +216,7 @@ class Trainer:
             # the engine averages over ranks; with this factor the outcome is the mean over the global batch
             self.engine.backward(loss_sum * (self.world.data_size / weight))
             losses.append(loss_sum.detach())
+        self.saver.hold_update()
         result = self.engine.step(self.learning_rate())
         return torch.stack(losses).tolist(), result
 

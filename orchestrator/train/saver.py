@@ -5,7 +5,9 @@ that has come the ranks tell each other in the all-reduce that every step does a
 which slots are free, which snapshot is whole on all of them, and which checkpoint is one. Of checkpoints one at a time
 is on its way: a run that asks for more waits."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Self
 
 from orchestrator.checkpoint.behind import SLOTS, Behind
@@ -60,6 +62,7 @@ class Saver:
         self._snapper = Snapper(job.world, job.generation)
         self._config_hash = run_hash(job.config)
         self._cadence = Cadence(job.config.checkpoint.snapshot_every, first_step)
+        self._copied: Callable[[], None] | None = None  # what is to be done when the last snapshot is
         self._latest: Shot | None = None  # whole on all ranks
         self._pending: Shot | None = None  # not known to be whole on all ranks
         self._writing: Shot | None = None  # on its way to disk
@@ -70,6 +73,7 @@ class Saver:
         self.skipped = 0  # snapshots that were due when no slot was free
 
     def close(self) -> None:
+        self._snapper.close()
         if self._job.vault is None:
             self._vault.close()
 
@@ -95,6 +99,10 @@ class Saver:
         self._stall_s += waited_s
         self._cadence.note(step)
 
+    def hold_update(self) -> None:
+        """To be called before every update: it must not change what is still being copied."""
+        self._snapper.hold_update()
+
     def settle(self) -> None:
         """Return when nothing is on its way any more."""
         while self._pending is not None or self._writing is not None:
@@ -103,6 +111,7 @@ class Saver:
 
     def votes(self) -> Votes:
         """What this rank knows by now."""
+        self._end_copy()
         for answer in self._vault.answers():
             self._take_in(answer)
         kept = self._pending is not None and self._pending.is_kept
@@ -166,11 +175,20 @@ class Saver:
         shot = Shot(step=step, slot=slot, began=began, told=self._job.sink.told)
         facts = self._collect_facts(step, losses)
         self._snapper.take(self._vault.slots[slot], self._engine.look(), step, facts)
-        self._vault.keep(slot, write=write)
+        self._copied = partial(self._vault.keep, slot, write=write)
+        if not self._snapper.is_copying:
+            self._end_copy()
         shot.stall_s = self._job.clock.monotonic() - began
         self._stall_s += shot.stall_s
         self._pending, self._writing = shot, shot if write else self._writing
         return shot
+
+    def _end_copy(self) -> None:
+        """From a GPU the last snapshot is copied beside the next step; by now it can be handed on."""
+        if self._copied is not None:
+            self._snapper.finish()
+            self._copied()
+            self._copied = None
 
     def _free_slot(self) -> int | None:
         taken = {shot.slot for shot in (self._latest, self._pending, self._writing) if shot is not None}
@@ -190,6 +208,7 @@ class Saver:
 
     def _wait_for_own(self) -> None:
         """Until this rank has nothing to wait for but the others."""
+        self._end_copy()
         if self._writing is not None:
             self._job.sink.flush()
         while self._is_answer_due():
