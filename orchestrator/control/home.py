@@ -49,7 +49,7 @@ class VaultHome:
             try:
                 with self._nursery.connect(START_TIMEOUT_S) as connection:
                     connection.send(self._setup())
-                    self._port = connection.recv()
+                    self._port, self.pid = connection.recv()
                     connection.recv()  # it says no more: this is where its death is seen
             except (OSError, EOFError, AuthenticationError) as error:
                 log.warning("the vault has died and is started again: %s", type(error).__name__)

@@ -31,11 +31,11 @@ BROKEN = 74  # exit status of a vault that ended itself
 
 
 def live_as_vault(connection: Connection, setup: VaultSetup) -> None:
-    """Listen, say at which port, and stay until the node actor is gone."""
+    """Listen, say at which port as which process, and stay until the node actor is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # people interrupt the command, which asks the controller
     keep_output(RunDir(setup.run.path).logs, f"vault-{setup.host}")
     threading.excepthook = _end_broken
-    connection.send(Vault(setup).listen())
+    connection.send((Vault(setup).listen(), os.getpid()))
     with suppress(EOFError, OSError):
         connection.recv()
 
