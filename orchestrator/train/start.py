@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from orchestrator.checkpoint.fragments import FragmentSource
-from orchestrator.checkpoint.reader import CheckpointReader, open_checkpoint
+from orchestrator.checkpoint.reader import StateReader, open_checkpoint
 from orchestrator.config.compare import run_hash
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
@@ -23,7 +23,7 @@ def open_start(job: TrainJob) -> tuple[int, FragmentSource]:
     return reader.step, reader
 
 
-def open_checkpoint_of(config: RunConfig, manifest: Manifest, path: Path) -> CheckpointReader:
+def open_checkpoint_of(config: RunConfig, manifest: Manifest, path: Path) -> StateReader:
     """A checkpoint of the very run that config and manifest define."""
     reader = open_checkpoint(path)
     manifest.check_prefix(list(reader.facts.chain))
@@ -38,7 +38,7 @@ def open_checkpoint_of(config: RunConfig, manifest: Manifest, path: Path) -> Che
 
 def known_validations(source: FragmentSource) -> tuple[dict[str, float], ...]:
     """What a checkpoint knows of the validations before it."""
-    return source.facts.validations if isinstance(source, CheckpointReader) else ()
+    return source.facts.validations if isinstance(source, StateReader) else ()
 
 
 def vocab_size(config: RunConfig, manifest: Manifest) -> int | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch.distributed import Store  # type: ignore[attr-defined]
 
-from orchestrator.checkpoint.reader import CheckpointReader
+from orchestrator.checkpoint.reader import StateReader
 from orchestrator.config.run import RunConfig
 from orchestrator.config.training import OptimSection
 from orchestrator.core.words import World
@@ -53,7 +53,7 @@ class EvaluationJob:
             reader.close()
             leave_world()
 
-    def _evaluate(self, world: World, device: str, reader: CheckpointReader) -> Evaluation:
+    def _evaluate(self, world: World, device: str, reader: StateReader) -> Evaluation:
         config, manifest = self.config, self.manifest
         validation = Validation(config, manifest, world, self.micro_batch, split=self.split, everything=True)
         task = make_task(config, manifest)
