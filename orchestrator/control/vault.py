@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from orchestrator.checkpoint.behind import Behind
+from orchestrator.checkpoint.shelf import open_shelf
 from orchestrator.checkpoint.slot import Slot, SlotState
 from orchestrator.checkpoint.vault import Answer
 from orchestrator.config.load import load_config
@@ -110,7 +111,7 @@ class Vault:
         mirror = MirrorSender(VaultAddress(*ask["buddy"]), ask["local_rank"]) if ask["buddy"] else None
         behind = Behind(
             self._own[ask["local_rank"]],
-            RunDir(self._setup.run.path).checkpoints,
+            open_shelf(self._config, RunDir(self._setup.run.path).checkpoints),
             keep=self._config.checkpoint.keep,
             best_by=self._config.evaluate.best_by,
             mirror=mirror.send if mirror else None,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.checkpoint.reader import StateReader
 from orchestrator.checkpoint.vault import Vault
 from orchestrator.config.run import RunConfig
 from orchestrator.core.clock import Clock
@@ -26,7 +27,7 @@ class TrainJob:
     accumulation: int
     checkpoints: Path
     skips_file: Path  # what the run leaves out; the scribe appends to it
-    start: Path | None  # the checkpoint to go on from; None begins with the initial weights
+    start: Path | StateReader | None  # the checkpoint or snapshot to go on from; None begins with the initial weights
     sink: Sink
     helm: Helm
     clock: Clock

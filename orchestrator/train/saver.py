@@ -63,7 +63,7 @@ class Saver:
         self._pending: Shot | None = None  # not known to be whole on all ranks
         self._writing: Shot | None = None  # on its way to disk
         self.cost_s = 0.0  # what the last snapshot cost this rank, once that is known
-        self.checkpoint = job.start  # the last one
+        self.checkpoint = job.start if isinstance(job.start, Path) else None  # the last one
         self._problem = ""  # why the last one is not there
         self._stall_s = 0.0  # since it was last asked for
         self.skipped = 0  # snapshots that were due when no slot was free

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.control.jobs import NodeReport, PreparerReport, Problem, RankEnd, RankReport, RankState
+from orchestrator.control.jobs import NodeReport, PreparerReport, Problem, RankEnd, RankReport, RankState, VaultAddress
 from orchestrator.control.policy import (
     Begin,
     Finish,
@@ -38,7 +38,15 @@ def problem(**fields: object) -> Problem:
 
 
 def seen(*ranks: RankReport, nodes: int = 1, **fields: object) -> Seen:
-    report = NodeReport(node_id="a", host="10.0.0.1", identity="h", pid=1, ranks=ranks, store=("10.0.0.1", 1))
+    report = NodeReport(
+        node_id="a",
+        host="10.0.0.1",
+        identity="h",
+        pid=1,
+        ranks=ranks,
+        store=("10.0.0.1", 1),
+        vault=VaultAddress("10.0.0.1", 2, "t"),
+    )
     return Seen(nodes=[report], expected_nodes=nodes, **fields)  # type: ignore[arg-type]
 
 

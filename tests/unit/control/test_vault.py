@@ -1,17 +1,20 @@
 """Vaults of nodes that are real processes: what is kept, mirrored, and still there when processes are killed."""
 
 import os
+import random
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import torch
 
 from orchestrator.checkpoint.found import list_checkpoints
 from orchestrator.checkpoint.slot import Slot
 from orchestrator.checkpoint.vault import Committed, Kept, Written
 from orchestrator.control.jobs import VaultAddress
-from orchestrator.control.snapshots import find_snapshot, list_held
+from orchestrator.control.snapshots import list_held
 from orchestrator.control.wire import Wire
 from tests.fakes.vault_nodes import Cluster, cluster_of, wait_until
 
@@ -74,7 +77,7 @@ def test_a_dead_vault_is_started_again_and_keeps_what_the_dead_one_had_not(pair:
         assert node.address == address
         break
     assert pair.ranks[0].hear(Written).problem
-    assert pair.ranks[0].hear(Kept) .step == 6
+    assert pair.ranks[0].hear(Kept).step == 6
     assert (6, 0, False) in held_by(pair.nodes[1].address)
     pair.take(7, slot=2)
 
@@ -100,8 +103,7 @@ def test_whoever_has_another_token_learns_nothing(pair: Cluster) -> None:
     pair.take(5, slot=0)
 
 
-def test_an_earlier_generation_has_nothing_to_say(pair: Cluster) -> None:
-    ...
+def test_an_earlier_generation_has_nothing_to_say(pair: Cluster) -> None: ...
 
 
 def test_nothing_is_left_of_a_node_that_is_killed(pair: Cluster) -> None:
