@@ -7,6 +7,7 @@ import os
 import random
 import select
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 import yaml
 
@@ -55,11 +57,18 @@ class Node:
         """Of the process that listens now."""
         return self._ask("vault_pid")
 
-    def kill_vault(self, how: signal.Signals = signal.SIGKILL) -> None:
-        os.kill(self.vault_pid, how)
+    def kill_vault(self) -> None:
+        os.kill(self.vault_pid, signal.SIGKILL)
+
+    def freeze_vault(self) -> None:
+        """Nothing that is asked of it is done any more."""
+        vault = psutil.Process(self.vault_pid)
+        vault.suspend()
+        wait_until(lambda: vault.status() == psutil.STATUS_STOPPED)
 
     def kill(self) -> None:
         """All of it: the vault follows its node actor."""
+        wait_until(lambda: psutil.pid_exists(self.vault_pid))  # one that was killed is started again first
         vault = os.pidfd_open(self.vault_pid)
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
@@ -73,6 +82,7 @@ class Node:
 
 
 def _live_as_node_actor(pipe: Connection, run: Path, num_ranks: int) -> None:
+    threading.Thread(target=_end_with, args=(os.pidfd_open(os.getppid()),), daemon=True).start()
     nursery = NurseryAddress.invent("cpu")
     listener, watched = nursery.listen(), os.pidfd_open(os.getpid())
     _fork(lambda: fork_for_all(listener, watched))
@@ -83,10 +93,12 @@ def _live_as_node_actor(pipe: Connection, run: Path, num_ranks: int) -> None:
         "vault_pid": lambda: home.pid,
     }
     while True:
-        try:
-            pipe.send(answers[pipe.recv()]())
-        except EOFError:
-            return
+        pipe.send(answers[pipe.recv()]())
+
+
+def _end_with(process: int) -> None:
+    select.select([process], [], [])
+    os._exit(0)
 
 
 class Cluster:
@@ -162,10 +174,6 @@ def cluster_of(folder: Path, nodes: int, per_node: int = 1, model: MadeUpModel |
         yield cluster
     finally:
         cluster.end()
-
-
-def values_at(model: MadeUpModel, step: int) -> dict[tuple[str, str], torch.Tensor]:
-    return {place: values + step for place, values in model.values.items()}
 
 
 def wait_until(is_so: Callable[[], object]) -> None:
