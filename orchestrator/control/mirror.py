@@ -101,9 +101,8 @@ class MirrorSlots:
     def _choose(self, place: PartPlace, committed: tuple[int, ...]) -> int:
         """One that holds the same part already, or nothing; otherwise the oldest that is not of the committed one."""
 
-        def worth(number: int) -> tuple[bool, bool, tuple[int, ...]]:
+        def worth(number: int) -> tuple[bool, tuple[int, ...]]:
             held = self._places[number]
-            is_free = held is None or held == place
-            return not is_free, not is_free and held[:2] == committed, () if held is None else held
+            return (False, ()) if held is None or held == place else (held[:2] == committed, held)
 
         return min(range(len(self._slots)), key=worth)
