@@ -65,7 +65,8 @@ class CheckpointFacts:
     def from_json(cls, fields: Mapping[str, Any]) -> "CheckpointFacts":
         """Other fields are passed over; those that earlier versions did not write are as if nothing had been there."""
         known = {name: fields[name] for name in cls.__slots__ if name in fields}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+        lists = {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
+        return cls(**(known | lists))
 
 
 class Placed(NamedTuple):
