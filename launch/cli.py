@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from launch.commands import configs, data, runs
+from launch.commands import checkpoints, configs, data, runs
 from orchestrator.core.errors import LonghaulError
 from orchestrator.core.words import ExitCode
 
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 for commands in (runs.app, data.app, configs.app):
     app.add_typer(commands)
+app.add_typer(checkpoints.app, name="checkpoint")
 app.add_typer(configs.config_app, name="config")
 app.add_typer(runs.track_app, name="track")
 

@@ -1,4 +1,4 @@
-"""Where checkpoints are kept: a folder that all nodes see alike, or a prefix in an object store (far_shelf.py).
+"""Where checkpoints are kept: a folder that all nodes see alike, or a prefix in an object store (remote_shelf.py).
 
 Below writer.py, found.py, reader.py and keep.py, which say what the files of a checkpoint are."""
 
@@ -9,7 +9,9 @@ from typing import Protocol
 
 from orchestrator.checkpoint import layout
 from orchestrator.checkpoint.chunks import StoredFile
+from orchestrator.checkpoint.remote_shelf import RemoteShelf
 from orchestrator.config.run import RunConfig
+from orchestrator.storage.objects import PART_BYTES, Piece
 from orchestrator.storage.publish import flush_folder, publish_bytes
 from orchestrator.storage.stores import StoreSettings
 
@@ -40,7 +42,7 @@ class Shelf(Protocol):
         """A large one. Raises FileNotFoundError."""
         ...
 
-    def write(self, name: str, file: str, data: memoryview) -> None:
+    def write(self, name: str, file: str, size_bytes: int, piece: Piece) -> None:
         """A large file, durable when this returns. May leave half of it behind."""
         ...
 
@@ -80,13 +82,15 @@ class LocalShelf:
     def open(self, name: str, file: str) -> "LocalFile":
         return LocalFile(self.folder / name / file)
 
-    def write(self, name: str, file: str, data: memoryview) -> None:
+    def write(self, name: str, file: str, size_bytes: int, piece: Piece) -> None:
         path = self.folder / name
         path.mkdir(parents=True, exist_ok=True)
-        _check_free_space(path, len(data))
-        with (path / file).open("wb") as opened:
-            opened.write(data)
-            opened.flush()
+        _check_free_space(path, size_bytes)
+        with (path / file).open("wb", buffering=0) as opened:
+            for begin in range(0, size_bytes, PART_BYTES):
+                data = memoryview(piece(begin, min(begin + PART_BYTES, size_bytes)))
+                while data:  # one call writes 2 GiB at most, and less when it is interrupted
+                    data = data[opened.write(data) :]
             os.fsync(opened.fileno())
 
     def publish(self, name: str, file: str, data: bytes) -> None:
@@ -129,7 +133,10 @@ class LocalFile:
 
 def open_shelf(config: RunConfig, folder: Path) -> Shelf:
     """That of a run; `folder` is used where the config names no store."""
-    return LocalShelf(folder)
+    store = config.checkpoint.store
+    if store is None:
+        return LocalShelf(folder)
+    return RemoteShelf(f"{store.rstrip('/')}/{config.name}", StoreSettings.of(config.data))
 
 
 def to_shelf(kept: Shelf | Path) -> Shelf:
@@ -138,9 +145,11 @@ def to_shelf(kept: Shelf | Path) -> Shelf:
 
 
 def shelf_of(address: Address, settings: StoreSettings | None = None) -> tuple[Shelf, str]:
-    """The shelf of one checkpoint, and the checkpoint's name on it."""
-    path = Path(address)
-    return LocalShelf(path.parent), path.name
+    """The shelf of one checkpoint, and the checkpoint's name on it. Of `settings` only stores need any."""
+    if isinstance(address, Path) or "://" not in address:
+        return LocalShelf(Path(address).parent), Path(address).name
+    url, _, name = address.rstrip("/").rpartition("/")
+    return RemoteShelf(url, settings or StoreSettings()), name
 
 
 def _sizes(path: Path) -> dict[str, int]:

@@ -26,7 +26,8 @@ def write_part(kept: Shelf | Path, slot: Slot) -> None:
         _remove_leftovers(shelf, part)
     if _is_committed(shelf, name):
         raise FileExistsError(f"{shelf.where(name)} is a committed checkpoint already")
-    shelf.write(name, file, slot.body())
+    body = slot.body()
+    shelf.write(name, file, part.size_bytes, lambda begin, end: body[begin:end])
     record = RankRecord(
         file=file, size_bytes=part.size_bytes, chunks=slot.checks(), scalars=part.scalars, fragments=part.fragments
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from orchestrator.checkpoint.shelf import Address
 from orchestrator.core.news import News
 from orchestrator.core.words import RunState, World
 
@@ -110,7 +111,7 @@ class RankJob:
     store_host: str
     store_port: int
     timeout_s: float
-    start: Path | SnapshotStart | None
+    start: Address | SnapshotStart | None
     buddy: VaultAddress | None  # of the next node in the ring; None: the only node
 
 

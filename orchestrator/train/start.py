@@ -1,16 +1,17 @@
 """Where training starts from: the updates already done, and the fragments to fill the engine with. Before loop.py."""
 
 import os
-from pathlib import Path
 
 import torch
 
 from orchestrator.checkpoint.fragments import FragmentSource
 from orchestrator.checkpoint.reader import StateReader, open_checkpoint
+from orchestrator.checkpoint.shelf import Address
 from orchestrator.config.compare import run_hash
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
 from orchestrator.data.shards.manifest import Manifest
+from orchestrator.storage.stores import StoreSettings
 from orchestrator.train.job import TrainJob
 from orchestrator.train.models.initial import initial_source
 
@@ -19,14 +20,16 @@ def open_start(job: TrainJob) -> tuple[int, FragmentSource]:
     """The updates already done, and where the state comes from."""
     if job.start is None:
         return 0, initial_source(job.config, vocab_size(job.config, job.manifest))
-    reader = open_checkpoint(job.start) if isinstance(job.start, Path) else job.start
-    check_is_of(job.config, job.manifest, reader)
+    if isinstance(job.start, StateReader):
+        check_is_of(job.config, job.manifest, job.start)
+        return job.start.step, job.start
+    reader = open_checkpoint_of(job.config, job.manifest, job.start)
     return reader.step, reader
 
 
-def open_checkpoint_of(config: RunConfig, manifest: Manifest, path: Path) -> StateReader:
+def open_checkpoint_of(config: RunConfig, manifest: Manifest, address: Address) -> StateReader:
     """A checkpoint of the very run that config and manifest define."""
-    reader = open_checkpoint(path)
+    reader = open_checkpoint(address, StoreSettings.of(config.data))
     check_is_of(config, manifest, reader)
     return reader
 
