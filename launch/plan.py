@@ -18,6 +18,7 @@ from launch.planning import (
     check_it_fits,
     describe_cached,
     expected_device,
+    know_memory,
     list_segments,
     memory_of_a_rank,
     plan_lanes,
@@ -49,6 +50,7 @@ def show_plan(
     )
     description = describe_cached(config, planned_vocab(config))
     check_patterns(config.optim, description)
+    facts = know_memory(config, facts, planned_vocab(config), description)
     rows = plan_worlds(config, facts, description, counts)
     segments = list_segments(config) if config.data.lanes == "auto" else []
     lanes = None if segments is None else plan_lanes(config, segments)

@@ -5,7 +5,7 @@ Behind `longhaul plan`, and the check before every run."""
 import importlib.metadata
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -81,6 +81,35 @@ def describe_cached(config: RunConfig, vocab_size: int | None, *, begins: bool =
     if Path(config.data.work).is_dir() and not changeable:
         publish_json(path, description.to_json())
     return description
+
+
+def know_memory(config: RunConfig, facts: Facts, vocab_size: int | None, description: ModelDescription) -> Facts:
+    """With what the choice of train.micro_batch depends on, where that is left to us."""
+    if config.train.micro_batch != "auto":
+        return facts
+    limit = memory_of_a_rank(config, facts.device if config.cluster.device == "auto" else config.cluster.device)
+    smallest = config.cluster.nodes.min * config.cluster.ranks_per_node  # where a rank holds most of the state
+    state = plan_memory(config, description, smallest, config.zero_stage).device_bytes
+    free = None if limit is None else max(0, limit - state)
+    return replace(facts, activation_bytes=_count_cached(config, vocab_size), free_bytes=free)
+
+
+def _count_cached(config: RunConfig, vocab_size: int | None) -> int | None:
+    """Bytes of a sample's activations. Counting runs the model on fake tensors, seconds for a large one, so what came
+    of it is kept beside the model's description."""
+    lengths = [phase.seq_len for phase in config.data.phases]
+    facts = [_description_key(config, vocab_size, begins=False), config.train.precision, lengths, "activations"]
+    path = Path(config.data.work) / "models" / f"{xxhash.xxh3_128_hexdigest(json.dumps(facts).encode())}.json"
+    changeable = config.model.custom is not None
+    if path.exists() and not changeable:
+        bytes_known: int | None = read_json(path)["activation_bytes"]
+        return bytes_known
+    from orchestrator.train.activations import count_activations
+
+    counted = count_activations(config, vocab_size)
+    if Path(config.data.work).is_dir() and not changeable:
+        publish_json(path, {"format": 1, "activation_bytes": counted})
+    return counted
 
 
 def _description_key(config: RunConfig, vocab_size: int | None, begins: bool) -> str:

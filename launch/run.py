@@ -25,6 +25,7 @@ from launch.planning import (
     describe_cached,
     expected_device,
     gib,
+    know_memory,
     main_source,
     memory_of_a_rank,
     plan_lanes,
@@ -162,6 +163,7 @@ def _begin(
     vocab_size = manifest.tokenizer.vocab_size if config.reads_tokens else None
     description = describe_cached(config, vocab_size, begins=begun is None)
     tell_new_tensors(description, screen)
+    facts = know_memory(config, facts, vocab_size, description)
     plan = make_plan(config, facts, decisions, manifest, description)
     _write_run_files(run_dir, config, plan, manifest, copy, is_new=earlier is None)
     about = {"chain": manifest.chain_id, "longhaul": importlib.metadata.version("longhaul"), "hash": plan["hash"]}

@@ -76,10 +76,10 @@ class Behind:
             self._mirror(slot)
         if write:
             self._disk.put(lambda: self._write(slot))
-        return Kept(step=slot.part().step, cpu_s=time.thread_time() - began)
+        return Kept(step=slot.place.step, cpu_s=time.thread_time() - began)
 
     def _write(self, slot: Slot) -> Answer:
-        step = slot.part().step
+        step = slot.place.step
         try:
             write_part(self._shelf, slot)
         except (OSError, LonghaulError) as error:

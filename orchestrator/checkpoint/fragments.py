@@ -1,6 +1,6 @@
 """Fragments of named parameters: the form in which a model's state travels, whatever the world size and the ZeRO stage.
 
-Comes after train/reshard.py, which cuts them out of DeepSpeed's flat tensors; before checkpoint/writer.py, which keeps
+Comes after train/look.py, which cuts them out of DeepSpeed's flat tensors; before checkpoint/writer.py, which keeps
 them, and whoever inserts them again reads them through a FragmentSource."""
 
 from collections import defaultdict

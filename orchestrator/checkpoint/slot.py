@@ -61,9 +61,9 @@ class Slot:
         self._write_head(size_bytes, 0, 0)
         return memoryview(self._map)[_BODY : _BODY + size_bytes]
 
-    def finish(self, part: Part) -> None:
-        """All values are there."""
-        self.finish_copy(part.place, part.to_bytes())
+    def finish(self, part: Part, lasting: str | None = None) -> None:
+        """All values are there. `lasting` as for Part.to_bytes."""
+        self.finish_copy(part.place, part.to_bytes(lasting))
 
     def finish_copy(self, place: PartPlace, text: bytes) -> None:
         """All values are there, and the part is known as text, as when another slot is copied."""

@@ -14,9 +14,10 @@ from orchestrator.config.marks import Mark
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
 
-# Enough to keep the arithmetic units busy; activations of small and middling models still fit.
+# Enough to keep the arithmetic units busy: more would not be faster.
 TOKENS_AT_ONCE = {"cpu": 8_192, "cuda": 16_384}
 SAMPLES_AT_ONCE = {"cpu": 32, "cuda": 64}
+ACTIVATIONS_SHARE = 0.7  # of what the state leaves; the rest is for kernels, libraries and what the allocator wastes
 RUN_BYTES = 2 * 2**20  # of neighbours that are read from a store together: what a request costs is then small
 RUNS_A_WINDOW = 64  # at least, however small the samples are: a window of few runs is hardly shuffled
 
@@ -30,6 +31,8 @@ class Facts:
     remote: bool  # whether any of the data lies in a store
     sample_bytes: int  # mean size of what is read of a sample that is fed as it is; 0 when packing
     wandb_key: bool
+    activation_bytes: int | None = None  # of a sample in forward and backward; None where it could not be counted
+    free_bytes: int | None = None  # that the model's state leaves a rank of the smallest world; None: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +140,25 @@ def _decide_micro_batch(config: RunConfig, facts: Facts, largest_slice: int) -> 
     else:
         longest = max([config.packed_len, *(phase.seq_len or 0 for phase in config.data.phases)])
         most, limit = max(1, TOKENS_AT_ONCE[device] // longest), f"{TOKENS_AT_ONCE[device]} tokens"
+    fitting, memory = _fit_activations(facts)
+    if fitting is not None and fitting < most:
+        most, limit = fitting, f"{fitting}"
     accumulation = -(-largest_slice // most)
     # Equal parts pad least: 12 samples at most 8 at once are 6 and 6.
     micro_batch = -(-largest_slice // accumulation)
-    why = f"{largest_slice} samples a rank in {accumulation} equal parts of at most {limit} on {device}"
+    why = f"{largest_slice} samples a rank in {accumulation} equal parts of at most {limit} on {device}; {memory}"
     return Decision("train.micro_batch", micro_batch, why)
+
+
+def _fit_activations(facts: Facts) -> tuple[int | None, str]:
+    """How many samples a rank's memory holds at once, at least one, and the arithmetic in words."""
+    if facts.activation_bytes is None:
+        return None, "what a sample takes of memory could not be counted"
+    if facts.free_bytes is None:
+        return None, "how much memory a rank has is not known: cluster.device_memory_gb says it"
+    fitting = max(1, int(ACTIVATIONS_SHARE * facts.free_bytes) // facts.activation_bytes)
+    of_one, free = facts.activation_bytes / 2**20, facts.free_bytes / 2**30
+    return fitting, f"a sample takes {of_one:.1f} MiB, and {ACTIVATIONS_SHARE:.0%} of {free:.2f} GiB hold {fitting}"
 
 
 def _decide_cpus(cpus: int, ranks: int) -> Decision:

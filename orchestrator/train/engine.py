@@ -3,10 +3,12 @@
 Comes after the node actor's store and the config; before train/loop.py, which drives it. deepspeed is imported inside
 functions, once the accelerator is chosen. Engines and worlds may come and go many times in one process."""
 
+import ctypes
 import gc
 import logging
 import math
 import os
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from orchestrator.core.words import World
 from orchestrator.train import reshard
 from orchestrator.train.compile import compile_in_place, forget_compiled
 from orchestrator.train.deepspeed_config import is_plain_torch, make_deepspeed_config
+from orchestrator.train.look import Lookout
 from orchestrator.train.models.buffers import BatchStatistics
 from orchestrator.train.models.tensors import parameters_on_meta
 from orchestrator.train.optim.optimizer import make_optimizer
@@ -65,6 +68,7 @@ def join_world(world: World, device: str, store: Store, timeout_s: float) -> Non
     deepspeed = _import_deepspeed(device)
     if kind == "cuda":
         torch.cuda.set_device(own)
+    excepthook = sys.excepthook
     torch.distributed.init_process_group(
         backend="nccl" if kind == "cuda" else "gloo",
         store=store,
@@ -73,6 +77,7 @@ def join_world(world: World, device: str, store: Store, timeout_s: float) -> Non
         timeout=timeout,
         device_id=own if kind == "cuda" else None,
     )
+    sys.excepthook = excepthook  # torch lays one more around it with each world
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False, timeout=timeout)
     _forget_earlier_engines()
     everybody = torch.distributed.group.WORLD
@@ -171,7 +176,6 @@ class Engine:
         import deepspeed
 
         self.module = module
-        self._world = world
         self._accumulation = accumulation
         self._backwards = 0  # since the last optimizer step
         self._stage = config.zero_stage
@@ -185,6 +189,8 @@ class Engine:
             ),
             dist_init_required=False,
         )[0]
+        self._lookout = Lookout(self._engine, world)
+        self._statistics = BatchStatistics(self._engine.module)
         self._compiled = config.train.compile
         if self._compiled:
             compile_in_place(module, device)
@@ -225,7 +231,7 @@ class Engine:
 
     def look(self) -> RankState:
         """This rank's part of the state where it lies: views of memory that the next step changes."""
-        return reshard.look(self._engine, self._world)
+        return self._lookout.look()
 
     def insert(self, source: FragmentSource) -> None:
         """Fill the engine from a source; all ranks call it with equal sources, before the first step."""
@@ -240,7 +246,7 @@ class Engine:
         self._engine.destroy()
         if self._compiled:
             forget_compiled()
-        del self._engine, self.module
+        del self._engine, self._lookout, self._statistics, self.module
         parameter_offload.FWD_MODULE_STACK.clear()
         kept = PartitionedParameterCoordinator.__dict__["_PartitionedParameterCoordinator__params_to_release"]
         for cell in kept.__closure__:  # an lru_cache, inside a wrapper, whose keys hold the coordinator
@@ -250,6 +256,7 @@ class Engine:
         torch.autograd.backward(torch.zeros((), requires_grad=True))
         gc.collect()
         gc.collect()  # what finalizers of the first round let go
+        _give_back_memory()
 
     def _step_wrapped(self) -> float:
         """DeepSpeed clips and skips. With a loss scale, two of its stages misstate the norm: corrected here."""
@@ -289,6 +296,14 @@ def _import_deepspeed(device: str) -> Any:
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
     ops.__compatible_ops__["deepspeed_shm_comm"] = False  # compiling it takes half a minute
     return deepspeed
+
+
+def _give_back_memory() -> None:
+    """glibc keeps most of what was freed, and the next engine does not fit into the holes: ten of them would take half
+    as much memory again."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+    if trim is not None:
+        trim(0)
 
 
 def _forget_earlier_engines() -> None:

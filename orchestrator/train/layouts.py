@@ -1,6 +1,7 @@
 """How DeepSpeed's optimizer wrappers lay out master values and optimizer states, by ZeRO stage and precision.
 
-The 0.19 series has five layouts; whatever is not as known raises. train/reshard.py moves fragments through them."""
+The 0.19 series has five layouts; whatever is not as known raises. look.py takes fragments out of
+them, reshard.py puts them in."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -45,6 +46,10 @@ def inner_optimizer(optimizer: Any) -> torch.optim.Optimizer:
     """The torch optimizer inside DeepSpeed's wrapper."""
     inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
     return inner
+
+
+def names_of(module: nn.Module) -> dict[nn.Parameter, str]:
+    return {parameter: name for name, parameter in module.named_parameters()}
 
 
 def layout_of(optimizer: Any) -> Layout:

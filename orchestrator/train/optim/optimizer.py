@@ -1,6 +1,6 @@
 """The optimizer of a run over groups of parameters. DeepSpeed wraps what is made here.
 
-Comes after the module is built (train/engine.py); train/reshard.py asks which states it keeps."""
+Comes after the module is built (train/engine.py); train/look.py and reshard.py ask which states it keeps."""
 
 from collections import defaultdict
 from typing import Any

@@ -145,6 +145,22 @@ def test_the_longest_phase_decides_how_much_is_computed_at_once():
     assert resolve_world(config, FACTS, 2).micro_batch == 1
 
 
+@pytest.mark.parametrize(
+    ("activation_bytes", "free_bytes", "micro_batch", "why"),
+    [
+        (None, 2**30, 6, "could not be counted"),
+        (2**20, None, 6, "cluster.device_memory_gb"),
+        (2**20, 2**30, 6, "hold 716"),
+        (2**28, 2**30, 2, "hold 2"),
+        (2**30, 0, 1, "hold 1"),
+    ],
+)
+def test_no_more_is_computed_at_once_than_memory_holds(activation_bytes, free_bytes, micro_batch, why):
+    plan = resolve_world(CONFIG, facts(activation_bytes=activation_bytes, free_bytes=free_bytes), 2)
+    assert plan.micro_batch == micro_batch
+    assert why in plan.decisions[0].why
+
+
 def test_cpus_are_shared_by_the_ranks_of_a_node():
     assert resolve_world(CONFIG, FACTS, 2).cpus_per_rank == 4
     assert resolve_world(CONFIG, facts(cpus_per_node=1), 2).cpus_per_rank == 1

@@ -1,20 +1,17 @@
 """The engine: gradients of uneven slices, non-finite gradients, empty building, dropping. One gang of three."""
 
-import gc
 import math
-import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from orchestrator.core.words import World
 from orchestrator.train.engine import Engine, build_empty, sum_over_ranks, warm
 from tests.fakes.gang import run_gang
 from tests.fakes.memory_source import MemorySource
+from tests.fakes.reforming import footprint
 from tests.fakes.tiny_model import (
     VOCABULARY,
     build_tiny,
@@ -190,16 +187,16 @@ def describe_empty() -> tuple[int, int, bool, bool]:
     return kept, sum(p.numel() for p in plain.parameters()), tied, same
 
 
-def reform_and_measure(rank: int, store: Any, number: int) -> tuple[int, int, int]:
-    """Live modules, threads and descriptors after one more world, engine and step at stage 3."""
+def reform_and_measure(rank: int, store: Any, number: int) -> dict[str, int]:
+    """What one more world, engine and step at stage 3 leave behind."""
     with in_world(rank, 3, store, f"reform/{number}") as world:
         engine = make_engine(tiny_config(3, "bf16"), world)
         engine.insert(initial_source())
         train_step(engine, world, 0, lr=1e-2)
         engine.drop()
-    gc.collect()
-    modules = sum(isinstance(thing, nn.Module) for thing in gc.get_objects())
-    return modules, threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+    left = footprint()
+    del left["resident bytes"]  # too little here to tell from noise
+    return left
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.core.errors import CheckpointDamaged, TrainingFailed
 from orchestrator.train.engine import warm
 from orchestrator.train.layouts import layout_of
-from orchestrator.train.reshard import cut_row
+from orchestrator.train.look import cut_row
 from tests.fakes.gang import run_gang
 from tests.fakes.tiny_model import (
     gather,
