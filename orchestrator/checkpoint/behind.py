@@ -17,9 +17,10 @@ from orchestrator.checkpoint.vault import Answer, Committed, Kept, Written
 from orchestrator.checkpoint.writer import commit, remove_uncommitted, write_part
 from orchestrator.config.running import KeepSection
 from orchestrator.core.errors import LonghaulError
+from orchestrator.core.words import OWN_SLOTS
 
 log = logging.getLogger(__name__)
-SLOTS = 3  # the last committed snapshot, the one on its way, and one that is being written to disk
+SLOTS = OWN_SLOTS
 
 Job = Callable[[], Answer | None]
 

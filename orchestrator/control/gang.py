@@ -91,9 +91,7 @@ class Gang:
             self._members.append(_Member(name=name, actor=actor, answered=time.monotonic()))
         return bool(self._members)
 
-    def begin(
-        self, generation: int, plan: WorldPlan, start: Address | SnapshotStart | None, timeout_s: float
-    ) -> int:
+    def begin(self, generation: int, plan: WorldPlan, start: Address | SnapshotStart | None, timeout_s: float) -> int:
         """Hand every rank its job; ranks are numbered node by node. Returns the world size."""
         per_node = self._config.cluster.ranks_per_node
         size = per_node * self.size
@@ -110,7 +108,8 @@ class Gang:
                     store_port=store[1],
                     timeout_s=timeout_s,
                     start=start,
-                    buddy=self._buddy_of(number),
+                    snapshots=plan.snapshots != "none",
+                    buddy=self._buddy_of(number) if plan.snapshots == "mirrored" else None,
                 )
                 for local in range(per_node)
             ]

@@ -9,12 +9,11 @@ from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection
 from typing import Protocol
 
-from orchestrator.checkpoint.behind import SLOTS
 from orchestrator.checkpoint.slot import Slot
 from orchestrator.control.jobs import RunHandle, VaultAddress, VaultDoor, VaultSetup
+from orchestrator.core.words import MIRROR_SLOTS, OWN_SLOTS
 
 log = logging.getLogger(__name__)
-MIRRORS = 2  # of the buddy's ranks each: the last that all ranks had together, and the one on its way
 START_TIMEOUT_S = 60.0
 PAUSE_S = 0.1
 
@@ -28,8 +27,8 @@ class Nursery(Protocol):
 class VaultHome:
     def __init__(self, run: RunHandle, host: str, num_ranks: int, nursery: Nursery) -> None:
         self._run, self._host, self._nursery = run, host, nursery
-        self._own = [_create_slots(f"own-{rank}", SLOTS) for rank in range(num_ranks)]
-        self._mirrors = [_create_slots(f"mirror-{rank}", MIRRORS) for rank in range(num_ranks)]
+        self._own = [_create_slots(f"own-{rank}", OWN_SLOTS) for rank in range(num_ranks)]
+        self._mirrors = [_create_slots(f"mirror-{rank}", MIRROR_SLOTS) for rank in range(num_ranks)]
         self._socket, self._token = f"longhaul-vault-{secrets.token_hex(8)}", secrets.token_hex(32)
         self._port = 0
         self.pid = 0  # of the process, for tests and people

@@ -112,7 +112,8 @@ class RankJob:
     store_port: int
     timeout_s: float
     start: Address | SnapshotStart | None
-    buddy: VaultAddress | None  # of the next node in the ring; None: the only node
+    snapshots: bool  # whether there is memory for them
+    buddy: VaultAddress | None  # of the next node in the ring; None: nobody mirrors
 
 
 class RankState(StrEnum):

@@ -73,6 +73,7 @@ def _open_vault(setup: RankSetup, job: RankJob) -> RankVault:
 
 
 def _make_train_job(setup: RankSetup, board: Board, job: RankJob, sink: "NewsSender", vault: RankVault) -> "TrainJob":
+    from orchestrator.config.check import replace_values
     from orchestrator.config.load import load_config
     from orchestrator.control.snapshots import open_snapshot
     from orchestrator.data.shards.manifest import Manifest
@@ -82,6 +83,8 @@ def _make_train_job(setup: RankSetup, board: Board, job: RankJob, sink: "NewsSen
 
     run_dir = RunDir(job.run.path)
     config = load_config(run_dir.config).config
+    if not job.snapshots:
+        config = replace_values(config, {"checkpoint.snapshot_every": None})
     return TrainJob(
         config=config,
         manifest=Manifest.load(run_dir.manifest),
