@@ -72,9 +72,8 @@ def test_too_few_nodes_wait_until_the_time_out_and_say_why() -> None:
 def test_ranks_begin_when_all_vaults_listen() -> None:
     ready = seen(rank(RankState.READY), rank(RankState.READY))
     deaf = replace(ready, nodes=[replace(ready.nodes[0], vault=None)])
-    limits = replace(LIMITS, ranks_per_node=2)
-    assert decide(WARMING, deaf, 1.0, limits) == (WARMING, [])
-    assert decide(WARMING, ready, 1.0, limits)[1] == [Begin()]
+    assert decide(WARMING, deaf, 1.0, LIMITS) == (WARMING, [])
+    assert decide(WARMING, ready, 1.0, LIMITS)[1] == [Begin()]
 
 
 def test_jobs_are_given_when_every_rank_is_warm() -> None:

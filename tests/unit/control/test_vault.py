@@ -1,12 +1,14 @@
 """Vaults of nodes that are real processes: what is kept, mirrored, and still there when processes are killed."""
 
+import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from multiprocessing import AuthenticationError
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -144,6 +146,35 @@ def test_nothing_is_left_of_a_node_that_is_killed(pair: Cluster) -> None:
     assert list_held(address) == []
     with pytest.raises(FileNotFoundError):
         Slot.open(path)
+
+
+def test_generations_leave_no_threads_and_no_descriptors(pair: Cluster) -> None:
+    def count() -> list[tuple[int, int]]:
+        processes = [psutil.Process(pid) for pid in (os.getpid(), *(node.vault_pid for node in pair.nodes))]
+        return [(process.num_threads(), process.num_fds()) for process in processes]
+
+    def live(generation: int) -> None:
+        pair.begin(generation)
+        pair.take(generation, slot=0)
+        pair.end_ranks()
+
+    live(2)
+    pause_until_quiet(count)
+    before = count()
+    for generation in range(3, 7):
+        live(generation)
+    wait_until(lambda: count() == before)
+
+
+def pause_until_quiet(count: Callable[[], object]) -> None:
+    """What ends behind the ranks has ended."""
+    seen: list[object] = []
+
+    def is_quiet() -> bool:
+        seen.append(count())
+        return seen[-20:] == seen[-1:] * 20
+
+    wait_until(is_quiet)
 
 
 # ---- going on ----
