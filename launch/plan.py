@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from launch.checks.limits import count_processors, read_limits
+from launch.checks.limits import count_processors, read_limits, usable_memory
 from launch.environment import has_wandb_key
 from launch.loading import load_checked
 from launch.planning import (
@@ -47,6 +47,7 @@ def show_plan(
         remote=any("://" in source.path for source in config.data.train),
         sample_bytes=0,  # known once the data is indexed
         wandb_key=has_wandb_key(),
+        node_bytes=usable_memory(read_limits()) if config.cluster.address == "local" else None,
     )
     description = describe_cached(config, planned_vocab(config))
     check_patterns(config.optim, description)

@@ -19,10 +19,11 @@ from orchestrator.core.errors import ConfigError, DataError, DoesNotFit
 from orchestrator.data.ordering.row import Shuffling
 from orchestrator.data.shards.source import Dataset
 from orchestrator.storage.publish import publish_json, read_json
-from orchestrator.train.memory import MemoryPlan, plan_memory
+from orchestrator.train.memory import MemoryPlan, plan_memory, snapshot_bytes
 from orchestrator.train.models.description import ModelDescription
 
 STAGES = (0, 1, 2, 3)
+NODE_SHARE = 0.8  # of a node's memory; the rest is for libraries, data on its way, and the system
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,13 +85,21 @@ def describe_cached(config: RunConfig, vocab_size: int | None, *, begins: bool =
 
 
 def know_memory(config: RunConfig, facts: Facts, vocab_size: int | None, description: ModelDescription) -> Facts:
-    """With what the choice of train.micro_batch depends on, where that is left to us."""
+    """With what the choices of train.micro_batch and of snapshots depend on."""
+    device = facts.device if config.cluster.device == "auto" else config.cluster.device
+    smallest = config.cluster.nodes.min * config.cluster.ranks_per_node  # where a rank holds most of the state
+    state = plan_memory(config, description, smallest, config.zero_stage)
+    in_memory = state.host_bytes + (state.device_bytes if device == "cpu" else 0)
+    node_free = max(0, int(NODE_SHARE * (facts.node_bytes or 0)) - config.cluster.ranks_per_node * in_memory)
+    facts = replace(
+        facts,
+        snapshot_bytes=snapshot_bytes(config, description),
+        node_free_bytes=node_free if facts.node_bytes else None,
+    )
     if config.train.micro_batch != "auto":
         return facts
-    limit = memory_of_a_rank(config, facts.device if config.cluster.device == "auto" else config.cluster.device)
-    smallest = config.cluster.nodes.min * config.cluster.ranks_per_node  # where a rank holds most of the state
-    state = plan_memory(config, description, smallest, config.zero_stage).device_bytes
-    free = None if limit is None else max(0, limit - state)
+    limit = memory_of_a_rank(config, device)
+    free = None if limit is None else max(0, limit - state.device_bytes)
     return replace(facts, activation_bytes=_count_cached(config, vocab_size), free_bytes=free)
 
 

@@ -279,6 +279,7 @@ def gather_facts(config: RunConfig, manifest: Manifest) -> Facts:
         remote=any("://" in root for root in manifest.roots.values()),
         sample_bytes=manifest.sample_bytes,
         wandb_key=has_wandb_key(),
+        node_bytes=min(node.memory_bytes for node in with_gpus or with_cpus or nodes),
     )
 
 

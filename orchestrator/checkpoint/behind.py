@@ -17,9 +17,10 @@ from orchestrator.checkpoint.vault import Answer, Committed, Kept, Written
 from orchestrator.checkpoint.writer import commit, remove_uncommitted, write_part
 from orchestrator.config.running import KeepSection
 from orchestrator.core.errors import LonghaulError
+from orchestrator.core.words import OWN_SLOTS
 
 log = logging.getLogger(__name__)
-SLOTS = 3  # the last committed snapshot, the one on its way, and one that is being written to disk
+SLOTS = OWN_SLOTS
 
 Job = Callable[[], Answer | None]
 
@@ -76,10 +77,10 @@ class Behind:
             self._mirror(slot)
         if write:
             self._disk.put(lambda: self._write(slot))
-        return Kept(step=slot.part().step, cpu_s=time.thread_time() - began)
+        return Kept(step=slot.place.step, cpu_s=time.thread_time() - began)
 
     def _write(self, slot: Slot) -> Answer:
-        step = slot.part().step
+        step = slot.place.step
         try:
             write_part(self._shelf, slot)
         except (OSError, LonghaulError) as error:

@@ -16,9 +16,10 @@ from typing import Final
 import xxhash
 
 from orchestrator.checkpoint.layout import CHUNK_BYTES
-from orchestrator.checkpoint.part import Part
+from orchestrator.checkpoint.part import Part, PartPlace
 
 _HEAD: Final = struct.Struct("<4Q")  # state, bytes of the values, of the part's text, of the checksums' text
+_PLACE: Final = struct.Struct("<4Q")  # after it, so that nobody need read the text to know it
 _BODY: Final = mmap.PAGESIZE
 
 
@@ -62,7 +63,12 @@ class Slot:
 
     def finish(self, part: Part, lasting: str | None = None) -> None:
         """All values are there. `lasting` as for Part.to_bytes."""
-        self._append_text(part.to_bytes(lasting), sealed=False)
+        self.finish_copy(part.place, part.to_bytes(lasting))
+
+    def finish_copy(self, place: PartPlace, text: bytes) -> None:
+        """All values are there, and the part is known as text, as when another slot is copied."""
+        _PLACE.pack_into(self._map, _HEAD.size, *place)
+        self._append_text(text, sealed=False)
 
     def seal(self) -> tuple[str, ...]:
         """Take the checksums of the part's chunks, and keep them beside it."""
@@ -80,9 +86,18 @@ class Slot:
     def is_whole(self) -> bool:
         return self.state >= SlotState.WHOLE
 
+    @property
+    def place(self) -> PartPlace:
+        """Of a whole one."""
+        return PartPlace(*_PLACE.unpack_from(self._map, _HEAD.size))
+
     def part(self) -> Part:
+        return Part.from_bytes(self.text())
+
+    def text(self) -> bytes:
+        """The part as JSON."""
         body, text, _ = self._sizes()
-        return Part.from_bytes(self._bytes(_BODY + body, text))
+        return self._bytes(_BODY + body, text)
 
     def checks(self) -> tuple[str, ...]:
         """Of a sealed one."""
@@ -94,6 +109,13 @@ class Slot:
         body, _, _ = self._sizes()
         self._follow_growth(_BODY + body)
         return memoryview(self._map)[_BODY : _BODY + body]
+
+    def send_body(self, begin: int, count: int, to: int) -> None:
+        """Into a socket, without a copy in between."""
+        end = _BODY + begin + count
+        at = _BODY + begin
+        while at < end:
+            at += os.sendfile(to, self._handle, at, end - at)
 
     # ---- inside ----
 

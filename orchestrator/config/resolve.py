@@ -13,11 +13,13 @@ from orchestrator.config.compare import changed_keys, mark_at
 from orchestrator.config.marks import Mark
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
+from orchestrator.core.words import MIRROR_SLOTS, OWN_SLOTS
 
 # Enough to keep the arithmetic units busy: more would not be faster.
 TOKENS_AT_ONCE = {"cpu": 8_192, "cuda": 16_384}
 SAMPLES_AT_ONCE = {"cpu": 32, "cuda": 64}
 ACTIVATIONS_SHARE = 0.7  # of what the state leaves; the rest is for kernels, libraries and what the allocator wastes
+CHECKPOINT_SLOTS = 2  # that a rank fills in turn when it takes no snapshots between checkpoints
 RUN_BYTES = 2 * 2**20  # of neighbours that are read from a store together: what a request costs is then small
 RUNS_A_WINDOW = 64  # at least, however small the samples are: a window of few runs is hardly shuffled
 
@@ -33,6 +35,11 @@ class Facts:
     wandb_key: bool
     activation_bytes: int | None = None  # of a sample in forward and backward; None where it could not be counted
     free_bytes: int | None = None  # that the model's state leaves a rank of the smallest world; None: not known
+    node_bytes: int | None = None  # of a node's memory; None: not known
+    snapshot_bytes: int = 0  # of all ranks' parts together; 0: not known
+    node_free_bytes: int | None = (
+        None  # of a node's memory, that its ranks leave in the smallest world; None: not known
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,9 @@ class Decision:
     was: Any = "auto"
 
 
+Snapshots = Literal["mirrored", "own", "none"]  # kept on the node and on its buddy, on the node only, not taken
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorldPlan:
     """How the work is cut for one world size."""
@@ -54,6 +64,8 @@ class WorldPlan:
     accumulation: int
     cpus_per_rank: int
     prepare_cpus: int  # of each node, for preparing while ranks train
+    snapshots: Snapshots
+    vault_bytes: int  # of each node's memory; 0: not known
     decisions: tuple[Decision, ...]
 
 
@@ -97,12 +109,17 @@ def resolve_world(config: RunConfig, facts: Facts, world_size: int) -> WorldPlan
     if cpus_per_rank == "auto":
         decisions.append(_decide_cpus(facts.cpus_per_node - prepare_cpus, config.cluster.ranks_per_node))
         cpus_per_rank = int(decisions[-1].value)
+    snapshots, vault_bytes = _fit_snapshots(config, facts, world_size)
+    if vault_bytes:
+        decisions.append(_tell_snapshots(config, facts, snapshots, vault_bytes))
     return WorldPlan(
         world_size=world_size,
         micro_batch=micro_batch,
         accumulation=-(-largest_slice // micro_batch),
         cpus_per_rank=cpus_per_rank,
         prepare_cpus=prepare_cpus,
+        snapshots=snapshots,
+        vault_bytes=vault_bytes,
         decisions=tuple(decisions),
     )
 
@@ -171,3 +188,23 @@ def _decide_prepare_cpus(config: RunConfig, cpus: int) -> Decision:
     taken = config.cluster.ranks_per_node * (1 if stated == "auto" else stated)
     share = max(1, min(cpus // 4, cpus - taken))
     return Decision("prepare.cpus", share, f"a quarter of {cpus} CPUs a node, of which ranks leave {cpus - taken}")
+
+
+def _fit_snapshots(config: RunConfig, facts: Facts, world_size: int) -> tuple[Snapshots, int]:
+    """As many copies as there is room for beside the ranks, and what they take of a node."""
+    per_node, free = config.cluster.ranks_per_node, facts.node_free_bytes
+    of_node = per_node * -(-facts.snapshot_bytes // world_size)
+    mirrors = MIRROR_SLOTS if world_size > per_node else 0
+    choices: list[tuple[Snapshots, int]] = [("mirrored", OWN_SLOTS + mirrors), ("own", OWN_SLOTS)]
+    for snapshots, copies in choices if config.checkpoint.snapshot_every is not None else []:
+        if free is None or copies * of_node <= free:
+            return snapshots, copies * of_node
+    return "none", CHECKPOINT_SLOTS * of_node
+
+
+def _tell_snapshots(config: RunConfig, facts: Facts, snapshots: Snapshots, vault_bytes: int) -> Decision:
+    stated, free = config.checkpoint.snapshot_every, facts.node_free_bytes
+    what = {"mirrored": "snapshots", "own": "snapshots without copies on other nodes", "none": "checkpoints alone"}
+    limit = "" if free is None else f", of which its ranks leave {free / 2**30:.2f}"
+    why = f"{what[snapshots]} take {vault_bytes / 2**30:.2f} GiB of a node's memory{limit}"
+    return Decision("checkpoint.snapshot_every", None if snapshots == "none" else stated, why, was=stated)

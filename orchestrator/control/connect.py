@@ -25,6 +25,7 @@ class NodeFacts:
     host: str
     cpus: int
     gpus: int
+    memory_bytes: int = 0
 
 
 @contextmanager
@@ -76,6 +77,7 @@ def alive_nodes() -> list[NodeFacts]:
             host=node["NodeManagerHostname"],
             cpus=int(node["Resources"].get("CPU", 0)),
             gpus=int(node["Resources"].get("GPU", 0)),
+            memory_bytes=int(sum(node["Resources"].get(part, 0) for part in ("memory", "object_store_memory"))),
         )
         for node in ray.nodes()
         if node["Alive"]

@@ -14,7 +14,7 @@ from orchestrator.checkpoint.shelf import Address
 from orchestrator.config.resolve import WorldPlan
 from orchestrator.config.run import RunConfig
 from orchestrator.control.group import ReadyNode
-from orchestrator.control.jobs import NodeReport, RankJob, RunHandle
+from orchestrator.control.jobs import NodeReport, RankJob, RunHandle, SnapshotStart, VaultAddress
 from orchestrator.control.node import NodeActor
 from orchestrator.core.words import Word, World
 
@@ -91,7 +91,7 @@ class Gang:
             self._members.append(_Member(name=name, actor=actor, answered=time.monotonic()))
         return bool(self._members)
 
-    def begin(self, generation: int, plan: WorldPlan, start: Address | None, timeout_s: float) -> int:
+    def begin(self, generation: int, plan: WorldPlan, start: Address | SnapshotStart | None, timeout_s: float) -> int:
         """Hand every rank its job; ranks are numbered node by node. Returns the world size."""
         per_node = self._config.cluster.ranks_per_node
         size = per_node * self.size
@@ -108,11 +108,18 @@ class Gang:
                     store_port=store[1],
                     timeout_s=timeout_s,
                     start=start,
+                    snapshots=plan.snapshots != "none",
+                    buddy=self._buddy_of(number) if plan.snapshots == "mirrored" else None,
                 )
                 for local in range(per_node)
             ]
             member.actor.train.remote(jobs)
         return size
+
+    def _buddy_of(self, number: int) -> VaultAddress | None:
+        """Nodes form a ring: each keeps what the one before it holds."""
+        report = self._members[(number + 1) % self.size].report
+        return report.vault if report is not None and self.size > 1 else None
 
     def beat(self) -> tuple[list[NodeReport], list[str]]:
         """Take the answers that have come, send the next beats; reports of the living and why others are lost."""

@@ -1,6 +1,6 @@
 """What travels between controller, node actors and ranks: plain frozen data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -21,6 +21,55 @@ class RunHandle:
         return f"{self.key}:{what}"
 
 
+@dataclass(frozen=True, slots=True)
+class VaultAddress:
+    """Where other nodes reach a node's vault, and the token that opens it."""
+
+    host: str
+    port: int
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VaultDoor:
+    """Where a rank reaches the vault of its node, an abstract Unix socket, and the slots that it fills."""
+
+    socket: str
+    token: str = field(repr=False)
+    local_rank: int
+    slots: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VaultSetup:
+    """What a vault's process is made with. Slots are the node actor's and outlive it."""
+
+    run: "RunHandle"
+    host: str
+    port: int  # 0: any
+    socket: str
+    token: str = field(repr=False)
+    own: tuple[tuple[str, ...], ...]  # slots by local rank
+    mirrors: tuple[tuple[str, ...], ...]  # by local rank of the node whose buddy this one is
+
+
+@dataclass(frozen=True, slots=True)
+class PartAt:
+    """A rank's part of a snapshot: in that slot, behind that vault."""
+
+    vault: VaultAddress
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SnapshotStart:
+    """A snapshot to go on from."""
+
+    generation: int
+    step: int
+    parts: tuple[PartAt, ...]  # by rank
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankSetup:
     """What a rank is made with, before it has a place in a world."""
@@ -33,6 +82,7 @@ class RankSetup:
     device: str
     threads: int
     env: dict[str, str]
+    vault: VaultDoor
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +111,9 @@ class RankJob:
     store_host: str
     store_port: int
     timeout_s: float
-    start: Address | None
+    start: Address | SnapshotStart | None
+    snapshots: bool  # whether there is memory for them
+    buddy: VaultAddress | None  # of the next node in the ring; None: nobody mirrors
 
 
 class RankState(StrEnum):
@@ -132,3 +184,4 @@ class NodeReport:
     pid: int
     ranks: tuple[RankReport, ...]
     store: tuple[str, int] | None
+    vault: VaultAddress | None  # None: not listening yet

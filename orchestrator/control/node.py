@@ -1,6 +1,6 @@
 """The node actor: one a node. It holds the node's bundle, has the nursery fork the ranks, watches them, renews their
-lease, carries their news, and on the first node has the rendezvous store kept. The controller beats it; without beats
-it ends its ranks and itself."""
+lease, carries their news, owns the memory of the vault, and on the first node has the rendezvous store kept. The
+controller beats it; without beats it ends its ranks and itself."""
 
 import logging
 import os
@@ -18,6 +18,7 @@ from ray.util.placement_group import PlacementGroup
 
 from orchestrator.control.board import Board
 from orchestrator.control.connect import own_node
+from orchestrator.control.home import VaultHome
 from orchestrator.control.jobs import (
     NewsParcel,
     NodeReport,
@@ -54,6 +55,7 @@ class NodeActor:
         keep_output(self._logs, f"node-{self._host}")
         self._members: list[Member] = []
         self._store_port: int | None = None
+        self._vault: VaultHome | None = None
         self._renewed = time.monotonic()
         threading.Thread(target=self._end_without_lease, daemon=True).start()
         if sample_every_s is not None:
@@ -62,6 +64,7 @@ class NodeActor:
     def start_ranks(self, count: int, *, device: str, threads: int, env: dict[str, str], with_store: bool) -> None:
         """Have `count` warm ranks forked. Each sees all devices of the bundle: masking one by one slows NCCL."""
         nursery = self._find_nursery(device, env)
+        self._vault = VaultHome(self._run, self._host, count, nursery)
         visible = {name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES",) if name in os.environ}
         for local_rank in range(count):
             board, path = Board.create()
@@ -75,6 +78,7 @@ class NodeActor:
                 device=device if device == "cpu" else f"{device}:{local_rank}",
                 threads=threads,
                 env=visible | env,
+                vault=self._vault.door(local_rank),
             )
             self._members.append(Member(self._run, local_rank, board, nursery, setup))
         if with_store:
@@ -112,6 +116,7 @@ class NodeActor:
             pid=os.getpid(),
             ranks=tuple(member.report() for member in self._members),
             store=(self._host, self._store_port) if self._store_port else None,
+            vault=self._vault.address if self._vault else None,
         )
 
     def end_ranks(self) -> None:

@@ -1,5 +1,5 @@
 """The nursery: one process a node that has imported the training stack and forks ranks from itself, so that a node pays
-for the imports once and a new rank is there in milliseconds. It forks the rendezvous store, too.
+for the imports once and a new rank is there in milliseconds. It forks the rendezvous store and the vault, too.
 
 Started by the node actor; on a local Ray by its keeper, so that imports and Ray's start go side by side. It never
 touches CUDA, which does not survive a fork, and it runs no thread of ours. Ranks speak to the node actor over the
@@ -21,7 +21,7 @@ from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Self
 
-from orchestrator.control.jobs import RankSetup, StoreSetup
+from orchestrator.control.jobs import RankSetup, StoreSetup, VaultSetup
 from orchestrator.control.logs import keep_output
 
 _VARIABLE = "LONGHAUL_NURSERY"  # where a nursery started ahead of time listens; inherited by everything below it
@@ -52,6 +52,9 @@ class NurseryAddress:
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(f"\0{self.name}") == 0
 
+    def listen(self) -> Listener:
+        return Listener(f"\0{self.name}", backlog=_BACKLOG, authkey=self.key.encode())
+
     def connect(self, timeout_s: float) -> Connection:
         """Waits for the listener to be there; after that the nursery answers when its imports are done."""
         deadline = time.monotonic() + timeout_s
@@ -77,7 +80,7 @@ def tend(parent: int, logs: Path | None) -> None:
     if address is None:
         raise SystemExit(f"{_VARIABLE} is not set; a nursery is started by its node actor")
     watched = os.pidfd_open(parent)
-    listener = Listener(f"\0{address.name}", backlog=_BACKLOG, authkey=address.key.encode())
+    listener = address.listen()
     if logs is not None:
         keep_output(logs, f"nursery-{socket.gethostname()}-{os.getpid()}", rotation=None)  # no thread before a fork
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -85,6 +88,11 @@ def tend(parent: int, logs: Path | None) -> None:
     from orchestrator.train import engine, loop  # noqa: F401 (what ranks will need)
 
     engine.warm(address.device, threads=1)  # one thread: pools of worker threads do not survive a fork
+    fork_for_all(listener, watched)
+
+
+def fork_for_all(listener: Listener, watched: int) -> None:
+    """Until the process behind that handle is gone."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the dead
     handle = listener._listener._socket.fileno()  # type: ignore[attr-defined]
     while watched not in select.select([handle, watched], [], [])[0]:
@@ -98,15 +106,22 @@ def tend(parent: int, logs: Path | None) -> None:
             connection.close()
 
 
-def _live(connection: Connection, setup: RankSetup | StoreSetup) -> None:
+def _live(connection: Connection, setup: RankSetup | StoreSetup | VaultSetup) -> None:
     """In the forked child, which never returns."""
     from orchestrator.control.rank import live_as_rank
     from orchestrator.control.store import live_as_store
+    from orchestrator.control.vault import live_as_vault
 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     code = 1
     try:
-        live_as_rank(connection, setup) if isinstance(setup, RankSetup) else live_as_store(connection, setup)
+        match setup:
+            case RankSetup():
+                live_as_rank(connection, setup)
+            case StoreSetup():
+                live_as_store(connection, setup)
+            case VaultSetup():
+                live_as_vault(connection, setup)
         code = 0
     finally:
         sys.stdout.flush()

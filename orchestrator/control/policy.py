@@ -165,8 +165,8 @@ def _while_warming(
     if seen.unprepared is not None:
         return _finish(state, now, _cannot_prepare(seen.unprepared))
     all_there = seen.expected_nodes > 0 and len(ranks) == seen.expected_nodes * limits.ranks_per_node
-    has_store = any(node.store for node in seen.nodes)
-    if all_there and has_store and all(r.state is RankState.READY for r in ranks):
+    can_meet = any(node.store for node in seen.nodes) and all(node.vault for node in seen.nodes)
+    if all_there and can_meet and all(r.state is RankState.READY for r in ranks):
         return replace(state, phase=Phase.RUNNING, since=now, problem_since=None), [Begin()]
     return state, []
 

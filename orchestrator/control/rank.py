@@ -11,13 +11,15 @@ import select
 import signal
 import threading
 import time
+from contextlib import closing
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from orchestrator.control.board import Board
 from orchestrator.control.faults import problem_of
-from orchestrator.control.jobs import NewsParcel, Problem, RankEnd, RankJob, RankSetup
+from orchestrator.control.jobs import NewsParcel, Problem, RankEnd, RankJob, RankSetup, SnapshotStart
 from orchestrator.control.logs import keep_output
+from orchestrator.control.vaulted import RankVault
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import TrainingFailed
 from orchestrator.core.news import News
@@ -57,15 +59,23 @@ def _train(sink: "NewsSender", setup: RankSetup, board: Board, job: RankJob) -> 
     try:
         store = open_store(job.store_host, job.store_port, f"g{job.generation}", job.timeout_s)
         join_world(job.world, setup.device, store, job.timeout_s)
-        outcome = train(_make_train_job(setup, board, job, sink))
+        with closing(_open_vault(setup, job)) as vault:
+            outcome = train(_make_train_job(setup, board, job, sink, vault))
     except Exception as error:  # the boundary: whatever went wrong is reported whole
         log.exception("rank %d failed at step %d", job.world.rank, board.step)
         return problem_of(error, rank=job.world.rank, node=setup.host, step=board.step)
     return RankEnd(state=outcome.state, step=outcome.step, reason=outcome.reason)
 
 
-def _make_train_job(setup: RankSetup, board: Board, job: RankJob, sink: "NewsSender") -> "TrainJob":
+def _open_vault(setup: RankSetup, job: RankJob) -> RankVault:
+    committed = (job.start.generation, job.start.step) if isinstance(job.start, SnapshotStart) else None
+    return RankVault(setup.vault, generation=job.generation, buddy=job.buddy, committed=committed)
+
+
+def _make_train_job(setup: RankSetup, board: Board, job: RankJob, sink: "NewsSender", vault: RankVault) -> "TrainJob":
+    from orchestrator.config.check import replace_values
     from orchestrator.config.load import load_config
+    from orchestrator.control.snapshots import open_snapshot
     from orchestrator.data.shards.manifest import Manifest
     from orchestrator.tracking.rundir import RunDir
     from orchestrator.tracking.wandb import read_run_id
@@ -73,6 +83,8 @@ def _make_train_job(setup: RankSetup, board: Board, job: RankJob, sink: "NewsSen
 
     run_dir = RunDir(job.run.path)
     config = load_config(run_dir.config).config
+    if not job.snapshots:
+        config = replace_values(config, {"checkpoint.snapshot_every": None})
     return TrainJob(
         config=config,
         manifest=Manifest.load(run_dir.manifest),
@@ -82,10 +94,11 @@ def _make_train_job(setup: RankSetup, board: Board, job: RankJob, sink: "NewsSen
         micro_batch=job.micro_batch,
         accumulation=job.accumulation,
         checkpoints=run_dir.checkpoints,
-        start=job.start,
+        start=open_snapshot(job.start, setup.vault.token) if isinstance(job.start, SnapshotStart) else job.start,
         sink=sink,
         helm=board,
         clock=SystemClock(),
+        vault=vault,
         wandb_run_id=read_run_id(run_dir.path) if config.tracking.wandb.mode != "off" else None,
         skips_file=run_dir.skips,
         excerpt=run_dir.excerpt(),

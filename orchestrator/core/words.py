@@ -99,6 +99,11 @@ class Word(IntEnum):
     STOP = 1
 
 
+# parts of the state in a node's memory (checkpoint/slot.py)
+OWN_SLOTS = 3  # a rank: the last committed snapshot, the one on its way, and one that is being written to disk
+MIRROR_SLOTS = 2  # a rank of the node whose buddy it is: the last committed snapshot, and the one on its way
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Excerpt:
     """Some steps of a run, trained once more to be looked at: it ends before `stop_step` and writes no checkpoint.

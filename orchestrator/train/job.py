@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.checkpoint.reader import StateReader
 from orchestrator.checkpoint.shelf import Address
 from orchestrator.checkpoint.vault import Vault
 from orchestrator.config.run import RunConfig
@@ -27,7 +28,7 @@ class TrainJob:
     accumulation: int
     checkpoints: Path  # where they lie, if the config names no store
     skips_file: Path  # what the run leaves out; the scribe appends to it
-    start: Address | None  # the checkpoint to go on from; None begins with the initial weights
+    start: Address | StateReader | None  # a checkpoint, or a snapshot; None begins with the initial weights
     sink: Sink
     helm: Helm
     clock: Clock

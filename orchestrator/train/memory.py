@@ -90,6 +90,15 @@ def state_memory(
     return MemoryPlan(device=device, host=host)
 
 
+def snapshot_bytes(config: RunConfig, description: ModelDescription) -> int:
+    """What the parts of all ranks have together: each element once, trainable ones in fp32 with their states."""
+    trainable, frozen = description.num_trainable, description.num_parameters - description.num_trainable
+    buffers = sum(tensor.numel for tensor in description.tensors if tensor.kind == "buffer")
+    return (
+        4 * (1 + optimizer_states(config.optim)) * trainable + BYTES_OF[config.train.precision] * frozen + 4 * buffers
+    )
+
+
 def optimizer_states(optim: OptimSection) -> int:
     """fp32 values kept for each parameter: two moments, a momentum or a sum of squares, or none."""
     if optim.name == "sgd":

@@ -12,6 +12,7 @@ from typing import NamedTuple, Self
 
 from orchestrator.checkpoint.behind import SLOTS, Behind
 from orchestrator.checkpoint.layout import CheckpointFacts, checkpoint_name
+from orchestrator.checkpoint.reader import StateReader
 from orchestrator.checkpoint.shelf import Address, Shelf, open_shelf
 from orchestrator.checkpoint.slot import Slot
 from orchestrator.checkpoint.vault import Answer, Committed, Kept, Vault, Written
@@ -67,7 +68,7 @@ class Saver:
         self._pending: Shot | None = None  # not known to be whole on all ranks
         self._writing: Shot | None = None  # on its way to disk
         self.cost_s = 0.0  # what the last snapshot cost this rank, once that is known
-        self.checkpoint = job.start  # the last one
+        self.checkpoint = None if isinstance(job.start, StateReader) else job.start  # the last one
         self._problem = ""  # why the last one is not there
         self._stall_s = 0.0  # since it was last asked for
         self.skipped = 0  # snapshots that were due when no slot was free

@@ -20,6 +20,9 @@ def open_start(job: TrainJob) -> tuple[int, FragmentSource]:
     """The updates already done, and where the state comes from."""
     if job.start is None:
         return 0, initial_source(job.config, vocab_size(job.config, job.manifest))
+    if isinstance(job.start, StateReader):
+        check_is_of(job.config, job.manifest, job.start)
+        return job.start.step, job.start
     reader = open_checkpoint_of(job.config, job.manifest, job.start)
     return reader.step, reader
 
@@ -27,14 +30,19 @@ def open_start(job: TrainJob) -> tuple[int, FragmentSource]:
 def open_checkpoint_of(config: RunConfig, manifest: Manifest, address: Address) -> StateReader:
     """A checkpoint of the very run that config and manifest define."""
     reader = open_checkpoint(address, StoreSettings.of(config.data))
+    check_is_of(config, manifest, reader)
+    return reader
+
+
+def check_is_of(config: RunConfig, manifest: Manifest, reader: StateReader) -> None:
+    """A state of the very run that config and manifest define."""
     manifest.check_prefix(list(reader.facts.chain))
     if reader.facts.config_hash != run_hash(config):
         raise ConfigError(
-            f"{address} belongs to a run with other identity keys",
+            f"{reader.where} belongs to a run with other identity keys",
             where="checkpoint",
             remedy="resume it with the config it was made with, or start a new run",
         )
-    return reader
 
 
 def known_validations(source: FragmentSource) -> tuple[dict[str, float], ...]:

@@ -6,6 +6,9 @@ from typing import Any
 
 from torch.distributed import Store
 
+from orchestrator.checkpoint.reader import StateReader
+from orchestrator.checkpoint.shelf import Address
+from orchestrator.checkpoint.vault import Vault
 from orchestrator.config.run import RunConfig
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import StoreDown
@@ -177,10 +180,11 @@ def train_small(
     folder: Path,
     *,
     generation: int = 1,
-    start: Path | None = None,
+    start: Address | StateReader | None = None,
     micro_batch: int = 3,
     helm: ScriptedHelm | None = None,
     manifest: Any = None,
+    vault: Vault | None = None,
 ) -> tuple[Outcome, RecordingSink]:
     """One rank's whole part in a run: join, train, leave. `folder` names the run on the store, too."""
     skips_file = folder.parent / f"{folder.name}-skips.jsonl"
@@ -200,5 +204,6 @@ def train_small(
             sink=sink,
             helm=helm or ScriptedHelm(),
             clock=SystemClock(),
+            vault=vault,
         )
         return train(job), sink

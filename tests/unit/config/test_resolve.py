@@ -224,3 +224,28 @@ def test_what_only_all_data_can_tell_is_refused_where_it_is_prepared_ahead():
     assert "train.epochs: how long a pass is" in str(caught.value)
     assert "data.phases.0.seq_len: another length begins" in str(caught.value)
     ahead(**{"data.phases": [{"from_step": 3, "seq_len": 1024, "global_batch": 48, "weights": {"a": 2.0}}]})
+
+
+@pytest.mark.parametrize(
+    ("free", "ranks", "snapshots", "gib"),
+    [
+        (None, 4, "mirrored", 10),
+        (10 * 2**30, 4, "mirrored", 10),  # 3 own parts and 2 mirrored ones of each of the 2 ranks of a node
+        (10 * 2**30 - 1, 4, "own", 6),
+        (6 * 2**30 - 1, 4, "none", 4),
+        (12 * 2**30, 2, "mirrored", 12),  # a single node mirrors nothing
+        (12 * 2**30 - 1, 2, "none", 8),
+    ],
+)
+def test_snapshots_are_taken_as_far_as_a_node_has_memory_for_them(free, ranks, snapshots, gib):
+    plan = resolve_world(CONFIG, facts(snapshot_bytes=4 * 2**30, node_free_bytes=free), ranks)
+    assert (plan.snapshots, plan.vault_bytes) == (snapshots, gib * 2**30)
+    (decision,) = (one for one in plan.decisions if one.key == "checkpoint.snapshot_every")
+    assert decision.value == (None if snapshots == "none" else "auto")
+    assert f"{gib}.00 GiB" in decision.why
+
+
+def test_who_wants_no_snapshots_gets_none_and_keeps_memory_for_checkpoints():
+    config = replace_values(CONFIG, {"checkpoint.snapshot_every": None})
+    plan = resolve_world(config, facts(snapshot_bytes=4 * 2**30), 4)
+    assert (plan.snapshots, plan.vault_bytes) == ("none", 4 * 2**30)

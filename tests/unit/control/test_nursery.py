@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from orchestrator.control.board import Board
-from orchestrator.control.jobs import RankSetup, StoreSetup
+from orchestrator.control.jobs import RankSetup, StoreSetup, VaultDoor
 from orchestrator.control.nursery import NurseryAddress, start_nursery
 
 TIMEOUT_S = 60.0
@@ -31,6 +31,7 @@ def setup_of(folder: Path, board: str, parent: int | None = None) -> RankSetup:
     return RankSetup(
         name="rank-here-0", host="127.0.0.1", logs=folder, board=board, node_actor_pid=parent or os.getpid(),
         device="cpu", threads=1, env={"A_VARIABLE": "of the rank"},
+        vault=VaultDoor(socket="none", token="", local_rank=0, slots=()),
     )  # fmt: skip
 
 

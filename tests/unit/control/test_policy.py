@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.control.jobs import NodeReport, PreparerReport, Problem, RankEnd, RankReport, RankState
+from orchestrator.control.jobs import NodeReport, PreparerReport, Problem, RankEnd, RankReport, RankState, VaultAddress
 from orchestrator.control.policy import (
     Begin,
     Finish,
@@ -38,7 +38,15 @@ def problem(**fields: object) -> Problem:
 
 
 def seen(*ranks: RankReport, nodes: int = 1, **fields: object) -> Seen:
-    report = NodeReport(node_id="a", host="10.0.0.1", identity="h", pid=1, ranks=ranks, store=("10.0.0.1", 1))
+    report = NodeReport(
+        node_id="a",
+        host="10.0.0.1",
+        identity="h",
+        pid=1,
+        ranks=ranks,
+        store=("10.0.0.1", 1),
+        vault=VaultAddress("10.0.0.1", 2, "t"),
+    )
     return Seen(nodes=[report], expected_nodes=nodes, **fields)  # type: ignore[arg-type]
 
 
@@ -59,6 +67,13 @@ def test_too_few_nodes_wait_until_the_time_out_and_say_why() -> None:
     assert isinstance(finish, Finish)
     assert finish.state is RunState.FAILED
     assert "h1 has 1 CPU" in finish.reason
+
+
+def test_ranks_begin_when_all_vaults_listen() -> None:
+    ready = seen(rank(RankState.READY), rank(RankState.READY))
+    deaf = replace(ready, nodes=[replace(ready.nodes[0], vault=None)])
+    assert decide(WARMING, deaf, 1.0, LIMITS) == (WARMING, [])
+    assert decide(WARMING, ready, 1.0, LIMITS)[1] == [Begin()]
 
 
 def test_jobs_are_given_when_every_rank_is_warm() -> None:

@@ -1,0 +1,74 @@
+"""The node actor's side of the vault: it owns the memory, and has a vault process kept alive over it (vault.py)."""
+
+import logging
+import os
+import secrets
+import threading
+import time
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection
+from typing import Protocol
+
+from orchestrator.checkpoint.slot import Slot
+from orchestrator.control.jobs import RunHandle, VaultAddress, VaultDoor, VaultSetup
+from orchestrator.core.words import MIRROR_SLOTS, OWN_SLOTS
+
+log = logging.getLogger(__name__)
+START_TIMEOUT_S = 60.0
+PAUSE_S = 0.1
+
+
+class Nursery(Protocol):
+    """Forks what is asked of it over the connection (nursery.NurseryAddress)."""
+
+    def connect(self, timeout_s: float) -> Connection: ...
+
+
+class VaultHome:
+    def __init__(self, run: RunHandle, host: str, num_ranks: int, nursery: Nursery) -> None:
+        self._run, self._host, self._nursery = run, host, nursery
+        self._own = [_create_slots(f"own-{rank}", OWN_SLOTS) for rank in range(num_ranks)]
+        self._mirrors = [_create_slots(f"mirror-{rank}", MIRROR_SLOTS) for rank in range(num_ranks)]
+        self._socket, self._token = f"longhaul-vault-{secrets.token_hex(8)}", secrets.token_hex(32)
+        self._port = 0
+        self.pid = 0  # of the process, for tests and people
+        threading.Thread(target=self._keep_alive, daemon=True).start()
+
+    @property
+    def address(self) -> VaultAddress | None:
+        """None until it listens. It stays the same when the process does not."""
+        return VaultAddress(self._host, self._port, self._token) if self._port else None
+
+    def door(self, local_rank: int) -> VaultDoor:
+        paths = tuple(slot.path for slot in self._own[local_rank])
+        return VaultDoor(socket=self._socket, token=self._token, local_rank=local_rank, slots=paths)
+
+    def _keep_alive(self) -> None:
+        while True:
+            try:
+                with self._nursery.connect(START_TIMEOUT_S) as connection:
+                    connection.send(self._setup())
+                    self._port, self.pid = connection.recv()
+                    connection.recv()  # it says no more: this is where its death is seen
+            except (OSError, EOFError, AuthenticationError) as error:
+                log.warning("the vault has died and is started again: %s", type(error).__name__)
+                time.sleep(PAUSE_S)
+
+    def _setup(self) -> VaultSetup:
+        return VaultSetup(
+            run=self._run,
+            host=self._host,
+            port=self._port,
+            socket=self._socket,
+            token=self._token,
+            own=_paths(self._own),
+            mirrors=_paths(self._mirrors),
+        )
+
+
+def _create_slots(name: str, count: int) -> list[Slot]:
+    return [Slot.create(f"{os.getpid()}-{name}-{number}") for number in range(count)]
+
+
+def _paths(slots: list[list[Slot]]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(slot.path for slot in of_rank) for of_rank in slots)
