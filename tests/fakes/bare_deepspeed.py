@@ -1,0 +1,76 @@
+"""DeepSpeed itself, without Longhaul: trains the tiny model, and saves as people do."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed import Store
+
+from tests.fakes.tiny_model import GLOBAL_BATCH, build_tiny, in_world, tokens_of
+
+LR, SAVED_AT, STEPS = 1e-2, 3, 6
+KEYS: dict[str, dict[str, Any]] = {
+    **{f"stage {stage}": {"zero_optimization": {"stage": stage}} for stage in range(4)},
+    "stage 0, bf16": {"zero_optimization": {"stage": 0}, "bf16": {"enabled": True}},
+    "stage 1, fp32 accumulation": {
+        "zero_optimization": {"stage": 1},
+        "bf16": {"enabled": True},
+        "data_types": {"grad_accum_dtype": "fp32"},
+    },
+    "stage 2, bf16": {"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}},
+    "stage 3, bf16, small groups": {
+        "zero_optimization": {"stage": 3, "sub_group_size": 5_000},
+        "bf16": {"enabled": True},
+    },
+}
+
+
+def train_bare(rank: int, size: int, store: Store, folder: Path, kinds: list[str]) -> dict[str, list[float]]:
+    """The losses of each kind, saved in the middle under its name."""
+    losses = {}
+    for kind in kinds:
+        with in_world(rank, size, store, f"bare {kind}"):
+            losses[kind] = _train(rank, size, folder, kind)
+    return losses
+
+
+def _train(rank: int, size: int, folder: Path, kind: str) -> list[float]:
+    import deepspeed
+
+    torch.manual_seed(0)
+    module = build_tiny()
+    micro_batch = GLOBAL_BATCH // size
+    engine = deepspeed.initialize(
+        model=module,
+        optimizer=torch.optim.AdamW(make_groups(module), lr=LR, betas=(0.9, 0.95)),
+        config={
+            "train_batch_size": GLOBAL_BATCH,
+            "train_micro_batch_size_per_gpu": micro_batch,
+            "gradient_clipping": 1.0,
+            **KEYS[kind],
+        },
+        dist_init_required=False,
+    )[0]
+    losses = []
+    for step in range(STEPS):
+        if step == SAVED_AT:
+            engine.save_checkpoint(str(folder), tag=kind)
+        tokens = tokens_of(step).chunk(size)[rank]
+        loss = engine(input_ids=tokens, labels=tokens).loss
+        engine.backward(loss)
+        engine.step()
+        mean = loss.detach().float() / size
+        torch.distributed.all_reduce(mean)
+        losses.append(mean.item())
+    engine.destroy()
+    return losses
+
+
+def make_groups(module: nn.Module) -> list[dict[str, Any]]:
+    """Matrices decay, the rest does not."""
+    learn = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return [
+        {"params": [parameter for parameter in learn if parameter.ndim > 1], "weight_decay": 0.1},
+        {"params": [parameter for parameter in learn if parameter.ndim == 1], "weight_decay": 0.0},
+    ]
