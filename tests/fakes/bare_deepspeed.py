@@ -7,8 +7,12 @@ import torch
 from torch import nn
 from torch.distributed import Store
 
-from tests.fakes.tiny_model import GLOBAL_BATCH, build_tiny, in_world, tokens_of
+from orchestrator.checkpoint.reader import open_checkpoint
+from orchestrator.config.model import ModelSection
+from orchestrator.train.exchange.deepspeed import open_deepspeed, take_in
+from tests.fakes.tiny_model import GLOBAL_BATCH, build_tiny, in_world, make_engine, tiny_config, tokens_of, train_step
 
+WORLD = 2
 LR, SAVED_AT, STEPS = 1e-2, 3, 6
 KEYS: dict[str, dict[str, Any]] = {
     **{f"stage {stage}": {"zero_optimization": {"stage": stage}} for stage in range(4)},
@@ -74,3 +78,40 @@ def make_groups(module: nn.Module) -> list[dict[str, Any]]:
         {"params": [parameter for parameter in learn if parameter.ndim > 1], "weight_decay": 0.1},
         {"params": [parameter for parameter in learn if parameter.ndim == 1], "weight_decay": 0.0},
     ]
+
+
+# ---- what Longhaul makes of it ----
+
+
+def tiny(stage: int = 0, precision: str = "fp32", *, build: str = "tests.fakes.tiny_model.build_tiny", **keys):
+    config = tiny_config(stage, precision, optim={"name": "adamw", "weight_decay": 0.1, "betas": [0.9, 0.95]}, **keys)
+    return config.model_copy(update={"model": ModelSection.model_validate({"custom": {"build": build}})})
+
+
+def config_of(kind: str):
+    keys = {key: value for key, value in KEYS[kind].items() if key != "bf16"}
+    stage = keys["zero_optimization"]["stage"]
+    return tiny(stage, "bf16" if "bf16" in KEYS[kind] else "fp32", **keys)
+
+
+def take_all(bare: Path, kinds: list[str], folder: Path) -> dict[str, Path]:
+    """A checkpoint of each kind."""
+    found = {}
+    for kind in kinds:
+        state = open_deepspeed(bare / kind, config_of(kind), None).state
+        found[kind] = take_in(state, config_of(kind), ["one"], folder / kind, generation=1)
+    return found
+
+
+def go_on(rank, size, store, goals) -> list[list[float]]:
+    """Losses of the remaining steps of each (checkpoint, config)."""
+    found = []
+    for number, (path, config) in enumerate(goals):
+        with in_world(rank, size, store, f"on {number} {size}") as world:
+            reader = open_checkpoint(path)
+            engine = make_engine(config, world)
+            engine.insert(reader)
+            reader.close()
+            found.append([train_step(engine, world, step, LR)[0] for step in range(reader.step, STEPS)])
+            engine.drop()
+    return found

@@ -44,8 +44,9 @@ class DeepSpeedState:
         try:
             self.step = int(files.first["global_steps"])
             self._prefix = _find_prefix(files.first["module"], wanted.shapes)
-            self._hold_everything()
             self._check_names()
+            self._hold_everything()
+            self._check_sizes()
             self.tensors = {name: self._describe(name, shape, precision) for name, shape in wanted.shapes.items()}
             check_coverage(self.tensors, self._pieces())
         except (KeyError, AttributeError, TypeError, IndexError, ValueError) as error:
@@ -193,23 +194,23 @@ class DeepSpeedState:
         return TensorInfo(shape, dtype_name(held[VALUE][0].values.dtype), "buffer" if is_buffer else "frozen")
 
     def _check_names(self) -> None:
-        stored = {name: sum(len(held.values) for held in next(iter(s.values()))) for name, s in self._rows.items()}
-        wanted = {name: torch.Size(shape).numel() for name, shape in self._wanted.shapes.items()}
-        lacking = [f"{name} is not there" for name in wanted if name not in stored]
-        lacking += [f"{name} is there, the model has none" for name in stored if name not in wanted]
-        lacking += [
-            f"{name} has {stored[name]:,} elements there, the model's has {count:,}"
-            for name, count in wanted.items()
-            if stored.get(name, count) != count
-        ]
+        stored = {self._ours(name) for name in self._files.first["module"]}
+        lacking = [f"{name} is not there" for name in self._wanted.shapes if name not in stored]
+        lacking += [f"the model has no {name}" for name in sorted(stored - self._wanted.shapes.keys())]
         if lacking:
-            raise DataError(
-                f"{len(lacking)} tensors do not fit: {'; '.join(lacking[:SHOWN])}",
-                where=str(self._files.folder),
-                remedy="correct the model section: it must describe the very model that DeepSpeed trained",
-            )
-        parameters = [name for name, held in self._rows.items() if MASTER in held]
-        bare = [name for name in parameters if set(self._wanted.states) - set(self._rows[name])]
+            raise self._other_model(lacking)
+
+    def _check_sizes(self) -> None:
+        lacking = []
+        for name, shape in self._wanted.shapes.items():
+            numel = torch.Size(shape).numel()
+            counts = {sum(len(held.values) for held in states) for states in self._rows[name].values()}
+            if counts != {numel} and numel:
+                lacking.append(f"{name} has {' and '.join(map(str, counts))} elements there, the model's has {numel}")
+        if lacking:
+            raise self._other_model(lacking)
+        learning = [name for name, held in self._rows.items() if MASTER in held]
+        bare = [name for name in learning if set(self._wanted.states) - set(self._rows[name])]
         if bare and self.step:
             raise DataError(
                 f"the optimizer keeps {', '.join(self._wanted.states)} of each parameter, {bare[0]} comes without",
@@ -221,6 +222,13 @@ class DeepSpeedState:
         for name, states in self._rows.items():
             for state, held in states.items():
                 yield from (Piece(name, state, start, len(values)) for start, values in held)
+
+    def _other_model(self, lacking: list[str]) -> DataError:
+        return DataError(
+            f"{len(lacking)} tensors do not fit: {'; '.join(lacking[:SHOWN])}",
+            where=str(self._files.folder),
+            remedy="correct the model section: it must describe the very model that DeepSpeed trained",
+        )
 
     def _unknown(self, found: str) -> DataError:
         written = self._files.first.get("ds_version", "an unknown version")

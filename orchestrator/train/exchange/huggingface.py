@@ -1,7 +1,6 @@
 """A run's model as a Hugging Face directory: config, tokenizer, safetensors. Anybody's `from_pretrained` reads it, and
 so does model.pretrained. Models that are not of transformers leave as safetensors, which model.weights reads."""
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +64,7 @@ def export_model(
         dtype=str(dtype).removeprefix("torch."),
         model_class=f"{type(model).__module__}.{type(model).__qualname__}",
     )
-    (folder / "README.md").write_text(_describe(config, source, exported, model))
+    (folder / "README.md").write_text(_describe(config, source.step, exported, model))
     return exported
 
 
@@ -115,19 +114,34 @@ def _write_tokenizer(folder: Path, config: RunConfig, tokenizer: TokenizerInfo) 
     fast.save_pretrained(folder)
 
 
-def _describe(config: RunConfig, source: CheckpointReader, exported: Exported, model: nn.Module) -> str:
+_README = """# {name}
+
+Run {name}, step {step}: {tensors} tensors in {dtype}. {adapters}
+
+{how}
+
+Trained by Longhaul with
+
+```yaml
+{stated}
+```
+"""
+
+
+def _describe(config: RunConfig, step: int, exported: Exported, model: nn.Module) -> str:
     """README.md: what it is, and how it is loaded."""
-    stated = {"task": config.task.model_dump(mode="json", exclude_defaults=True)}
-    stated["model"] = config.model.model_dump(mode="json", exclude_defaults=True)
-    facts = f"Run {config.name}, step {source.step}, {exported.tensors} tensors in {exported.dtype}."
-    if config.model.lora is not None:
-        facts += "\nThe adapters have been added to the weights, so this is a plain model."
-    if isinstance(model, PreTrainedModel):
-        kind = type(model).__name__
-        how = f'from transformers import {kind}\n\nmodel = {kind}.from_pretrained("this folder", dtype="auto")'
-    else:
-        how = f'# {exported.model_class}\nfrom safetensors.torch import load_file\n\ntensors = load_file("model.safetensors")'
-    return "\n".join(
-        [f"# {config.name}", "", facts, "", "```python", how, "```", "", "Trained by Longhaul with", "", "```yaml"]
-        + [yaml.safe_dump(json.loads(json.dumps(stated)), sort_keys=False).rstrip(), "```", ""]
+    kind = type(model).__name__
+    how = f"`transformers.{kind}.from_pretrained(FOLDER, dtype=\"auto\")` loads it; in Longhaul, model.pretrained."
+    if not isinstance(model, PreTrainedModel):
+        how = f"The tensors are those of {exported.model_class}; in Longhaul, `model.weights` begins with them."
+    sections = {"task": config.task, "model": config.model, "table": config.data.table}
+    stated = {name: one.model_dump(mode="json", exclude_defaults=True) for name, one in sections.items() if one}
+    return _README.format(
+        name=config.name,
+        step=step,
+        tensors=exported.tensors,
+        dtype=exported.dtype,
+        adapters="The adapters are added to the weights." if config.model.lora is not None else "",
+        how=how,
+        stated=yaml.safe_dump(stated, sort_keys=False).rstrip(),
     )

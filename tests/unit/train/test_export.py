@@ -4,16 +4,14 @@ import json
 
 import pytest
 import torch
-
-from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import nn
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from orchestrator.checkpoint.fragments import MASTER, TensorInfo
+from orchestrator.checkpoint.fragments import TensorInfo
 from orchestrator.checkpoint.layout import CheckpointFacts, dtype_name
 from orchestrator.checkpoint.reader import open_checkpoint
 from orchestrator.data.shards.chain import TokenizerInfo
@@ -22,10 +20,10 @@ from orchestrator.train.exchange.huggingface import Wish, export_model
 from orchestrator.train.models.build import build_model
 from orchestrator.train.models.initial import initial_source
 from orchestrator.train.models.tensors import kind_of, own_tensors
-from orchestrator.train.start import vocab_size
 from tests.fakes.memory_source import MemorySource
-from tests.fakes.small_models import KINDS, LM, MIXTRAL, PICTURES, TABULAR, draw_inputs, model_config
-from tests.fakes.small_runs import GPT2, LLAMA, RESNET, VOCAB, SmallManifest
+from tests.fakes.small_models import KINDS, LM, MIXTRAL, PICTURES, draw_inputs, model_config
+from tests.fakes.small_runs import GPT2, LLAMA, RESNET, VOCAB
+
 SMALL_GPT2 = {"transformers": GPT2 | {"tie_word_embeddings": True}}
 BERT = {
     "model_type": "bert",
