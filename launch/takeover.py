@@ -11,7 +11,8 @@ from launch.planning import planned_vocab
 from launch.run import check_root, check_sources, make_ready, write_run_files
 from launch.screen import RUN_DIRECTORY, Screen
 from launch.signals import LEAVING, heeding
-from orchestrator.core.clock import SystemClock
+from orchestrator.checkpoint.found import list_checkpoints
+from orchestrator.core.clock import Clock, SystemClock
 from orchestrator.core.dotted import look_for_code_in
 from orchestrator.core.words import ExitCode
 from orchestrator.tracking.journal import Journal
@@ -34,17 +35,20 @@ def import_checkpoint(
 
     for difference in open_deepspeed(source, config, planned_vocab(config)).differences:
         screen.say(difference)
-    with heeding(LEAVING), reached_cluster(config, run_dir.path, trains=False) as cluster:
-        with cluster.connected(run_dir.path):
-            ready = make_ready(config, None, screen)
+    reached = reached_cluster(config, run_dir.path, trains=False)
+    with heeding(LEAVING), reached as cluster, cluster.connected(run_dir.path):
+        ready = make_ready(config, None, screen)
     vocab_size = ready.manifest.tokenizer.vocab_size if config.reads_tokens else None
     state = open_deepspeed(source, ready.config, vocab_size).state  # as it was decided now
+
+    clock = SystemClock()
+    began = clock.monotonic()
 
     def fill(folder: Path) -> None:
         take_in(state, ready.config, ready.manifest.ids, folder / run_dir.checkpoints.name, GENERATION)
 
     write_run_files(run_dir, ready, fill, is_new=True)
-    tell_of_it(run_dir, source, state.step)
+    tell_of_it(run_dir, source, clock, seconds=clock.monotonic() - began)
     if as_json:
         print(json.dumps({"format": 1, "run": str(run_dir.path), "step": state.step}))
         return
@@ -52,9 +56,12 @@ def import_checkpoint(
     screen.say(f"{state.step} steps are done; `longhaul resume {run_dir.path.name}` goes on")
 
 
-def tell_of_it(run_dir: RunDir, source: Path, step: int) -> None:
-    """The journal of a run that was stopped at this step."""
-    journal = Journal.claim(run_dir.events, SystemClock())
-    journal.append("imported", source=str(source.absolute()), step=step)
-    journal.append("stopped", step=step, exit_code=int(ExitCode.STOPPED), reason=f"imported from {source}")
+def tell_of_it(run_dir: RunDir, source: Path, clock: Clock, *, seconds: float) -> None:
+    """The journal of a run that was stopped with this checkpoint."""
+    [made] = list_checkpoints(run_dir.checkpoints)
+    size_bytes = sum(file.stat().st_size for file in made.path.iterdir())
+    journal = Journal.claim(run_dir.events, clock)
+    journal.append("imported", source=str(source.absolute()), step=made.step)
+    journal.append("checkpoint", step=made.step, folder=made.path.name, seconds=seconds, size_bytes=size_bytes)
+    journal.append("stopped", step=made.step, exit_code=int(ExitCode.STOPPED), reason=f"imported from {source}")
     journal.close()

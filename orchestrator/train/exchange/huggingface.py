@@ -116,7 +116,7 @@ def _write_tokenizer(folder: Path, config: RunConfig, tokenizer: TokenizerInfo) 
 
 _README = """# {name}
 
-Run {name}, step {step}: {tensors} tensors in {dtype}. {adapters}
+Run {name}, step {step}: {tensors} tensors in {dtype}.{adapters}
 
 {how}
 
@@ -131,7 +131,7 @@ Trained by Longhaul with
 def _describe(config: RunConfig, step: int, exported: Exported, model: nn.Module) -> str:
     """README.md: what it is, and how it is loaded."""
     kind = type(model).__name__
-    how = f"`transformers.{kind}.from_pretrained(FOLDER, dtype=\"auto\")` loads it; in Longhaul, model.pretrained."
+    how = f'`transformers.{kind}.from_pretrained(FOLDER, dtype="auto")` loads it; in Longhaul, model.pretrained.'
     if not isinstance(model, PreTrainedModel):
         how = f"The tensors are those of {exported.model_class}; in Longhaul, `model.weights` begins with them."
     sections = {"task": config.task, "model": config.model, "table": config.data.table}
@@ -141,7 +141,7 @@ def _describe(config: RunConfig, step: int, exported: Exported, model: nn.Module
         step=step,
         tensors=exported.tensors,
         dtype=exported.dtype,
-        adapters="The adapters are added to the weights." if config.model.lora is not None else "",
+        adapters=" The adapters are added to the weights." if config.model.lora is not None else "",
         how=how,
         stated=yaml.safe_dump(stated, sort_keys=False).rstrip(),
     )
