@@ -99,8 +99,11 @@ class StoredTensors:
         plain = [name.replace(BESIDE, ".") for name in self._tensors]
         found = {}
         for conversion in find_conversions(model, plain, self._files):
-            for name, tensor in conversion.make(self._outline).items():
-                found[name] = (conversion, tuple(tensor.shape))
+            try:
+                made = conversion.make(self._outline)
+            except (RuntimeError, LookupError, ValueError):  # a piece is missing: so is what it would be part of
+                continue
+            found |= {name: (conversion, tuple(tensor.shape)) for name, tensor in made.items()}
         return found
 
     def _outline(self, stored: str) -> torch.Tensor:
