@@ -11,6 +11,7 @@ from launch.checks.limits import count_processors, read_limits
 from launch.screen import Screen
 from orchestrator.checkpoint.choose import choose_checkpoint
 from orchestrator.checkpoint.found import Found, list_checkpoints
+from orchestrator.checkpoint.shelf import open_shelf
 from orchestrator.config.check import replace_values
 from orchestrator.config.load import load_config
 from orchestrator.config.resolve import Facts, resolve_world
@@ -44,12 +45,13 @@ def evaluate(run_dir: RunDir, wish: EvaluateWish, screen: Screen, *, as_json: bo
     config, manifest = load_config(run_dir.config).config, Manifest.load(run_dir.manifest)
     look_for_code_in(config.code)
     check_split(config, manifest, wish.split)
-    checkpoint = choose_checkpoint(list_checkpoints(run_dir.checkpoints), wish.checkpoint, config.evaluate.best_by)
+    found = list_checkpoints(open_shelf(config, run_dir.checkpoints))
+    checkpoint = choose_checkpoint(found, wish.checkpoint, config.evaluate.best_by)
     device, ranks = choose_world(config, wish.ranks)
     job = make_job(run_dir, config, manifest, checkpoint, wish, device, ranks)
     if not as_json:
         batches = "" if wish.max_batches is None else f", at most {wish.max_batches:,} batches"
-        screen.say(f"{checkpoint.path.name} on {wish.split}{batches}: {ranks} rank(s) on {device}")
+        screen.say(f"{checkpoint.name} on {wish.split}{batches}: {ranks} rank(s) on {device}")
     from orchestrator.train.evaluation.crew import run_crew
     from orchestrator.train.evaluation.scores import describe
     from orchestrator.train.evaluation.validation import class_names
@@ -135,7 +137,7 @@ def describe_job(run_dir: RunDir, checkpoint: Found, wish: EvaluateWish, ranks: 
         "run": run_dir.path.name,
         "split": wish.split,
         "step": checkpoint.step,
-        "checkpoint": checkpoint.path.name,
+        "checkpoint": checkpoint.name,
         "max_batches": wish.max_batches,
         "ranks": ranks,
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 from launch.screen import Screen
 from orchestrator.checkpoint.choose import choose_checkpoint
 from orchestrator.checkpoint.found import list_checkpoints
+from orchestrator.checkpoint.shelf import open_shelf
 from orchestrator.config.load import load_config
 from orchestrator.core.dotted import look_for_code_in
 from orchestrator.core.errors import BadInput
@@ -36,7 +37,8 @@ def export(run_dir: RunDir, wish: ExportWish, screen: Screen, *, as_json: bool) 
         raise BadInput(f"is none of {', '.join(DTYPES)}", where=f"--dtype {wish.dtype}")
     config, manifest = load_config(run_dir.config).config, Manifest.load(run_dir.manifest)
     look_for_code_in(config.code)
-    checkpoint = choose_checkpoint(list_checkpoints(run_dir.checkpoints), wish.checkpoint, config.evaluate.best_by)
+    found = list_checkpoints(open_shelf(config, run_dir.checkpoints))
+    checkpoint = choose_checkpoint(found, wish.checkpoint, config.evaluate.best_by)
     output = (wish.output or run_dir.path / "exports" / f"step-{checkpoint.step}").absolute()
     if output.exists():
         raise BadInput("is there already", where=str(output), remedy="remove it, or name another by --output")
@@ -56,7 +58,7 @@ def export(run_dir: RunDir, wish: ExportWish, screen: Screen, *, as_json: bool) 
         print(json.dumps(told | asdict(exported)))
         return
     size = f"{exported.tensors} tensors, {exported.size_bytes / GB:.3f} GB in {exported.dtype}"
-    screen.say(f"{checkpoint.path.name}: {size}")
+    screen.say(f"{checkpoint.name}: {size}")
     screen.say(str(output))
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from orchestrator.checkpoint import layout
-from orchestrator.checkpoint.found import Found, list_checkpoints, verify
+from orchestrator.checkpoint.found import Found, in_order, list_checkpoints, verify
 from orchestrator.checkpoint.keep import choose_to_delete
+from orchestrator.checkpoint.shelf import LocalShelf
 from orchestrator.config.load import load_config
 from orchestrator.config.running import KeepSection
 from orchestrator.core.clock import Clock
@@ -104,8 +105,9 @@ def _spare_parts(run_dir: RunDir, list_found: Listing) -> Iterator[tuple[Path, s
     config = load_config(run_dir.config).config
     keep = KeepSection(last=1, best=config.checkpoint.keep.best)
     for found in choose_to_delete(list_found(run_dir.checkpoints), keep, config.evaluate.best_by):
-        yield found.path, "checkpoint", found.problem or "a newer one stays"
-    unfinished = [path for path, _, _ in layout.uncommitted(run_dir.checkpoints)]
+        yield run_dir.checkpoints / found.name, "checkpoint", found.problem or "a newer one stays"
+    listed = in_order(LocalShelf(run_dir.checkpoints).list())
+    unfinished = [run_dir.checkpoints / name for name, files in listed if layout.COMMIT not in files]
     for path in unfinished:
         yield path, "unfinished checkpoint", "its writer died"
     for path in sorted(run_dir.path.rglob(".*.part")):

@@ -15,7 +15,9 @@ from launch.paths import with_absolute_paths
 from launch.proof import parse_steps
 from launch.run import Copy, check_root, train_copy
 from launch.screen import Screen
+from orchestrator.checkpoint.copying import copy_checkpoint
 from orchestrator.checkpoint.found import Found, list_checkpoints
+from orchestrator.checkpoint.shelf import LocalShelf, open_shelf, shelf_of
 from orchestrator.config.check import replace_values
 from orchestrator.config.load import load_config
 from orchestrator.config.resolve import Decision, undecide
@@ -23,6 +25,7 @@ from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import BadInput
 from orchestrator.core.words import ExitCode
 from orchestrator.storage.publish import publish_json, read_json
+from orchestrator.storage.stores import StoreSettings
 from orchestrator.tracking.rundir import RunDir
 
 PROFILES = "profiles"
@@ -53,7 +56,7 @@ def profile(
         request = {"first_step": wanted.start, "stop_step": wanted.stop, "ranks": chosen}
         publish_json(folder / "requests" / "excerpt.json", {"format": 1, **request})
         if start is not None:  # the run may throw its checkpoint away meanwhile
-            shutil.copytree(start.path, folder / "checkpoints" / start.path.name, copy_function=link_or_copy)
+            take_checkpoint(config, start, folder / "checkpoints")
         if original is not None and original.skips.exists():
             shutil.copy(original.skips, folder / original.skips.name)
 
@@ -73,7 +76,7 @@ def read_target(
         original = find_run(target, root)
         decided = [Decision(**decision) for decision in read_json(original.plan)["decisions"]]
         config = undecide(with_absolute_paths(load_config(original.config, overlays, sets).config), decided)
-    return replace_values(config, {"tracking.wandb.mode": "off"}), original
+    return replace_values(config, {"tracking.wandb.mode": "off", "checkpoint.store": None}), original
 
 
 def parse_ranks(text: str) -> list[int] | None:
@@ -90,8 +93,16 @@ def find_start(original: RunDir | None, step: int) -> Found | None:
     """The last checkpoint from which the step can be reached."""
     if original is None:
         return None
-    sound = [found for found in list_checkpoints(original.checkpoints) if not found.problem and found.step <= step]
+    shelf = open_shelf(load_config(original.config).config, original.checkpoints)
+    sound = [found for found in list_checkpoints(shelf) if not found.problem and found.step <= step]
     return sound[-1] if sound else None
+
+
+def take_checkpoint(config: RunConfig, start: Found, folder: Path) -> None:
+    if isinstance(start.path, Path):
+        shutil.copytree(start.path, folder / start.name, copy_function=link_or_copy)
+    else:
+        copy_checkpoint(*shelf_of(start.path, StoreSettings.of(config.data)), LocalShelf(folder))
 
 
 def link_or_copy(file: str, into: str) -> None:

@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 
 from launch.screen import Screen
-from orchestrator.checkpoint.found import list_checkpoints
-from orchestrator.checkpoint.found import verify as verify_checkpoint
+from orchestrator.checkpoint.found import list_checkpoints, verify_on
+from orchestrator.checkpoint.shelf import open_shelf
 from orchestrator.config.load import load_config
 from orchestrator.core.errors import BadInput, NotVerified
 from orchestrator.data.ordering.order import Order
@@ -104,8 +104,9 @@ def _name_position(run_dir: RunDir, run: Definition, step: int) -> Iterator[str]
 
 
 def _check_checkpoints(run_dir: RunDir, screen: Screen) -> Iterator[str]:
-    found = list_checkpoints(run_dir.checkpoints)
-    damaged = [problem for one in found for problem in verify_checkpoint(one.path)]
+    shelf = open_shelf(load_config(run_dir.config).config, run_dir.checkpoints)
+    found = list_checkpoints(shelf)
+    damaged = [problem for one in found for problem in verify_on(shelf, one.name)]
     yield from damaged
     if not damaged:
         screen.say(f"checkpoints: {len(found)} are whole")

@@ -32,6 +32,7 @@ from launch.planning import (
     tell_new_tensors,
 )
 from launch.screen import RUN_DIRECTORY, Screen, show_summary
+from launch.shelves import check_checkpoints_moved, check_shelf_is_free
 from launch.signals import LEAVING, heeding
 from orchestrator.config.compare import check_resume, run_hash
 from orchestrator.config.data import DataSection
@@ -71,6 +72,7 @@ def begin(config: RunConfig, screen: Screen, *, or_resume: bool = False) -> Exit
     run_dir.refuse_if_taken()
     check_root(Path(config.root))
     check_sources(config.data)
+    check_shelf_is_free(config, run_dir)
     return _drive(config, run_dir, screen, earlier=None)
 
 
@@ -106,6 +108,7 @@ def _changed(run_dir: RunDir, stored: RunConfig, change: Callable[[RunConfig], R
     base = undecide(stored, decided)
     config = change(base)
     check_resume(base, config)
+    check_checkpoints_moved(base, config, run_dir)
     return config
 
 
@@ -318,7 +321,9 @@ def check_sources(data: DataSection) -> None:
 
 
 def check_free_space(config: RunConfig, description: ModelDescription) -> None:
-    """A checkpoint that is kept and the next one beside it must have room."""
+    """A checkpoint that is kept and the next one beside it must have room, unless they go into a store."""
+    if config.checkpoint.store is not None:
+        return
     one = 4 * (1 + optimizer_states(config.optim)) * description.num_parameters
     free = shutil.disk_usage(config.root).free
     if free < 2 * one:

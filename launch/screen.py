@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from orchestrator.checkpoint.shelf import LocalShelf
 from orchestrator.config.run import RunConfig
 from orchestrator.config.training import METRICS
 from orchestrator.tracking.rows import read_evaluations, read_metrics
@@ -61,7 +62,9 @@ def show_summary(console: Console, run_dir: RunDir, config: RunConfig, seconds: 
     table.add_row(fed, f"{count:,} ({count / busy:,.0f} per second)")
     waited = sum(row["data_wait_s"] for row in rows)
     table.add_row("data wait", f"{100 * waited / busy:.2f} % of step time")
-    table.add_row("checkpoints", ", ".join(sorted(path.name for path in run_dir.checkpoints.iterdir())))
+    table.add_row(
+        "checkpoints", ", ".join(sorted(LocalShelf(run_dir.checkpoints).list())) or config.checkpoint.store or "none"
+    )
     table.add_row("W&B", _wandb_line(run_dir, config))
     table.add_row("proof", f"longhaul verify {run_dir.path}")
     console.print(table, highlight=False)

@@ -10,8 +10,11 @@ from launch.loading import load_checked
 from launch.planning import planned_vocab
 from launch.run import check_root, check_sources, make_ready, write_run_files
 from launch.screen import RUN_DIRECTORY, Screen
+from launch.shelves import check_shelf_is_free
 from launch.signals import LEAVING, heeding
 from orchestrator.checkpoint.found import list_checkpoints
+from orchestrator.checkpoint.shelf import open_shelf
+from orchestrator.config.run import RunConfig
 from orchestrator.core.clock import Clock, SystemClock
 from orchestrator.core.dotted import look_for_code_in
 from orchestrator.core.words import ExitCode
@@ -30,6 +33,7 @@ def import_checkpoint(
     run_dir.refuse_if_taken()
     check_root(Path(config.root))
     check_sources(config.data)
+    check_shelf_is_free(config, run_dir)
     look_for_code_in(config.code)
     from orchestrator.train.exchange.deepspeed import open_deepspeed, take_in
 
@@ -45,10 +49,11 @@ def import_checkpoint(
     began = clock.monotonic()
 
     def fill(folder: Path) -> None:
-        take_in(state, ready.config, ready.manifest.ids, folder / run_dir.checkpoints.name, GENERATION)
+        shelf = open_shelf(ready.config, folder / run_dir.checkpoints.name)
+        take_in(state, ready.config, ready.manifest.ids, shelf, GENERATION)
 
     write_run_files(run_dir, ready, fill, is_new=True)
-    tell_of_it(run_dir, source, clock, seconds=clock.monotonic() - began)
+    tell_of_it(run_dir, ready.config, source, clock, seconds=clock.monotonic() - began)
     if as_json:
         print(json.dumps({"format": 1, "run": str(run_dir.path), "step": state.step}))
         return
@@ -56,12 +61,11 @@ def import_checkpoint(
     screen.say(f"{state.step} steps are done; `longhaul resume {run_dir.path.name}` goes on")
 
 
-def tell_of_it(run_dir: RunDir, source: Path, clock: Clock, *, seconds: float) -> None:
+def tell_of_it(run_dir: RunDir, config: RunConfig, source: Path, clock: Clock, *, seconds: float) -> None:
     """The journal of a run that was stopped with this checkpoint."""
-    [made] = list_checkpoints(run_dir.checkpoints)
-    size_bytes = sum(file.stat().st_size for file in made.path.iterdir())
+    [made] = list_checkpoints(open_shelf(config, run_dir.checkpoints))
     journal = Journal.claim(run_dir.events, clock)
     journal.append("imported", source=str(source.absolute()), step=made.step)
-    journal.append("checkpoint", step=made.step, folder=made.path.name, seconds=seconds, size_bytes=size_bytes)
+    journal.append("checkpoint", step=made.step, folder=made.name, seconds=seconds, size_bytes=made.size_bytes)
     journal.append("stopped", step=made.step, exit_code=int(ExitCode.STOPPED), reason=f"imported from {source}")
     journal.close()

@@ -3,6 +3,7 @@
 Two threads, so that a slow disk does not keep snapshots from being mirrored. Comes after slot.py; writer.py does the
 writing. Also a Vault of its own, for a rank without a vault process."""
 
+import logging
 import queue
 import threading
 import time
@@ -10,12 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from orchestrator.checkpoint.keep import prune
+from orchestrator.checkpoint.shelf import Shelf, to_shelf
 from orchestrator.checkpoint.slot import Slot
 from orchestrator.checkpoint.vault import Answer, Committed, Kept, Written
 from orchestrator.checkpoint.writer import commit, remove_uncommitted, write_part
 from orchestrator.config.running import KeepSection
-from orchestrator.core.errors import CheckpointDamaged
+from orchestrator.core.errors import LonghaulError
 
+log = logging.getLogger(__name__)
 SLOTS = 3  # the last committed snapshot, the one on its way, and one that is being written to disk
 
 Job = Callable[[], Answer | None]
@@ -25,7 +28,7 @@ class Behind:
     def __init__(
         self,
         slots: Sequence[Slot],
-        folder: Path,
+        kept: Shelf | Path,
         *,
         keep: KeepSection,
         best_by: str,
@@ -33,7 +36,7 @@ class Behind:
         answer: Callable[[Answer], None] | None = None,
     ) -> None:
         self.slots = slots
-        self._folder, self._keep, self._best_by, self._mirror = folder, keep, best_by, mirror
+        self._shelf, self._keep, self._best_by, self._mirror = to_shelf(kept), keep, best_by, mirror
         self._answers: queue.Queue[Answer] = queue.Queue()
         self._answer = answer or self._answers.put
         self._memory, self._disk = _start_worker(self._do), _start_worker(self._do)
@@ -78,27 +81,30 @@ class Behind:
     def _write(self, slot: Slot) -> Answer:
         step = slot.part().step
         try:
-            write_part(self._folder, slot)
-        except OSError as error:
+            write_part(self._shelf, slot)
+        except (OSError, LonghaulError) as error:
             return Written(step=step, problem=f"checkpoint not written: {error}")
         return Written(step=step)
 
     def _commit(self, slot: Slot) -> Answer:
         part = slot.part()
         try:
-            path, size_bytes = commit(self._folder, part)
-        except (OSError, CheckpointDamaged) as error:
-            remove_uncommitted(self._folder, part)
+            path, size_bytes = commit(self._shelf, part)
+        except (OSError, LonghaulError) as error:
+            self._discard(slot)
             return Committed(step=part.step, problem=f"checkpoint not written: {error}")
         problem = ""
         try:
-            prune(self._folder, self._keep, self._best_by)
-        except OSError as error:
+            prune(self._shelf, self._keep, self._best_by)
+        except (OSError, LonghaulError) as error:
             problem = f"older checkpoints could not be removed: {error}"
         return Committed(step=part.step, path=str(path), size_bytes=size_bytes, problem=problem)
 
     def _discard(self, slot: Slot) -> None:
-        remove_uncommitted(self._folder, slot.part())
+        try:
+            remove_uncommitted(self._shelf, slot.part())
+        except (OSError, LonghaulError) as error:
+            log.warning("what there is of a checkpoint that was given up stays until the next one: %s", error)
 
 
 def _start_worker(do: Callable[[Job], None]) -> "queue.Queue[Job | None]":

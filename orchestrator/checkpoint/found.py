@@ -1,138 +1,134 @@
 """Which checkpoints there are and whether they are whole. Needs no torch: the controller asks, too.
 
 Nothing is believed before its checksum: COMMIT vouches for the manifest, the manifest for the records, a record for its
-rank's file, which is checked as a whole before the first byte of it is used (reader.py)."""
+rank's file, of which every chunk is checked before it is used (chunks.py)."""
 
 import json
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import xxhash
-
 from orchestrator.checkpoint import layout
-from orchestrator.checkpoint.layout import RankRecord
+from orchestrator.checkpoint.chunks import CheckedFile, RecentChunks
+from orchestrator.checkpoint.layout import RankRecord, checkpoint_name
+from orchestrator.checkpoint.shelf import Address, Shelf, shelf_of, to_shelf
 from orchestrator.core.errors import CheckpointDamaged
+from orchestrator.storage.stores import StoreSettings
 
 
 class Found(NamedTuple):
     """A committed checkpoint. `problem` is what a look at all but the rank files' bytes found wrong."""
 
-    path: Path
+    path: Address
     step: int
     generation: int
     metrics: Mapping[str, float] = MappingProxyType({})  # of the validation of its step; empty when there was none
     problem: str = ""
+    size_bytes: int = 0
+
+    @property
+    def name(self) -> str:
+        return checkpoint_name(self.step, self.generation)
 
 
-def verify(path: Path) -> list[str]:
-    """Everything that is wrong with a checkpoint, every byte looked at; several files at once."""
-    try:
-        _, records = read_outline(path)
-    except CheckpointDamaged as damage:
-        return [str(damage)]
-    with ThreadPoolExecutor(max_workers=min(8, len(records))) as pool:
-        return [problem for problem in pool.map(lambda record: _file_problem(path, record), records) if problem]
-
-
-def list_checkpoints(folder: Path) -> list[Found]:
+def list_checkpoints(kept: Shelf | Path) -> list[Found]:
     """Committed checkpoints, newest last."""
-    return [
-        _look_at(path, step, generation)
-        for path, step, generation in layout.checkpoint_folders(folder)
-        if (path / layout.COMMIT).exists()
-    ]
+    shelf = to_shelf(kept)
+    return [_look_at(shelf, name, files) for name, files in in_order(shelf.list()) if layout.COMMIT in files]
 
 
-def newest_sound(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that is whole, and what is wrong with every newer one."""
+def newest_sound(kept: Shelf | Path, *, thoroughly: bool = True) -> tuple[Address | None, list[str]]:
+    """The newest checkpoint that is whole, and what is wrong with every newer one. Not `thoroughly`: what a look shows;
+    whoever reads it checks what it reads."""
+    shelf = to_shelf(kept)
     problems: list[str] = []
-    for path, _, _ in reversed(layout.checkpoint_folders(folder)):
-        found = verify(path)
-        if not found:
-            return path, problems
-        problems += found
+    for name, files in reversed(in_order(shelf.list())):
+        found = _look_at(shelf, name, files)
+        wrong = [found.problem] if found.problem else verify_on(shelf, name) if thoroughly else []
+        if not wrong:
+            return found.path, problems
+        problems += wrong
     return None, problems
 
 
-def open_checked(path: Path, record: RankRecord) -> int:
-    """A handle of a file whose size and checksum are right."""
+def verify(address: Address, settings: StoreSettings | None = None) -> list[str]:
+    """Everything that is wrong with a checkpoint, every byte looked at."""
+    return verify_on(*shelf_of(address, settings))
+
+
+def verify_on(shelf: Shelf, name: str) -> list[str]:
+    """The same of a checkpoint on a shelf; several files at once."""
     try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise CheckpointDamaged(f"cannot be opened: {error.strerror}", where=str(path)) from error
-    try:
-        _check_content(handle, path, record)
-    except CheckpointDamaged:
-        os.close(handle)
-        raise
-    return handle
-
-
-def _check_content(handle: int, path: Path, record: RankRecord) -> None:
-    size_bytes = os.fstat(handle).st_size
-    if size_bytes != record.size_bytes:
-        raise CheckpointDamaged(f"has {size_bytes} bytes, {record.size_bytes} were written", where=str(path))
-    hasher, chunks = xxhash.xxh3_128(), []
-    for begin in range(0, size_bytes, layout.CHUNK_BYTES):
-        try:
-            chunk = os.pread(handle, layout.CHUNK_BYTES, begin)
-        except OSError as error:
-            raise CheckpointDamaged(f"cannot be read at byte {begin}: {error.strerror}", where=str(path)) from error
-        if record.chunks:
-            chunks.append(xxhash.xxh3_128_hexdigest(chunk))
-        else:
-            hasher.update(chunk)
-    if record.chunks != tuple(chunks) or (not record.chunks and hasher.hexdigest() != record.xxh3_128):
-        raise CheckpointDamaged("bytes differ from those written: its xxh3-128 is another", where=str(path))
-
-
-def _file_problem(path: Path, record: RankRecord) -> str:
-    try:
-        os.close(open_checked(path / record.file, record))
+        _, records = read_outline(shelf, name)
     except CheckpointDamaged as damage:
-        return str(damage)
-    return ""
+        return [str(damage)]
+    with ThreadPoolExecutor(max_workers=min(8, len(records))) as pool:
+        return [problem for problem in pool.map(partial(_file_problem, shelf, name), records) if problem]
 
 
-def read_outline(path: Path) -> tuple[dict[str, Any], list[RankRecord]]:
+def open_checked(shelf: Shelf, name: str, record: RankRecord, recent: RecentChunks | None = None) -> CheckedFile:
+    """A rank's file, of which nothing unchecked can be read."""
+    return CheckedFile(partial(shelf.open, name, record.file), record, shelf.where(name, record.file), recent)
+
+
+def read_outline(shelf: Shelf, name: str) -> tuple[dict[str, Any], list[RankRecord]]:
     """Manifest and records, checked against COMMIT."""
-    commit = _read(path / layout.COMMIT, "is missing: the checkpoint was never finished")
-    manifest_bytes = _read(path / layout.MANIFEST)
+    commit = _read(shelf, name, layout.COMMIT, "is missing: the checkpoint was never finished")
+    manifest_bytes = _read(shelf, name, layout.MANIFEST)
     if commit != layout.commit_bytes(manifest_bytes):
-        raise CheckpointDamaged("manifest.json and COMMIT do not fit each other: one was changed", where=str(path))
+        where = shelf.where(name)
+        raise CheckpointDamaged("manifest.json and COMMIT do not fit each other: one was changed", where=where)
     manifest: dict[str, Any] = json.loads(manifest_bytes)
     records = []
     for rank, checksum in enumerate(manifest["records"]):
-        data = _read(path / layout.record_name(rank))
+        data = _read(shelf, name, layout.record_name(rank))
         if layout.digest(data) != checksum:
-            raise CheckpointDamaged("bytes differ from those written", where=str(path / layout.record_name(rank)))
+            where = shelf.where(name, layout.record_name(rank))
+            raise CheckpointDamaged("bytes differ from those written", where=where)
         records.append(RankRecord.from_bytes(data))
     return manifest, records
 
 
-def _read(path: Path, when_missing: str = "is missing") -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise CheckpointDamaged(when_missing, where=str(path)) from None
-    except OSError as error:
-        raise CheckpointDamaged(f"cannot be read: {error.strerror}", where=str(path)) from error
+def in_order(files: Mapping[str, dict[str, int]]) -> list[tuple[str, dict[str, int]]]:
+    """What a shelf lists, the oldest step first."""
+    return sorted(files.items(), key=lambda named: layout.parse_name(named[0]) or (0, 0))
 
 
-def _look_at(path: Path, step: int, generation: int) -> Found:
+def _file_problem(shelf: Shelf, name: str, record: RankRecord) -> str:
+    file = open_checked(shelf, name, record)
     try:
-        manifest, records = read_outline(path)
+        file.check()
     except CheckpointDamaged as damage:
-        return Found(path, step, generation, problem=str(damage))
+        return str(damage)
+    finally:
+        file.close()
+    return ""
+
+
+def _read(shelf: Shelf, name: str, file: str, when_missing: str = "is missing") -> bytes:
+    try:
+        return shelf.read(name, file)
+    except FileNotFoundError:
+        raise CheckpointDamaged(when_missing, where=shelf.where(name, file)) from None
+    except OSError as error:
+        raise CheckpointDamaged(f"cannot be read: {error.strerror}", where=shelf.where(name, file)) from error
+
+
+def _look_at(shelf: Shelf, name: str, files: Mapping[str, int]) -> Found:
+    step, generation = layout.parse_name(name) or (0, 0)
+    found = Found(shelf.address(name), step, generation, size_bytes=sum(files.values()))
+    try:
+        manifest, records = read_outline(shelf, name)
+    except CheckpointDamaged as damage:
+        return found._replace(problem=str(damage))
     for record in records:
-        file = path / record.file
-        if not file.exists() or file.stat().st_size != record.size_bytes:
-            return Found(path, step, generation, problem=f"{file}: missing, or not of the size that was written")
-    return Found(path, step, generation, _metrics_of(manifest))
+        if files.get(record.file) != record.size_bytes:
+            where = shelf.where(name, record.file)
+            return found._replace(problem=f"{where}: missing, or not of the size that was written")
+    return found._replace(metrics=_metrics_of(manifest))
 
 
 def _metrics_of(manifest: dict[str, Any]) -> dict[str, float]:

@@ -1,15 +1,13 @@
 """Which checkpoints stay. Comes after writer.py, on rank 0 only."""
 
 import math
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.checkpoint import layout
-from orchestrator.checkpoint.found import Found, list_checkpoints
+from orchestrator.checkpoint.found import Found, list_checkpoints, verify_on
+from orchestrator.checkpoint.shelf import Address, Shelf, to_shelf
 from orchestrator.config.running import KeepSection
 from orchestrator.core.measures import cost_of
-from orchestrator.storage.publish import flush_folder
 
 
 def choose_to_delete(found: Sequence[Found], keep: KeepSection, best_by: str) -> list[Found]:
@@ -36,12 +34,15 @@ def rank_best(found: Sequence[Found], best_by: str) -> list[Found]:
     return sorted(measured, key=lambda one: cost_of(one.metrics, best_by))
 
 
-def prune(folder: Path, keep: KeepSection, best_by: str) -> list[Path]:
-    """Delete what need not stay; what was deleted."""
-    deleted = []
-    for one in choose_to_delete(list_checkpoints(folder), keep, best_by):
-        (one.path / layout.COMMIT).unlink()  # first, so that nobody trusts a half-deleted one
-        flush_folder(one.path)
-        shutil.rmtree(one.path)
-        deleted.append(one.path)
-    return deleted
+def prune(kept: Shelf | Path, keep: KeepSection, best_by: str) -> list[Address]:
+    """Delete what need not stay; what was deleted. Where a single sound one is to stay, it is read whole before."""
+    shelf = to_shelf(kept)
+    found = list_checkpoints(shelf)
+    to_go = choose_to_delete(found, keep, best_by)
+    staying = [one for one in found if not one.problem and one not in to_go]
+    if to_go and len(staying) == 1 and (problems := verify_on(shelf, staying[0].name)):
+        spoiled = staying[0]._replace(problem=problems[0])
+        to_go = choose_to_delete([spoiled if one is staying[0] else one for one in found], keep, best_by)
+    for one in to_go:
+        shelf.remove(one.name)
+    return [one.path for one in to_go]

@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import xxhash
@@ -65,8 +64,10 @@ class CheckpointFacts:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "CheckpointFacts":
         """Other fields are passed over; those that earlier versions did not write are as if nothing had been there."""
-        known = {name: fields[name] for name in cls.__slots__ if name in fields}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+        known: dict[str, Any] = {name: fields[name] for name in cls.__slots__ if name in fields}
+        for name, value in known.items():
+            known[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**known)
 
 
 class Placed(NamedTuple):
@@ -142,16 +143,3 @@ def digest(data: bytes) -> str:
 def commit_bytes(manifest: bytes) -> bytes:
     """COMMIT as it must be, byte by byte, so that no changed byte of it goes unseen."""
     return to_bytes({"format": FORMAT, "manifest_xxh3_128": digest(manifest)})
-
-
-def uncommitted(folder: Path) -> list[tuple[Path, int, int]]:
-    """Folders a killed or running writer left without COMMIT, with step and generation."""
-    return [found for found in checkpoint_folders(folder) if not (found[0] / COMMIT).exists()]
-
-
-def checkpoint_folders(folder: Path) -> list[tuple[Path, int, int]]:
-    """Every folder with a checkpoint's name, oldest step first."""
-    if not folder.is_dir():
-        return []
-    named = ((path, parse_name(path.name)) for path in folder.iterdir())
-    return sorted(((path, *parts) for path, parts in named if parts), key=lambda found: found[1:])

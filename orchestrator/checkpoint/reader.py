@@ -1,55 +1,61 @@
-"""Reads a checkpoint, whatever world and ZeRO stage wrote it: each rank only the byte ranges it now owns.
+"""Reads a state that lies in parts, whatever world and ZeRO stage wrote it: each rank only the byte ranges it now owns.
 
-found.py says which checkpoints there are; every file is checked as a whole before the first byte of it is used."""
+The parts may be files of a checkpoint, checked chunk by chunk (chunks.py), or slots of vaults. found.py says which
+checkpoints there are."""
 
-import os
 from bisect import bisect_right
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import torch
 
+from orchestrator.checkpoint.chunks import ByteSource, RecentChunks
 from orchestrator.checkpoint.found import open_checked, read_outline
 from orchestrator.checkpoint.fragments import TensorInfo
-from orchestrator.checkpoint.layout import CheckpointFacts, Placed, RankRecord
+from orchestrator.checkpoint.layout import CHUNK_BYTES, CheckpointFacts, Placed
+from orchestrator.checkpoint.shelf import Address, shelf_of
 from orchestrator.core.errors import CheckpointDamaged
+from orchestrator.storage.stores import StoreSettings
+
+READERS = 8  # threads: neither one disk nor one connection is kept busy by a single reader
 
 
-class CheckpointReader:
-    """A FragmentSource over one checkpoint; made by `open_checkpoint`."""
+class StateReader:
+    """A FragmentSource over the parts of one step. `where` names it in messages."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any], records: list[RankRecord]) -> None:
-        self.path = path
-        self.step: int = manifest["step"]
-        self.generation: int = manifest["generation"]
-        self.world_size: int = manifest["world_size"]
-        self.facts = CheckpointFacts.from_json(manifest)
-        self.tensors = {name: TensorInfo.from_json(fields) for name, fields in manifest["tensors"].items()}
-        self._scalars: dict[str, dict[str, float]] = manifest["scalars"]
-        self._engine: dict[str, float] = manifest["engine"]
-        self._files = [_RankFile(path / record.file, record) for record in records]
-        self._stretches = _index(records)
+    def __init__(
+        self,
+        step: int,
+        generation: int,
+        world_size: int,
+        facts: CheckpointFacts,
+        tensors: Mapping[str, TensorInfo],
+        scalars: Mapping[str, dict[str, float]],
+        engine: dict[str, float],
+        parts: Sequence[tuple[Sequence[Placed], ByteSource]],
+        where: str = "",
+    ) -> None:
+        self.step, self.generation, self.world_size, self.facts = step, generation, world_size, facts
+        self.tensors, self.where = tensors, where
+        self._scalars, self._engine = scalars, engine
+        self._sources = [source for _, source in parts]
+        self._stretches = _index(parts)
+        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="read-state")
 
     def states(self, name: str) -> tuple[str, ...]:
         return tuple(self._stretches.get(name, {}))
 
     def read(self, name: str, state: str, start: int, count: int) -> torch.Tensor:
-        """`count` elements of the flattened state from `start` on, 1-D on the CPU, put together from several files."""
+        """`count` elements of the flattened state from `start` on, 1-D on the CPU, put together from several parts."""
         stretches = self._stretches.get(name, {}).get(state)
         if stretches is None:
-            raise CheckpointDamaged(f"has no state {state!r} of tensor {name}", where=str(self.path))
+            raise CheckpointDamaged(f"has no state {state!r} of tensor {name}", where=self.where)
         numel = self.tensors[name].numel
         if not 0 <= start <= start + count <= numel:
             raise ValueError(f"elements {start} to {start + count} of {name}, which has {numel}")
         out = torch.empty(count, dtype=getattr(torch, stretches[0].placed.dtype))
-        into = out.view(torch.uint8).numpy().data
-        size = out.element_size()
-        for held in _overlapping(stretches, start, start + count):
-            first = max(start, held.placed.start)
-            last = min(start + count, held.placed.start + held.placed.numel)
-            begin = held.placed.begin + (first - held.placed.start) * size
-            self._files[held.file].read_into(into[(first - start) * size : (last - start) * size], begin)
+        self._do_all([*_plan(stretches, start, out)])
         return out
 
     def scalars(self, name: str) -> dict[str, float]:
@@ -59,32 +65,78 @@ class CheckpointReader:
         return self._engine
 
     def close(self) -> None:
-        for file in self._files:
-            file.close()
+        self._threads.shutdown()
+        for source in self._sources:
+            source.close()
+
+    def _do_all(self, reads: "Sequence[_Read]") -> None:
+        if len(reads) == 1:
+            reads[0].do()
+        else:
+            list(self._threads.map(_Read.do, reads))
 
 
-def open_checkpoint(path: Path) -> CheckpointReader:
+def open_checkpoint(address: Address, settings: StoreSettings | None = None) -> StateReader:
     """Raises CheckpointDamaged, naming file and damage, when it is not a whole checkpoint."""
-    manifest, records = read_outline(path)
-    return CheckpointReader(path, manifest, records)
+    shelf, name = shelf_of(address, settings)
+    manifest, records = read_outline(shelf, name)
+    recent = RecentChunks()
+    parts = [(record.fragments, open_checked(shelf, name, record, recent)) for record in records]
+    return StateReader(
+        step=manifest["step"],
+        generation=manifest["generation"],
+        world_size=manifest["world_size"],
+        facts=CheckpointFacts.from_json(manifest),
+        tensors={name: TensorInfo.from_json(fields) for name, fields in manifest["tensors"].items()},
+        scalars=manifest["scalars"],
+        engine=manifest["engine"],
+        parts=parts,
+        where=str(address),
+    )
 
 
 class _Stretch(NamedTuple):
-    """A fragment and the rank file it lies in."""
+    """A fragment and the part it lies in."""
 
     placed: Placed
-    file: int
+    source: ByteSource
 
 
-def _index(records: list[RankRecord]) -> dict[str, dict[str, list[_Stretch]]]:
+class _Read(NamedTuple):
+    """One piece of a read, in at most one chunk of a part."""
+
+    source: ByteSource
+    into: memoryview
+    begin: int
+
+    def do(self) -> None:
+        self.source.read_into(self.into, self.begin)
+
+
+def _index(parts: Sequence[tuple[Sequence[Placed], ByteSource]]) -> dict[str, dict[str, list[_Stretch]]]:
     stretches: dict[str, dict[str, list[_Stretch]]] = {}
-    for file, record in enumerate(records):
-        for placed in record.fragments:
-            stretches.setdefault(placed.name, {}).setdefault(placed.state, []).append(_Stretch(placed, file))
+    for fragments, source in parts:
+        for placed in fragments:
+            stretches.setdefault(placed.name, {}).setdefault(placed.state, []).append(_Stretch(placed, source))
     for states in stretches.values():
         for held in states.values():
             held.sort(key=lambda stretch: (stretch.placed.start, stretch.placed.numel))
     return stretches
+
+
+def _plan(stretches: list[_Stretch], start: int, out: torch.Tensor) -> Iterator[_Read]:
+    """What fills `out` with the elements from `start` on."""
+    into, size, end = out.view(torch.uint8).numpy().data, out.element_size(), start + out.numel()
+    for placed, source in _overlapping(stretches, start, end):
+        first, last = max(start, placed.start), min(end, placed.start + placed.numel)
+        begin, target = (
+            placed.begin + (first - placed.start) * size,
+            into[(first - start) * size : (last - start) * size],
+        )
+        while target:
+            count = CHUNK_BYTES - begin % CHUNK_BYTES
+            yield _Read(source, target[:count], begin)
+            begin, target = begin + count, target[count:]
 
 
 def _overlapping(stretches: list[_Stretch], start: int, end: int) -> Iterator[_Stretch]:
@@ -94,27 +146,3 @@ def _overlapping(stretches: list[_Stretch], start: int, end: int) -> Iterator[_S
         if stretch.placed.start >= end:
             return
         yield stretch
-
-
-class _RankFile:
-    """One rank's safetensors file, opened and checked when it is first needed."""
-
-    def __init__(self, path: Path, record: RankRecord) -> None:
-        self._path, self._record = path, record
-        self._handle: int | None = None
-
-    def read_into(self, into: memoryview, begin: int) -> None:
-        # Ranged reads, not mmap: a file that shrinks under a mapping kills the process with SIGBUS.
-        if self._handle is None:
-            self._handle = open_checked(self._path, self._record)
-        done = 0
-        while done < len(into):
-            count = os.preadv(self._handle, [into[done:]], begin + done)
-            if count == 0:
-                raise CheckpointDamaged(f"ends at byte {begin + done}", where=str(self._path))
-            done += count
-
-    def close(self) -> None:
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None

@@ -1,11 +1,10 @@
 """Writes checkpoints: every rank its part, then one of them what ties the parts together, COMMIT last.
 
-Comes after slot.py, whose bytes are those of the file; reader.py reads them. Files go straight into the folder of the
-final name: ranks on several nodes could not rename one folder together, and without COMMIT nobody trusts it. The name
-holds the generation, which only one controller can claim, so no two writers ever share a folder."""
+Comes after slot.py, whose bytes are those of the file; reader.py reads them. Files go straight to where they stay:
+ranks on several nodes could not rename one folder together, and without COMMIT nobody trusts it. Its name holds the
+generation, which only one controller can claim, so no two writers ever share one."""
 
-import os
-import shutil
+import logging
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,37 +12,33 @@ from orchestrator.checkpoint import layout
 from orchestrator.checkpoint.fragments import Piece, TensorInfo, check_coverage
 from orchestrator.checkpoint.layout import RankRecord
 from orchestrator.checkpoint.part import Part
+from orchestrator.checkpoint.shelf import Address, Shelf, to_shelf
 from orchestrator.checkpoint.slot import Slot
-from orchestrator.storage.publish import flush_folder, publish_bytes
 
-GIB = 2**30
+log = logging.getLogger(__name__)
 
 
-def write_part(folder: Path, slot: Slot) -> None:
-    """One rank's file and record, on disk when this returns. The slot is sealed."""
-    part = slot.part()
+def write_part(kept: Shelf | Path, slot: Slot) -> None:
+    """One rank's file and record, durable when this returns. The slot is sealed."""
+    shelf, part = to_shelf(kept), slot.part()
+    name, file = _name_of(part), layout.data_name(part.rank)
     if part.rank == 0:
-        remove_leftovers(folder, part.step, part.generation)
-    path = _path_of(folder, part)
-    path.mkdir(parents=True, exist_ok=True)
-    if (path / layout.COMMIT).exists():
-        raise FileExistsError(f"{path} is a committed checkpoint already")
-    _check_free_space(path, part.size_bytes)
-    name = layout.data_name(part.rank)
-    with (path / name).open("wb") as file:
-        file.write(slot.body())
-        file.flush()
-        os.fsync(file.fileno())
+        _remove_leftovers(shelf, part)
+    if _is_committed(shelf, name):
+        raise FileExistsError(f"{shelf.where(name)} is a committed checkpoint already")
+    body = slot.body()
+    shelf.write(name, file, part.size_bytes, lambda begin, end: body[begin:end])
     record = RankRecord(
-        file=name, size_bytes=part.size_bytes, chunks=slot.checks(), scalars=part.scalars, fragments=part.fragments
+        file=file, size_bytes=part.size_bytes, chunks=slot.checks(), scalars=part.scalars, fragments=part.fragments
     )
-    publish_bytes(path / layout.record_name(part.rank), record.to_bytes())  # flushes the folder, with both names in it
+    shelf.publish(name, layout.record_name(part.rank), record.to_bytes())
 
 
-def commit(folder: Path, part: Part) -> tuple[Path, int]:
-    """Check that the ranks together wrote everything, then make it a checkpoint; its path and the size of its files."""
-    path = _path_of(folder, part)
-    records_bytes = [(path / layout.record_name(rank)).read_bytes() for rank in range(part.world_size)]
+def commit(kept: Shelf | Path, part: Part) -> tuple[Address, int]:
+    """Check that the ranks together wrote everything, then make it a checkpoint; its address, and its files' size."""
+    shelf, name = to_shelf(kept), _name_of(part)
+    shelf.settle(name)
+    records_bytes = [shelf.read(name, layout.record_name(rank)) for rank in range(part.world_size)]
     records = [RankRecord.from_bytes(data) for data in records_bytes]
     infos = {name: TensorInfo.from_json(fields) for name, fields in part.tensors.items()}
     check_coverage(infos, (Piece(*placed[:4]) for record in records for placed in record.fragments))
@@ -60,38 +55,40 @@ def commit(folder: Path, part: Part) -> tuple[Path, int]:
             "records": [layout.digest(data) for data in records_bytes],
         }
     )
-    publish_bytes(path / layout.MANIFEST, manifest)
-    publish_bytes(path / layout.COMMIT, layout.commit_bytes(manifest))
-    flush_folder(folder)
-    return path, sum(record.size_bytes for record in records)
+    shelf.publish(name, layout.MANIFEST, manifest)
+    shelf.publish(name, layout.COMMIT, layout.commit_bytes(manifest))
+    return shelf.address(name), sum(record.size_bytes for record in records)
 
 
-def remove_leftovers(folder: Path, step: int, generation: int) -> None:
-    """Remove what killed writers left behind, before this generation's save of `step`."""
-    for path, its_step, its_generation in layout.uncommitted(folder):
-        if (its_generation, its_step) < (generation, step):
-            _remove(path)
+def remove_uncommitted(kept: Shelf | Path, part: Part) -> None:
+    """What there is of a checkpoint that was given up. What cannot be removed now is tried again by the next save."""
+    shelf, name = to_shelf(kept), _name_of(part)
+    if not _is_committed(shelf, name):
+        _remove(shelf, name)
 
 
-def remove_uncommitted(folder: Path, part: Part) -> None:
-    """What there is of a checkpoint that was given up."""
-    path = _path_of(folder, part)
-    if not (path / layout.COMMIT).exists():
-        _remove(path)
+def _remove_leftovers(shelf: Shelf, part: Part) -> None:
+    """What killed writers left behind, before this generation's save of its step."""
+    for name, files in shelf.list().items():
+        step, generation = layout.parse_name(name) or (0, 0)
+        if layout.COMMIT not in files and (generation, step) < (part.generation, part.step):
+            _remove(shelf, name)
 
 
-def _remove(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)  # what cannot be removed now is tried again by the next save
+def _remove(shelf: Shelf, name: str) -> None:
+    try:
+        shelf.remove(name)
+    except OSError as error:
+        log.warning("%s is no checkpoint and cannot be removed: %s", shelf.where(name), error)
 
 
-def _path_of(folder: Path, part: Part) -> Path:
-    return folder / layout.checkpoint_name(part.step, part.generation)
+def _is_committed(shelf: Shelf, name: str) -> bool:
+    try:
+        shelf.read(name, layout.COMMIT)
+    except FileNotFoundError:
+        return False
+    return True
 
 
-def _check_free_space(path: Path, needed_bytes: int) -> None:
-    free_bytes = shutil.disk_usage(path).free
-    if free_bytes < needed_bytes:
-        raise OSError(
-            f"{path} needs {needed_bytes / GIB:.3f} GiB for this rank and has {free_bytes / GIB:.3f} GiB free; "
-            "make room, or keep fewer checkpoints (checkpoint.keep.last, checkpoint.keep.best)"
-        )
+def _name_of(part: Part) -> str:
+    return layout.checkpoint_name(part.step, part.generation)

@@ -78,6 +78,12 @@ class CheckpointSection(Section):
         "steps between snapshots in memory, from which ranks go on after a fault; auto: at most 1 % of the time", "auto"
     )
     keep: KeepSection = free("which checkpoints stay", KeepSection())
+    store: str | None = free(
+        "URL of a folder in an object store (asked as data.store says) for checkpoints, below the run's name; none: "
+        "the run directory",
+        None,
+        pattern=r"^(s3|gs|gcs|az|abfs|abfss)://[^/]+",
+    )
 
 
 class WandbSection(Section):

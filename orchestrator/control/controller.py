@@ -10,12 +10,14 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import ray
 
 from orchestrator.checkpoint.found import newest_sound
+from orchestrator.checkpoint.shelf import Address, LocalShelf, open_shelf
 from orchestrator.config.load import load_config
 from orchestrator.config.resolve import Facts, WorldPlan, resolve_world
 from orchestrator.config.run import RunConfig
@@ -40,9 +42,9 @@ from orchestrator.control.policy import (
 from orchestrator.control.preparer import Preparation
 from orchestrator.control.scribe import ScribeActor
 from orchestrator.core.clock import SystemClock
-from orchestrator.core.errors import LonghaulError, Superseded
+from orchestrator.core.errors import CheckpointDamaged, LonghaulError, StoreDown, Superseded
 from orchestrator.core.news import CheckpointNews, TroubleNews
-from orchestrator.core.words import ExitCode
+from orchestrator.core.words import ExitCode, RunState
 from orchestrator.data.shards.manifest import Manifest
 from orchestrator.tracking.journal import Journal
 from orchestrator.tracking.lease import host_identity, write_lease
@@ -111,6 +113,7 @@ class Controller:
         self._groups = Groups(charge.run, self._bundle(), cluster.nodes.max)
         self._leased = self._shown = 0.0
         self._why_waiting = ""
+        self._distrusts_checkpoints = False  # a rank has found one damaged
         self._scribe: Any = None
         self._preparation: Preparation | None = None  # while data is still being prepared
 
@@ -227,27 +230,43 @@ class Controller:
         self._gang.start_nodes(self._journal.generation, nodes, self._device, threads)
 
     def _begin(self, nodes: Sequence[NodeReport]) -> None:
-        start, damaged = newest_sound(self._run_dir.checkpoints)
-        for problem in damaged:
-            self._journal.append("checkpoint_damaged", reason=str(problem))
+        start = self._find_start()
+        name = str(start).rpartition("/")[2] if start is not None else None
         plan = self._world_plan(len(nodes))
         ranks = [{"node": node.host, "pid": rank.pid} for node in nodes for rank in node.ranks]
         self._journal.append(
             "started",
             world_size=plan.world_size,
-            checkpoint=start.name if start else None,
+            checkpoint=name,
             plan=asdict(plan),
             node_actors=self._gang.node_actors,
             node_pids=[node.pid for node in nodes],
             ranks=ranks,
         )
         self._gang.begin(self._journal.generation, plan, start, self._collective_timeout_s())
-        from_what = start.name if start else "step 0"
-        self._annotate(f"generation {self._journal.generation}: {plan.world_size} rank(s) from {from_what}")
+        self._annotate(f"generation {self._journal.generation}: {plan.world_size} rank(s) from {name or 'step 0'}")
+
+    def _find_start(self) -> Address | None:
+        """The newest sound checkpoint. Leases are kept meanwhile: every byte of it may have to be read.
+
+        Of one in a store that is left to the ranks, who check what they read, until they have found one damaged."""
+        shelf = open_shelf(self._config, self._run_dir.checkpoints)
+        thoroughly = isinstance(shelf, LocalShelf) or self._distrusts_checkpoints
+        with ThreadPoolExecutor(1) as thread:
+            search = thread.submit(newest_sound, shelf, thoroughly=thoroughly)
+            while not search.done():
+                self._renew_leases()
+                self._gang.beat()
+                time.sleep(TICK_S)
+        start, damaged = search.result()
+        for problem in damaged:
+            self._journal.append("checkpoint_damaged", reason=problem)
+        return start
 
     def _restart(self, restart: Restart) -> None:
         """A generation has failed: the next one starts from the newest sound checkpoint."""
         self._journal.append("restarting", reason=restart.reason, culprits=restart.culprits)
+        self._distrusts_checkpoints |= CheckpointDamaged.__name__ in restart.reason
         self._gang.end()
         self._groups.give_back_all()
         self._journal.close()
@@ -275,7 +294,10 @@ class Controller:
         ray.kill(self._scribe)
 
     def give_up(self, error: Exception) -> None:
-        """The controller itself has failed: say so, and leave the machines to their leases."""
+        """The controller itself cannot go on: say so, and leave the machines to their leases."""
+        if isinstance(error, StoreDown):  # the checkpoints are in it
+            self._journal.append(RunState.STOPPED.value, exit_code=int(error.exit_code), reason=str(error))
+            return
         reason = "".join(traceback.format_exception(error)).rstrip()
         self._journal.append("failed", exit_code=int(ExitCode.FAILED), reason=f"the controller failed: {reason}")
 

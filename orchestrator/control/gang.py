@@ -4,13 +4,13 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from orchestrator.checkpoint.shelf import Address
 from orchestrator.config.resolve import WorldPlan
 from orchestrator.config.run import RunConfig
 from orchestrator.control.group import ReadyNode
@@ -91,7 +91,7 @@ class Gang:
             self._members.append(_Member(name=name, actor=actor, answered=time.monotonic()))
         return bool(self._members)
 
-    def begin(self, generation: int, plan: WorldPlan, start: Path | None, timeout_s: float) -> int:
+    def begin(self, generation: int, plan: WorldPlan, start: Address | None, timeout_s: float) -> int:
         """Hand every rank its job; ranks are numbered node by node. Returns the world size."""
         per_node = self._config.cluster.ranks_per_node
         size = per_node * self.size

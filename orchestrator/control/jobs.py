@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from orchestrator.checkpoint.shelf import Address
 from orchestrator.core.news import News
 from orchestrator.core.words import RunState, World
 
@@ -60,7 +61,7 @@ class RankJob:
     store_host: str
     store_port: int
     timeout_s: float
-    start: Path | None
+    start: Address | None
 
 
 class RankState(StrEnum):

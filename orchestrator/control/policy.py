@@ -8,6 +8,7 @@ from enum import Enum, auto
 
 from orchestrator.control.faults import describe_problems
 from orchestrator.control.jobs import NodeReport, PreparerReport, Problem, RankReport, RankState
+from orchestrator.core.errors import CheckpointDamaged
 from orchestrator.core.words import ExitCode, RunState, Word
 
 ECHO_PATIENCE_S = 2.0  # how long to look for the cause when ranks only report broken connections
@@ -137,6 +138,8 @@ def _while_ranks_live(state: State, seen: Seen, now: float, limits: Limits) -> t
         all_told = all(r.state in (RankState.RAISED, RankState.DIED, RankState.ENDED) for r in ranks)
         if not all_told and now - since < GATHER_S:
             return replace(state, problem_since=since), []
+        if all(p.kind == CheckpointDamaged.__name__ for p in causes):  # another one may be sound
+            return _after_loss(state, now, limits, describe_problems(problems), _culprits(problems))
         return _finish(state, now, _failed(problems))
     if died:
         return _after_loss(state, now, limits, f"rank process {', '.join(str(r.pid) for r in died)} died", _ranks(died))

@@ -80,7 +80,7 @@ class RemoteStore:
         if place.name:
             return [self._describe(place.root, place.name, self._info(url, where))]
         base = self._path(place.root).rstrip("/")
-        found = self.retry.call(where, lambda: self._find_all(base))
+        found = self.retry.call(where, lambda: self.find_all(base))
         listed = []
         for path, info in found.items():
             name = path.removeprefix(base).lstrip("/")
@@ -100,34 +100,34 @@ class RemoteStore:
 
     def read(self, url: str, stamp: str, begin: int, end: int) -> bytes:
         """The bytes of a range, of the version that the stamp names."""
-        data = self.retry.call(url, lambda: self._read_once(url, stamp, begin, end))
+        data = self.retry.call(url, lambda: self.read_once(url, stamp, begin, end))
         if not self.checks(stamp) and self.stamp(url) != stamp:
             raise has_changed(url)
         return data
 
-    def _read_once(self, url: str, stamp: str, begin: int, end: int) -> bytes:
+    def read_once(self, url: str, stamp: str, begin: int, end: int) -> bytes:
         path, checked = self._path(url), self.checks(stamp)
         tag = f'"{stamp.partition("-")[2]}"'
         if self.protocol == "s3":
             match = {"IfMatch": tag} if checked else {}
             data = sync(self.files.loop, _read_s3, self.files, path, begin, end, match, timeout=self.timeout_s)
         elif checked:
-            data = self._ask("_cat_file", "cat_file", path, start=begin, end=end, headers={"If-Match": tag})
+            data = self.ask("_cat_file", "cat_file", path, start=begin, end=end, headers={"If-Match": tag})
         else:
-            data = self._ask("_cat_file", "cat_file", path, start=begin, end=end)
+            data = self.ask("_cat_file", "cat_file", path, start=begin, end=end)
         if len(data) > end - begin:
             raise DataError("its server does not answer ranged reads", where=url, remedy="copy the shards elsewhere")
         if len(data) < end - begin:
             raise ConnectionError(f"{len(data)} bytes came instead of {end - begin}")
         return bytes(data)
 
-    def _ask(self, coroutine: str, function: str, *args: Any, **kwargs: Any) -> Any:
+    def ask(self, coroutine: str, function: str, *args: Any, **kwargs: Any) -> Any:
         """Call a file system within the time limit, if it is one that can be interrupted."""
         if isinstance(self.files, AsyncFileSystem):
             return sync(self.files.loop, getattr(self.files, coroutine), *args, timeout=self.timeout_s, **kwargs)
         return getattr(self.files, function)(*args, **kwargs)
 
-    def _find_all(self, base: str) -> dict[str, dict[str, Any]]:
+    def find_all(self, base: str) -> dict[str, dict[str, Any]]:
         """One listing of everything below; it may take longer than a request, since it is many."""
         if self.protocol in _HTTP:  # reads the links of index pages, and would leave out what fails
             return dict(self.files.find(f"{base}/", detail=True, on_error="raise"))
@@ -136,7 +136,7 @@ class RemoteStore:
     def _info(self, url: str, where: str) -> dict[str, Any]:
         def attempt() -> dict[str, Any]:
             self.files.invalidate_cache()  # some keep what they have seen, whatever they are told
-            return dict(self._ask("_info", "info", self._path(url)))
+            return dict(self.ask("_info", "info", self._path(url)))
 
         info = self.retry.call(where, attempt)
         if info.get("size") is None:

@@ -139,7 +139,8 @@ def _refuse(where: str, error: Exception) -> DataError:
     return DataError(
         f"the store refuses: {describe(error)}",
         where=where,
-        remedy="correct data.train[].path, data.store.options or the credentials in the environment (docs/stores.md)",
+        remedy="correct data.train[].path or checkpoint.store, data.store.options, or the credentials in the "
+        "environment (docs/stores.md)",
     )
 
 

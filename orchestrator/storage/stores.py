@@ -17,8 +17,10 @@ from urllib.parse import urlsplit
 
 from orchestrator.config.data import DataSection
 from orchestrator.core.clock import Clock, SystemClock
+from orchestrator.core.errors import BadInput
 from orchestrator.storage.cache import NodeCache
 from orchestrator.storage.local import Listed, list_local, map_local, stamp_local
+from orchestrator.storage.objects import Objects
 from orchestrator.storage.remote import RemoteStore, find_protocol
 from orchestrator.storage.retry import Retry, has_changed
 from orchestrator.storage.shard import BLOCK_BYTES, Fetched, Ints, ShardBytes
@@ -125,6 +127,13 @@ class Stores:
             while len(self._open) > OPEN_SHARDS:
                 self._open.popitem(last=False)
         return opened
+
+    def objects(self, url: str) -> Objects:
+        """What lies, or is to lie, below a URL."""
+        remote = self._find_remote(url, url)
+        if remote is None:
+            raise BadInput("is a path of files, not a URL of a store", where=url)
+        return Objects(remote, url.rstrip("/"))
 
     def _open_cache(self) -> NodeCache:
         with self._lock:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.checkpoint.shelf import Address
 from orchestrator.checkpoint.vault import Vault
 from orchestrator.config.run import RunConfig
 from orchestrator.core.clock import Clock
@@ -24,9 +25,9 @@ class TrainJob:
     device: str
     micro_batch: int
     accumulation: int
-    checkpoints: Path
+    checkpoints: Path  # where they lie, if the config names no store
     skips_file: Path  # what the run leaves out; the scribe appends to it
-    start: Path | None  # the checkpoint to go on from; None begins with the initial weights
+    start: Address | None  # the checkpoint to go on from; None begins with the initial weights
     sink: Sink
     helm: Helm
     clock: Clock
@@ -46,7 +47,7 @@ class Outcome:
 
     state: RunState
     step: int
-    checkpoint: Path | None
+    checkpoint: Address | None
     reason: str = ""  # why it is done early; or what this rank stopped for unasked: a store that is down
 
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from orchestrator.checkpoint.reader import CheckpointReader
+from orchestrator.checkpoint.reader import StateReader
 from orchestrator.core.errors import NotPrepared, StoreDown, TrainingFailed
 from orchestrator.core.keyed import key, text_key
 from orchestrator.core.words import RunState, Word
@@ -77,7 +77,7 @@ class Trainer:
         self.unapplied = 0  # updates in a row
         self.step_s = 0.0  # what the last one took
         self.watch = LossWatch(
-            config.elastic.spike, source.facts.recent_losses if isinstance(source, CheckpointReader) else ()
+            config.elastic.spike, source.facts.recent_losses if isinstance(source, StateReader) else ()
         )
         self.skips = Skips.load(job.skips_file)  # as they were at the start
         self.num_holes = len(self.skips.holes)  # of the whole run so far, on all ranks
@@ -99,7 +99,7 @@ class Trainer:
         self.forward_time = Stopwatch(self.device)
         self.engine.insert(source)
         self.saver = Saver(job, self.engine, self.history, self.step)
-        if isinstance(source, CheckpointReader):
+        if isinstance(source, StateReader):
             source.close()
         self.stream = Stream(
             open_batches(config, manifest, self.order, "train", torch.get_num_threads()),

@@ -6,11 +6,11 @@ which slots are free, which snapshot is whole on all of them, and which checkpoi
 is on its way: a run that asks for more waits."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, Self
 
 from orchestrator.checkpoint.behind import SLOTS, Behind
 from orchestrator.checkpoint.layout import CheckpointFacts, checkpoint_name
+from orchestrator.checkpoint.shelf import Address, Shelf, open_shelf
 from orchestrator.checkpoint.slot import Slot
 from orchestrator.checkpoint.vault import Answer, Committed, Kept, Vault, Written
 from orchestrator.config.compare import run_hash
@@ -55,7 +55,8 @@ class Shot:
 class Saver:
     def __init__(self, job: TrainJob, engine: Engine, history: History, first_step: int) -> None:
         self._job, self._engine, self._history = job, engine, history
-        self._vault = job.vault or _make_vault(job)
+        self._shelf = open_shelf(job.config, job.checkpoints)
+        self._vault = job.vault or _make_vault(job, self._shelf)
         self._snapper = Snapper(job.world, job.generation)
         self._config_hash = run_hash(job.config)
         self._cadence = Cadence(job.config.checkpoint.snapshot_every, first_step)
@@ -130,7 +131,7 @@ class Saver:
         elif votes.refused:
             self._end(shot, shot.committed or Committed(step=shot.step, problem=_ELSEWHERE))
         elif votes.committed:
-            self.checkpoint = self._path_of(shot)
+            self.checkpoint = self._address_of(shot)
             self._end(shot, shot.committed or Committed(step=shot.step, path=str(self.checkpoint)))
         elif self._job.world.rank == 0 and not shot.is_asked:
             shot.is_asked = True
@@ -146,13 +147,13 @@ class Saver:
         if step_s:
             self._cadence.learn(step_s, cost_s)
 
-    def finish(self, *, must_be_saved: bool) -> Path | None:
+    def finish(self, *, must_be_saved: bool) -> Address | None:
         """Wait for all that is on its way; the last checkpoint. Without the one of its last step a run is not done."""
         self.settle()
         if must_be_saved and self._problem:
             raise TrainingFailed(
                 f"all steps are done, but the last checkpoint could not be written: {self._problem}",
-                where=str(self._job.checkpoints),
+                where=self._shelf.where(""),
                 remedy="make room there and resume the run",
             )
         return self.checkpoint
@@ -214,8 +215,8 @@ class Saver:
         if self._job.world.rank == 0:
             self._tell(shot, outcome)
 
-    def _path_of(self, shot: Shot) -> Path:
-        return self._job.checkpoints / checkpoint_name(shot.step, self._job.generation)
+    def _address_of(self, shot: Shot) -> Address:
+        return self._shelf.address(checkpoint_name(shot.step, self._job.generation))
 
     def _tell(self, shot: Shot, outcome: Committed) -> None:
         best_by = self._job.config.evaluate.best_by
@@ -224,7 +225,7 @@ class Saver:
             CheckpointNews(
                 step=shot.step,
                 generation=self._job.generation,
-                folder=Path(outcome.path).name if outcome.path else "",
+                folder=checkpoint_name(shot.step, self._job.generation) if outcome.path else "",
                 seconds=self._job.clock.monotonic() - shot.began,
                 size_bytes=outcome.size_bytes,
                 problem=outcome.problem,
@@ -254,8 +255,8 @@ class Saver:
 _ELSEWHERE = "checkpoint not written: another rank could not write its part, see that rank's log"
 
 
-def _make_vault(job: TrainJob) -> Vault:
+def _make_vault(job: TrainJob, shelf: Shelf) -> Vault:
     """Of this process alone, with threads for what is done behind the steps."""
     config = job.config
     slots = [Slot.create(f"slot-{number}") for number in range(SLOTS)]
-    return Behind(slots, job.checkpoints, keep=config.checkpoint.keep, best_by=config.evaluate.best_by)
+    return Behind(slots, shelf, keep=config.checkpoint.keep, best_by=config.evaluate.best_by)

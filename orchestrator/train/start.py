@@ -1,16 +1,17 @@
 """Where training starts from: the updates already done, and the fragments to fill the engine with. Before loop.py."""
 
 import os
-from pathlib import Path
 
 import torch
 
 from orchestrator.checkpoint.fragments import FragmentSource
-from orchestrator.checkpoint.reader import CheckpointReader, open_checkpoint
+from orchestrator.checkpoint.reader import StateReader, open_checkpoint
+from orchestrator.checkpoint.shelf import Address
 from orchestrator.config.compare import run_hash
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import ConfigError
 from orchestrator.data.shards.manifest import Manifest
+from orchestrator.storage.stores import StoreSettings
 from orchestrator.train.job import TrainJob
 from orchestrator.train.models.initial import initial_source
 
@@ -23,13 +24,13 @@ def open_start(job: TrainJob) -> tuple[int, FragmentSource]:
     return reader.step, reader
 
 
-def open_checkpoint_of(config: RunConfig, manifest: Manifest, path: Path) -> CheckpointReader:
+def open_checkpoint_of(config: RunConfig, manifest: Manifest, address: Address) -> StateReader:
     """A checkpoint of the very run that config and manifest define."""
-    reader = open_checkpoint(path)
+    reader = open_checkpoint(address, StoreSettings.of(config.data))
     manifest.check_prefix(list(reader.facts.chain))
     if reader.facts.config_hash != run_hash(config):
         raise ConfigError(
-            f"{path} belongs to a run with other identity keys",
+            f"{address} belongs to a run with other identity keys",
             where="checkpoint",
             remedy="resume it with the config it was made with, or start a new run",
         )
@@ -38,7 +39,7 @@ def open_checkpoint_of(config: RunConfig, manifest: Manifest, path: Path) -> Che
 
 def known_validations(source: FragmentSource) -> tuple[dict[str, float], ...]:
     """What a checkpoint knows of the validations before it."""
-    return source.facts.validations if isinstance(source, CheckpointReader) else ()
+    return source.facts.validations if isinstance(source, StateReader) else ()
 
 
 def vocab_size(config: RunConfig, manifest: Manifest) -> int | None:

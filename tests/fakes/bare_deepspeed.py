@@ -8,6 +8,7 @@ from torch import nn
 from torch.distributed import Store
 
 from orchestrator.checkpoint.reader import open_checkpoint
+from orchestrator.checkpoint.shelf import Address, LocalShelf
 from orchestrator.config.model import ModelSection
 from orchestrator.train.exchange.deepspeed import open_deepspeed, take_in
 from tests.fakes.tiny_model import GLOBAL_BATCH, build_tiny, in_world, make_engine, tiny_config, tokens_of, train_step
@@ -71,6 +72,30 @@ def _train(rank: int, size: int, folder: Path, kind: str) -> list[float]:
     return losses
 
 
+def save_llama(rank: int, size: int, store: Store, folder: Path, keys: dict[str, Any]) -> int:
+    """A Llama of transformers after some steps at ZeRO-2; how many."""
+    import deepspeed
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    with in_world(rank, size, store, "llama"):
+        torch.manual_seed(0)
+        module = LlamaForCausalLM(LlamaConfig(**keys))
+        batch = {"train_batch_size": 2 * size, "train_micro_batch_size_per_gpu": 2}
+        engine = deepspeed.initialize(
+            model=module,
+            optimizer=torch.optim.AdamW(module.parameters(), lr=LR),
+            config=batch | {"zero_optimization": {"stage": 2}},
+            dist_init_required=False,
+        )[0]
+        for step in range(SAVED_AT):
+            tokens = tokens_of(step, 2)
+            engine.backward(engine(input_ids=tokens, labels=tokens).loss)
+            engine.step()
+        engine.save_checkpoint(str(folder))
+        engine.destroy()
+    return SAVED_AT
+
+
 def make_groups(module: nn.Module) -> list[dict[str, Any]]:
     """Matrices decay, the rest does not."""
     learn = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -94,12 +119,12 @@ def config_of(kind: str):
     return tiny(stage, "bf16" if "bf16" in KEYS[kind] else "fp32", **keys)
 
 
-def take_all(bare: Path, kinds: list[str], folder: Path) -> dict[str, Path]:
+def take_all(bare: Path, kinds: list[str], folder: Path) -> dict[str, Address]:
     """A checkpoint of each kind."""
     found = {}
     for kind in kinds:
         state = open_deepspeed(bare / kind, config_of(kind), None).state
-        found[kind] = take_in(state, config_of(kind), ["one"], folder / kind, generation=1)
+        found[kind] = take_in(state, config_of(kind), ["one"], LocalShelf(folder / kind), generation=1)
     return found
 
 

@@ -60,6 +60,9 @@ class QuietHandler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.serve()
 
+    def do_DELETE(self) -> None:
+        self.serve()
+
     def serve(self) -> None:
         """Answer a request of any kind; self.command says which."""
         raise NotImplementedError

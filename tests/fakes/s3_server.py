@@ -1,4 +1,4 @@
-"""A store of this machine: enough of S3 and http to list and read. It counts what it is asked, and fails as planned."""
+"""A store of this machine: enough of S3 and http. It counts what it is asked, and fails as planned."""
 
 import hashlib
 import re
@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 
 from tests.fakes.http_server import FakeServer, QuietHandler
 
-Kind = Literal["LIST", "HEAD", "GET", "INDEX"]
+Kind = Literal["LIST", "HEAD", "GET", "INDEX", "PUT", "PART", "BEGIN", "END", "ABORT", "DELETE"]
 # A number is answered as that status; reset and cut end the connection before and amid the answer.
 Fault = Literal["500", "503", "403", "reset", "cut", "slow", "stall", "wrong"]
 BUCKET = "bucket"
@@ -38,6 +38,7 @@ class S3Server(FakeServer):
         super().__init__(_Handler)
         self.page_size = page_size
         self.objects: dict[str, bytes] = {}
+        self.uploads: dict[str, dict[int, bytes]] = {}  # parts by number, of uploads that have not ended
         self.asked: list[Asked] = []
         self.faults: deque[tuple[Kind, Fault]] = deque()
         self.down: Fault | None = None
@@ -76,7 +77,9 @@ class S3Server(FakeServer):
 class _Handler(QuietHandler):
     def serve(self) -> None:
         path, query = self._take_apart()
-        if "list-type" in query:
+        if self.command in ("PUT", "POST", "DELETE"):
+            self._change(path, query)
+        elif "list-type" in query:
             self._list(query)
         elif path.endswith("/"):
             self._show_index(path)
@@ -85,7 +88,49 @@ class _Handler(QuietHandler):
 
     def _take_apart(self) -> tuple[str, dict[str, list[str]]]:
         url = urlsplit(self.path)
-        return unquote(url.path).removeprefix(f"/{BUCKET}/"), parse_qs(url.query)
+        return unquote(url.path).removeprefix(f"/{BUCKET}/"), parse_qs(url.query, keep_blank_values=True)
+
+    def _change(self, key: str, query: dict[str, list[str]]) -> None:
+        """The body is read whole before anything is answered, as a connection that is kept needs it."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        kind = _kind_of_change(self.command, query)
+        fault = self.fake.take_fault(kind)
+        if self._fail(kind, key, fault):
+            return
+        with self.fake.lock:
+            status, answer, headers = self._apply(kind, key, query, body)
+        self.fake.note(Asked(kind, key, status, 0, len(body)))
+        self._answer(status, answer, {"Content-Type": "application/xml", **headers})
+
+    def _apply(
+        self, kind: Kind, key: str, query: dict[str, list[str]], body: bytes
+    ) -> tuple[int, bytes, dict[str, str]]:
+        fake, upload = self.fake, query.get("uploadId", [""])[0]
+        if kind in ("PART", "END", "ABORT") and upload not in fake.uploads:
+            return 404, b"<Error><Code>NoSuchUpload</Code></Error>", {}
+        match kind:
+            case "PUT":
+                fake.objects[key] = body
+                return 200, b"", {"ETag": f'"{etag_of(body)}"'}
+            case "DELETE":
+                fake.objects.pop(key, None)
+            case "BEGIN":
+                upload = f"upload-{len(fake.asked)}-{len(fake.uploads)}"
+                fake.uploads[upload] = {}
+                answer = f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>"
+                return 200, answer.encode(), {}
+            case "PART":
+                fake.uploads[upload][int(query["partNumber"][0])] = body
+                return 200, b"", {"ETag": f'"{etag_of(body)}"'}
+            case "END":
+                named = [int(number) for number in re.findall(rb"<PartNumber>(\d+)</PartNumber>", body)]
+                fake.objects[key] = b"".join(fake.uploads[upload][number] for number in named)
+                del fake.uploads[upload]
+                answer = f"<CompleteMultipartUploadResult><Key>{escape(key)}</Key></CompleteMultipartUploadResult>"
+                return 200, answer.encode(), {}
+            case "ABORT":
+                del fake.uploads[upload]
+        return 204, b"", {}
 
     def _list(self, query: dict[str, list[str]]) -> None:
         fake = self.fake
@@ -177,6 +222,14 @@ class _Handler(QuietHandler):
                 time.sleep(0.01)
         else:
             self.wfile.write(body)
+
+
+def _kind_of_change(command: str, query: dict[str, list[str]]) -> Kind:
+    if command == "PUT":
+        return "PART" if "partNumber" in query else "PUT"
+    if command == "DELETE":
+        return "ABORT" if "uploadId" in query else "DELETE"
+    return "BEGIN" if "uploads" in query else "END"
 
 
 @lru_cache(64)

@@ -10,6 +10,7 @@ import torch
 
 from orchestrator.checkpoint.fragments import MASTER, VALUE, Fragment, RankState, TensorInfo
 from orchestrator.checkpoint.layout import CheckpointFacts
+from orchestrator.checkpoint.shelf import Shelf
 from orchestrator.checkpoint.slot import Slot
 from orchestrator.checkpoint.vault import Committed
 from orchestrator.checkpoint.writer import commit, remove_uncommitted, write_part
@@ -79,16 +80,16 @@ def fill_slot(
 
 
 def save_all(
-    folder: Path, ranks: list[RankState], step: int = 7, generation: int = 2, facts: CheckpointFacts = FACTS
+    kept: Shelf | Path, ranks: list[RankState], step: int = 7, generation: int = 2, facts: CheckpointFacts = FACTS
 ) -> Committed:
     """What all ranks together do, in this thread, so that a test can kill or fail it."""
     slots = [fill_slot(state, rank, len(ranks), step, generation, facts) for rank, state in enumerate(ranks)]
     try:
         for slot in slots:
-            write_part(folder, slot)
-        path, size_bytes = commit(folder, slots[0].part())
+            write_part(kept, slot)
+        path, size_bytes = commit(kept, slots[0].part())
     except (OSError, CheckpointDamaged) as error:
-        remove_uncommitted(folder, slots[0].part())
+        remove_uncommitted(kept, slots[0].part())
         return Committed(step=step, problem=f"checkpoint not written: {error}")
     finally:
         for slot in slots:

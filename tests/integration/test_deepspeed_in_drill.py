@@ -1,9 +1,24 @@
 """Every way in which DeepSpeed keeps its state is taken in; the quick part is tests/unit/train/test_deepspeed_in.py."""
 
-import pytest
+import json
 
-from tests.fakes.bare_deepspeed import KEYS, SAVED_AT, WORLD, config_of, go_on, take_all, tiny, train_bare
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.fakes.bare_deepspeed import (
+    KEYS,
+    SAVED_AT,
+    WORLD,
+    config_of,
+    go_on,
+    save_llama,
+    take_all,
+    tiny,
+    train_bare,
+)
 from tests.fakes.gang import run_gang
+from tests.integration.conftest import STEPS, Bench, small_config
 
 pytestmark = pytest.mark.cluster
 
@@ -27,3 +42,31 @@ def test_any_stage_goes_on_at_any_other_and_on_another_world(bare):
     goals = [(taken[f"stage {old}"], tiny(new)) for old in range(4) for new in range(4)]
     for found in run_gang(3, go_on, goals, deadline_s=300.0)[0]:
         assert found == pytest.approx(losses["stage 0"][SAVED_AT:], abs=1e-5)
+
+
+def test_a_run_goes_on_with_it_to_the_end_and_leaves_as_a_directory(bench: Bench) -> None:
+    """All by the command line: import, resume, verify, export; then what transformers makes of it."""
+    keys = {key: value for key, value in small_config()["model"]["transformers"].items() if key != "model_type"}
+    run_gang(WORLD, save_llama, bench.folder / "deepspeed", keys | {"vocab_size": 300})
+    imported = bench.longhaul(
+        "checkpoint", "import", "deepspeed", "--config", str(bench.config), "name=taken", "--json"
+    )
+    assert imported.returncode == 0, imported.stdout + imported.stderr
+    assert json.loads(imported.stdout)["step"] == SAVED_AT
+    again = bench.longhaul("checkpoint", "import", "deepspeed", "--config", str(bench.config), "name=taken")
+    assert again.returncode == 2
+    status = json.loads(bench.longhaul("status", "taken", "--json").stdout)
+    assert (status["state"], status["step"]) == ("stopped", SAVED_AT)
+    resumed = bench.longhaul("resume", "taken")
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert sorted(bench.rows("taken")) == list(range(SAVED_AT, STEPS))
+    proof = bench.longhaul("verify", "taken")
+    assert proof.returncode == 0, proof.stdout + proof.stderr
+    exported = bench.longhaul("export", "taken", "--json")
+    assert exported.returncode == 0, exported.stdout + exported.stderr
+    folder = json.loads(exported.stdout)["output"]
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    weights = bench.weights("taken")["model.embed_tokens.weight/fp32"]
+    assert torch.equal(model.get_input_embeddings().weight.detach().flatten(), weights)
+    tokens = tokenizer("the sea carries slow freight", return_tensors="pt").input_ids
+    assert model(input_ids=tokens, labels=tokens).loss < 5.0  # of 5.7 for guessing

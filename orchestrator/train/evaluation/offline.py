@@ -6,12 +6,12 @@ optimizer is one without states, which nobody would step."""
 import os
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch.distributed import Store  # type: ignore[attr-defined]
 
-from orchestrator.checkpoint.reader import CheckpointReader
+from orchestrator.checkpoint.reader import StateReader
+from orchestrator.checkpoint.shelf import Address
 from orchestrator.config.run import RunConfig
 from orchestrator.config.training import OptimSection
 from orchestrator.core.words import World
@@ -31,7 +31,7 @@ class EvaluationJob:
 
     config: RunConfig
     manifest: Manifest
-    checkpoint: Path
+    checkpoint: Address
     split: str
     device: str  # cpu, or cuda: one device a rank
     micro_batch: int
@@ -53,7 +53,7 @@ class EvaluationJob:
             reader.close()
             leave_world()
 
-    def _evaluate(self, world: World, device: str, reader: CheckpointReader) -> Evaluation:
+    def _evaluate(self, world: World, device: str, reader: StateReader) -> Evaluation:
         config, manifest = self.config, self.manifest
         validation = Validation(config, manifest, world, self.micro_batch, split=self.split, everything=True)
         task = make_task(config, manifest)

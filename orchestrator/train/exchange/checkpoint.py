@@ -2,28 +2,25 @@
 
 For states that come from elsewhere; a run's own are written from its slots (checkpoint/writer.py)."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 import xxhash
 
 from orchestrator.checkpoint import layout
 from orchestrator.checkpoint.fragments import FragmentSource, TensorInfo
-from orchestrator.checkpoint.layout import CHUNK_BYTES, CheckpointFacts, RankRecord
+from orchestrator.checkpoint.layout import CHUNK_BYTES, CheckpointFacts, Placed, RankRecord
 from orchestrator.checkpoint.part import Part, Shape, lay_out
+from orchestrator.checkpoint.shelf import Address, Shelf
 from orchestrator.checkpoint.writer import commit
-from orchestrator.storage.publish import publish_bytes
 from orchestrator.train.reshard import cut_row
 
 PART_BYTES = 2**32  # of a file, about: several are read and checked at once
-STRETCH = 2**22  # elements
 
 
 def write_checkpoint(
-    folder: Path,
+    shelf: Shelf,
     source: FragmentSource,
     tensors: Mapping[str, TensorInfo],
     facts: CheckpointFacts,
@@ -31,13 +28,12 @@ def write_checkpoint(
     step: int,
     generation: int,
     part_bytes: int = PART_BYTES,
-) -> Path:
-    """`folder` holds checkpoints; the new one, committed."""
+) -> Address:
+    """Where it is, committed."""
     shapes = _list_shapes(source, tensors)
     size_bytes = sum(shape.numel * layout.ELEMENT_BYTES[shape.dtype] for shape in shapes)
     size = 1 + size_bytes // part_bytes
-    path = folder / layout.checkpoint_name(step, generation)
-    path.mkdir(parents=True)
+    name = layout.checkpoint_name(step, generation)
     for rank in range(size):
         shares = cut_row({name: info.numel for name, info in tensors.items()}, rank, size)
         held = [shape._replace(start=shares[shape.name][0], numel=shares[shape.name][1]) for shape in shapes]
@@ -54,8 +50,8 @@ def write_checkpoint(
             engine=source.engine(),
             facts=facts,
         )
-        _write_part(path, part, sheet.header, source)
-    return commit(folder, part)[0]
+        _write_part(shelf, name, part, sheet.header, source)
+    return commit(shelf, part)[0]
 
 
 def _list_shapes(source: FragmentSource, tensors: Mapping[str, TensorInfo]) -> list[Shape]:
@@ -68,49 +64,47 @@ def _list_shapes(source: FragmentSource, tensors: Mapping[str, TensorInfo]) -> l
     return sorted(shapes, key=lambda shape: -layout.ELEMENT_BYTES[shape.dtype])
 
 
-def _write_part(path: Path, part: Part, header: bytes, source: FragmentSource) -> None:
-    """One file and its record, on disk when this returns."""
-    name = layout.data_name(part.rank)
-    file = _HashedFile(path / name)
-    file.write(memoryview(header))
-    for placed in part.fragments:
-        for start in range(placed.start, placed.start + placed.numel, STRETCH):
-            count = min(STRETCH, placed.start + placed.numel - start)
-            values = source.read(placed.name, placed.state, start, count).contiguous()
-            file.write(values.view(torch.uint8).numpy().data)
+def _write_part(shelf: Shelf, name: str, part: Part, header: bytes, source: FragmentSource) -> None:
+    """One file and its record, durable when this returns."""
+    file, made = layout.data_name(part.rank), _PartBytes(header, part, source)
+    shelf.write(name, file, part.size_bytes, made.piece)
     record = RankRecord(
-        file=name, size_bytes=part.size_bytes, chunks=file.close(), scalars=part.scalars, fragments=part.fragments
+        file=file,
+        size_bytes=part.size_bytes,
+        chunks=tuple(made.checks),
+        scalars=part.scalars,
+        fragments=part.fragments,
     )
-    publish_bytes(path / layout.record_name(part.rank), record.to_bytes())
+    shelf.publish(name, layout.record_name(part.rank), record.to_bytes())
 
 
-class _HashedFile:
-    """Takes the checksum of every chunk while it is written."""
+class _PartBytes:
+    """The bytes of a part, made when they are asked for; takes the checksum of every chunk on the way."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
-        self._hasher, self._room = xxhash.xxh3_128(), CHUNK_BYTES
-        self._chunks: list[str] = []
+    def __init__(self, header: bytes, part: Part, source: FragmentSource) -> None:
+        self._header, self._fragments, self._source = header, part.fragments, source
+        self.checks = [""] * -(-part.size_bytes // CHUNK_BYTES)
 
-    def write(self, data: memoryview) -> None:
-        self._file.write(data)
-        while len(data):
-            taken = data[: self._room]
-            self._hasher.update(taken)
-            self._room -= len(taken)
-            if not self._room:
-                self._end_chunk()
-            data = data[len(taken) :]
+    def piece(self, begin: int, end: int) -> memoryview:
+        """`begin` is that of a chunk, and `end` too, or that of the part."""
+        out = memoryview(bytearray(end - begin))
+        head = self._header[begin:end]
+        out[: len(head)] = head
+        for placed in self._fragments:
+            self._copy(placed, out, begin)
+        for at in range(0, len(out), CHUNK_BYTES):
+            self.checks[(begin + at) // CHUNK_BYTES] = xxhash.xxh3_128_hexdigest(out[at : at + CHUNK_BYTES])
+        return out
 
-    def close(self) -> tuple[str, ...]:
-        """The checksums; all of it is on disk."""
-        if self._room < CHUNK_BYTES:
-            self._end_chunk()
-        with self._file:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        return tuple(self._chunks)
-
-    def _end_chunk(self) -> None:
-        self._chunks.append(self._hasher.hexdigest())
-        self._hasher, self._room = xxhash.xxh3_128(), CHUNK_BYTES
+    def _copy(self, placed: Placed, out: memoryview, begin: int) -> None:
+        """What of a fragment lies in `out`, which may cut elements in two."""
+        size = layout.ELEMENT_BYTES[placed.dtype]
+        first = max(placed.begin, begin)
+        last = min(placed.begin + placed.numel * size, begin + len(out))
+        if first >= last:
+            return
+        start, stop = (first - placed.begin) // size, -(-(last - placed.begin) // size)
+        values = self._source.read(placed.name, placed.state, placed.start + start, stop - start)
+        data = values.contiguous().view(torch.uint8).numpy().data
+        skipped = first - placed.begin - start * size
+        out[first - begin : last - begin] = data[skipped : skipped + last - first]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.checkpoint.layout import CheckpointFacts
+from orchestrator.checkpoint.shelf import Address, Shelf
 from orchestrator.config.compare import run_hash
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import BadInput
@@ -49,10 +50,10 @@ def open_deepspeed(folder: Path, config: RunConfig, vocab_size: int | None) -> O
     return Opened(state, tuple(_compare(state.settings, optimizer.param_groups)))
 
 
-def take_in(state: DeepSpeedState, config: RunConfig, chain: list[str], folder: Path, generation: int) -> Path:
-    """Written into the folder of a run's checkpoints."""
+def take_in(state: DeepSpeedState, config: RunConfig, chain: list[str], shelf: Shelf, generation: int) -> Address:
+    """Put where the run keeps its checkpoints."""
     facts = CheckpointFacts(zero_stage=config.zero_stage, config_hash=run_hash(config), chain=tuple(chain))
-    return write_checkpoint(folder, state, state.tensors, facts, step=state.step, generation=generation)
+    return write_checkpoint(shelf, state, state.tensors, facts, step=state.step, generation=generation)
 
 
 def _compare(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> Iterator[str]:

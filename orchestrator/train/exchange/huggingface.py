@@ -11,7 +11,7 @@ import yaml
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from orchestrator.checkpoint.reader import CheckpointReader
+from orchestrator.checkpoint.reader import StateReader
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import DataError
 from orchestrator.data.decoding.texts import open_tokenizer
@@ -46,7 +46,7 @@ class Exported:
 
 
 def export_model(
-    config: RunConfig, tokenizer: TokenizerInfo | None, source: CheckpointReader, folder: Path, wish: Wish
+    config: RunConfig, tokenizer: TokenizerInfo | None, source: StateReader, folder: Path, wish: Wish
 ) -> Exported:
     """Fill an empty folder. Without tokens no `tokenizer`."""
     with parameters_on_meta():

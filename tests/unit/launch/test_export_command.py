@@ -24,14 +24,7 @@ def test_a_folder_is_there_once_it_is_full(tmp_path: Path) -> None:
     assert [path.name for path in output.parent.iterdir()] == ["mine"]
 
 
-def test_what_fails_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), filling(tmp_path / "mine") as part:
-        (part / "one").write_text("1")
-        raise RuntimeError
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_disk_that_is_full_is_told(tmp_path: Path) -> None:
+def test_a_disk_that_is_full_is_told_and_nothing_is_left_behind(tmp_path: Path) -> None:
     with (
         pytest.raises(DataError, match=r"mine: cannot be written: No space left(.|\n)*--output"),
         filling(tmp_path / "mine"),

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from orchestrator.checkpoint.fragments import TensorInfo
 from orchestrator.checkpoint.layout import CheckpointFacts, dtype_name
 from orchestrator.checkpoint.reader import open_checkpoint
+from orchestrator.checkpoint.shelf import LocalShelf
 from orchestrator.data.shards.chain import TokenizerInfo
 from orchestrator.train.exchange.checkpoint import write_checkpoint
 from orchestrator.train.exchange.huggingface import Wish, export_model
@@ -77,7 +78,7 @@ def save(model: nn.Module, folder, dtype: str = "float32"):
         floating = isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
         infos[name] = TensorInfo(tuple(tensor.shape), dtype if floating else dtype_name(tensor.dtype), kind_of(tensor))
     facts = CheckpointFacts(zero_stage=2, config_hash="c0ffee", chain=("one",))
-    path = write_checkpoint(folder, MemorySource.of_module(model), infos, facts, step=7, generation=1)
+    path = write_checkpoint(LocalShelf(folder), MemorySource.of_module(model), infos, facts, step=7, generation=1)
     return open_checkpoint(path)
 
 
