@@ -11,6 +11,7 @@ from launch.profile import find_start, read_target
 from launch.proof import parse_steps
 from launch.run import decide
 from launch.screen import Screen
+from launch.shelves import shelf_of_run
 from orchestrator.config.check import replace_values
 from orchestrator.config.resolve import Facts, resolve_world
 from orchestrator.config.run import RunConfig
@@ -75,7 +76,7 @@ def train_in_here(
 
     plan, world = resolve_world(config, facts, 1), World.flat(0, 1)
     device = "cuda:0" if config.cluster.device == "cuda" else "cpu"
-    start = find_start(original, wanted.start)
+    start = find_start(shelf_of_run(original), wanted.start) if original is not None else None
     torch.set_num_threads(plan.cpus_per_rank)
     join_world(world, device, HashStore(), timeout_s=600.0)
     with tempfile.TemporaryDirectory(prefix="longhaul-debug-") as folder:

@@ -15,9 +15,10 @@ from launch.paths import with_absolute_paths
 from launch.proof import parse_steps
 from launch.run import Copy, check_root, train_copy
 from launch.screen import Screen
+from launch.shelves import shelf_of_run
 from orchestrator.checkpoint.copying import copy_checkpoint
 from orchestrator.checkpoint.found import Found, list_checkpoints
-from orchestrator.checkpoint.shelf import LocalShelf, open_shelf, shelf_of
+from orchestrator.checkpoint.shelf import LocalShelf, Shelf, shelf_of
 from orchestrator.config.check import replace_values
 from orchestrator.config.load import load_config
 from orchestrator.config.resolve import Decision, undecide
@@ -46,7 +47,7 @@ def profile(
         copy = RunDir(Path(config.root) / f"{config.name}-{PROFILES}-{name}")
     else:
         copy = RunDir(original.path / PROFILES / name)
-    start = find_start(original, wanted.start)
+    start = find_start(shelf_of_run(original), wanted.start) if original is not None else None
     at = start.step if start is not None else 0
     screen.say(
         f"a copy of {target} trains steps {at} to {wanted.stop - 1}; the profiler watches from {wanted.start} on"
@@ -89,12 +90,9 @@ def parse_ranks(text: str) -> list[int] | None:
     return sorted({int(part) for part in parts})
 
 
-def find_start(original: RunDir | None, step: int) -> Found | None:
+def find_start(kept: Shelf | Path, step: int) -> Found | None:
     """The last checkpoint from which the step can be reached."""
-    if original is None:
-        return None
-    shelf = open_shelf(load_config(original.config).config, original.checkpoints)
-    sound = [found for found in list_checkpoints(shelf) if not found.problem and found.step <= step]
+    sound = [found for found in list_checkpoints(kept) if not found.problem and found.step <= step]
     return sound[-1] if sound else None
 
 

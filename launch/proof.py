@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 
 from launch.screen import Screen
+from launch.shelves import shelf_of_run
 from orchestrator.checkpoint.found import list_checkpoints, verify_on
-from orchestrator.checkpoint.shelf import open_shelf
 from orchestrator.config.load import load_config
 from orchestrator.core.errors import BadInput, NotVerified
 from orchestrator.data.ordering.order import Order
@@ -104,7 +104,7 @@ def _name_position(run_dir: RunDir, run: Definition, step: int) -> Iterator[str]
 
 
 def _check_checkpoints(run_dir: RunDir, screen: Screen) -> Iterator[str]:
-    shelf = open_shelf(load_config(run_dir.config).config, run_dir.checkpoints)
+    shelf = shelf_of_run(run_dir)
     found = list_checkpoints(shelf)
     damaged = [problem for one in found for problem in verify_on(shelf, one.name)]
     yield from damaged

@@ -1,10 +1,15 @@
-"""Before a run begins or goes on: are its checkpoints where its config says, and nobody else's?"""
+"""Where a run's checkpoints lie; and, before it begins or goes on, whether they are there and nobody else's."""
 
 from orchestrator.checkpoint.found import list_checkpoints
 from orchestrator.checkpoint.shelf import Shelf, open_shelf
+from orchestrator.config.load import load_config
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import BadInput
 from orchestrator.tracking.rundir import RunDir
+
+
+def shelf_of_run(run_dir: RunDir) -> Shelf:
+    return open_shelf(load_config(run_dir.config).config, run_dir.checkpoints)
 
 
 def check_shelf_is_free(config: RunConfig, run_dir: RunDir) -> None:

@@ -49,6 +49,19 @@ def test_pruning_leaves_the_newest(tmp_path: Path) -> None:
     assert prune(tmp_path, KeepSection(last=2), "loss") == []
 
 
+def test_the_only_one_to_stay_is_read_before_others_go(tmp_path: Path) -> None:
+    for step in range(1, 4):
+        save_all(tmp_path, split(small_model(), 1, random.Random(0)), step)
+    newest = tmp_path / "step-00000003-g0002" / "rank-00000.safetensors"
+    whole = newest.read_bytes()
+    newest.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # a look does not show it
+    assert [path.name for path in prune(tmp_path, KeepSection(last=1), "loss")] == ["step-00000001-g0002"]
+    assert [one.step for one in list_checkpoints(tmp_path)] == [2, 3]
+    newest.write_bytes(whole)
+    prune(tmp_path, KeepSection(last=1), "loss")
+    assert [one.step for one in list_checkpoints(tmp_path)] == [3]
+
+
 def test_the_best_are_those_of_the_metric_that_is_gone_by() -> None:
     measured = [(1.0, 0.5), (2.0, 0.9), (3.0, None), (4.0, 0.7)]
     found = [

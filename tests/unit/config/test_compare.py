@@ -76,6 +76,7 @@ CANDIDATES += [
     [{"name": "resize"}],
     {},
     {"a": 1.0},
+    "s3://bucket/kept",
     {"A": "1"},
     {"model_type": "gpt2"},
     {"zero_optimization": {"stage": 3}},

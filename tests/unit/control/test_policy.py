@@ -249,3 +249,17 @@ def test_a_run_that_is_done_early_says_why() -> None:
     _, [finish] = decide(RUNNING, ended, 1.0, LIMITS)
     why = "stopped early: no better loss"
     assert finish == Finish(state=RunState.DONE, exit_code=ExitCode.DONE, reason=why, step=12)
+
+
+def test_ranks_that_find_a_checkpoint_damaged_start_again_from_another_until_the_budget_is_spent() -> None:
+    damaged = problem(kind="CheckpointDamaged", message="s3://kept: bytes differ")
+    raised = seen(
+        rank(RankState.RAISED, problem=damaged), rank(RankState.RAISED, problem=problem(collateral=True, t=6.0))
+    )
+    state, [restart] = decide(RUNNING, raised, 1.0, LIMITS)
+    assert isinstance(restart, Restart)
+    assert "CheckpointDamaged" in restart.reason
+    assert state.failures == 1
+    mixed = seen(rank(RankState.RAISED, problem=damaged), rank(RankState.RAISED, problem=problem()))
+    _, [finish] = decide(RUNNING, mixed, 1.0, LIMITS)
+    assert isinstance(finish, Finish)

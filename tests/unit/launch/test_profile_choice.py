@@ -10,7 +10,6 @@ from launch.profile import find_start, link_or_copy, parse_ranks, show_operators
 from launch.screen import Screen
 from orchestrator.checkpoint.layout import checkpoint_name
 from orchestrator.core.errors import BadInput
-from orchestrator.tracking.rundir import RunDir
 from tests.fakes.saving import save_all, small_model, split
 
 
@@ -28,11 +27,14 @@ def test_other_ranks_are_refused(text):
 def test_a_copy_begins_at_the_last_checkpoint_from_which_the_step_is_reached(tmp_path):
     for step in (2, 4, 6):
         save_all(tmp_path / "checkpoints", split(small_model(), 1, random.Random(0)), step=step, generation=1)
-    run = RunDir(tmp_path)
-    assert [getattr(find_start(run, step), "step", None) for step in (1, 2, 5, 6)] == [None, 2, 4, 6]
+    assert [getattr(find_start(tmp_path / "checkpoints", step), "step", None) for step in (1, 2, 5, 6)] == [
+        None,
+        2,
+        4,
+        6,
+    ]
     (tmp_path / "checkpoints" / checkpoint_name(4, 1) / "manifest.json").write_text("{}")
-    assert find_start(run, 5).step == 2, "a damaged one is passed over"
-    assert find_start(None, 5) is None, "a config has none"
+    assert find_start(tmp_path / "checkpoints", 5).step == 2, "a damaged one is passed over"
 
 
 def test_operators_are_shown_by_their_share_without_being_cut():
