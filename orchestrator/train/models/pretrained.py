@@ -97,7 +97,7 @@ class StoredTensors:
         if not isinstance(model, PreTrainedModel):
             return {}
         plain = [name.replace(BESIDE, ".") for name in self._tensors]
-        found = {}
+        found: dict[str, tuple[Conversion, tuple[int, ...]]] = {}
         for conversion in find_conversions(model, plain, self._files):
             try:
                 made = conversion.make(self._outline)
