@@ -10,8 +10,18 @@ from torch.distributed import Store
 from orchestrator.checkpoint.reader import open_checkpoint
 from orchestrator.checkpoint.shelf import Address, LocalShelf
 from orchestrator.config.model import ModelSection
+from orchestrator.config.run import RunConfig
 from orchestrator.train.exchange.deepspeed import open_deepspeed, take_in
-from tests.fakes.tiny_model import GLOBAL_BATCH, build_tiny, in_world, make_engine, tiny_config, tokens_of, train_step
+from tests.fakes.tiny_model import (
+    GLOBAL_BATCH,
+    build_tiny,
+    in_world,
+    make_engine,
+    pretend_fp16_works,
+    tiny_config,
+    tokens_of,
+    train_step,
+)
 
 WORLD = 2
 LR, SAVED_AT, STEPS = 1e-2, 3, 6
@@ -24,6 +34,7 @@ KEYS: dict[str, dict[str, Any]] = {
         "data_types": {"grad_accum_dtype": "fp32"},
     },
     "stage 2, bf16": {"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}},
+    "stage 2, fp16": {"zero_optimization": {"stage": 2}, "fp16": {"enabled": True}},
     "stage 3, bf16, small groups": {
         "zero_optimization": {"stage": 3, "sub_group_size": 5_000},
         "bf16": {"enabled": True},
@@ -43,6 +54,7 @@ def train_bare(rank: int, size: int, store: Store, folder: Path, kinds: list[str
 def _train(rank: int, size: int, folder: Path, kind: str) -> list[float]:
     import deepspeed
 
+    pretend_fp16_works()
     torch.manual_seed(0)
     module = build_tiny()
     micro_batch = GLOBAL_BATCH // size
@@ -113,10 +125,12 @@ def tiny(stage: int = 0, precision: str = "fp32", *, build: str = "tests.fakes.t
     return config.model_copy(update={"model": ModelSection.model_validate({"custom": {"build": build}})})
 
 
-def config_of(kind: str):
-    keys = {key: value for key, value in KEYS[kind].items() if key != "bf16"}
-    stage = keys["zero_optimization"]["stage"]
-    return tiny(stage, "bf16" if "bf16" in KEYS[kind] else "fp32", **keys)
+def config_of(kind: str) -> RunConfig:
+    """The same, said to Longhaul."""
+    keys = dict(KEYS[kind])
+    precision = next((name for name in ("bf16", "fp16") if name in keys), "fp32")
+    keys.pop(precision, None)
+    return tiny(keys["zero_optimization"]["stage"], precision, **keys)
 
 
 def take_all(bare: Path, kinds: list[str], folder: Path) -> dict[str, Address]:
@@ -133,6 +147,7 @@ def go_on(rank, size, store, goals) -> list[list[float]]:
     found = []
     for number, (path, config) in enumerate(goals):
         with in_world(rank, size, store, f"on {number} {size}") as world:
+            pretend_fp16_works()
             reader = open_checkpoint(path)
             engine = make_engine(config, world)
             engine.insert(reader)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from orchestrator.checkpoint.reader import open_checkpoint
 from tests.fakes.bare_deepspeed import (
     KEYS,
     SAVED_AT,
@@ -42,6 +43,21 @@ def test_any_stage_goes_on_at_any_other_and_on_another_world(bare):
     goals = [(taken[f"stage {old}"], tiny(new)) for old in range(4) for new in range(4)]
     for found in run_gang(3, go_on, goals, deadline_s=300.0)[0]:
         assert found == pytest.approx(losses["stage 0"][SAVED_AT:], abs=1e-5)
+
+
+def test_the_loss_scale_goes_on_where_it_was(bare):
+    reader = open_checkpoint(bare[1]["stage 2, fp16"])
+    scale = reader.engine()
+    reader.close()
+    assert 1.0 < scale["loss_scale"] <= 2.0**16  # where it begins, and from where it is halved
+    assert scale["loss_scale_iteration"] == SAVED_AT
+
+
+def test_one_rank_at_stage_3_has_parts_too(tmp_path):
+    losses = run_gang(1, train_bare, tmp_path, ["stage 3"])[0]
+    taken = take_all(tmp_path, ["stage 3"], tmp_path / "taken")
+    [found] = run_gang(1, go_on, [(taken["stage 3"], tiny(1))])[0]
+    assert found == pytest.approx(losses["stage 3"][SAVED_AT:], abs=1e-5)
 
 
 def test_a_run_goes_on_with_it_to_the_end_and_leaves_as_a_directory(bench: Bench) -> None:

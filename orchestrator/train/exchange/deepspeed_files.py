@@ -34,6 +34,11 @@ class ZeroFiles:
     models: list[Path]
     optimizers: list[Path]
 
+    @property
+    def cuts_parameters(self) -> bool:
+        """ZeRO-3: every rank's file of the model holds parts."""
+        return self.models[0].name.startswith("zero_pp_rank_")
+
     @cached_property
     def first(self) -> dict[str, Any]:
         """What rank 0 wrote of the model."""

@@ -97,6 +97,8 @@ class DeepSpeedState:
         """No ZeRO: whole tensors, which the optimizer numbers; in 16 bits with fp32 copies."""
         first = self._files.first
         optimizer, module = first["optimizer"], first["module"]
+        if optimizer is None:
+            raise self._unknown("no optimizer in it, and no *_optim_states.pt beside it")
         inner = optimizer.get("optimizer_state_dict", optimizer)
         self._scaler, self.settings = optimizer, inner["param_groups"]
         if "fp32_groups_flat" in optimizer:
@@ -148,14 +150,14 @@ class DeepSpeedState:
     def _hold_values(self) -> None:
         """Frozen parameters and buffers."""
         first = self._files.first
-        if first.get("frozen_param_fragments") and len(self._files.models) > 1:
+        if self._files.cuts_parameters:
             for rank, path in enumerate(self._files.models):
                 for name, part in load_file(path)["frozen_param_fragments"].items():
                     numel = torch.Size(first["frozen_param_shapes"][name]).numel()
                     start, count, _ = self._part_of(rank, numel)
                     self._add(name, VALUE, start, part.flatten()[:count])
         for name, tensor in first["module"].items():
-            if name not in self._rows and name not in (first.get("shared_params") or {}):
+            if self._ours(name) not in self._rows:
                 self._add(name, VALUE, 0, tensor.flatten())
 
     def _hold(
@@ -196,6 +198,8 @@ class DeepSpeedState:
     def _check_names(self) -> None:
         stored = {self._ours(name) for name in self._files.first["module"]}
         lacking = [f"{name} is not there" for name in self._wanted.shapes if name not in stored]
+        shared = {name.removeprefix(self._prefix) for name in self._files.first.get("shared_params") or ()}
+        lacking += [f"{name} was tied to another" for name in sorted(shared & self._wanted.shapes.keys())]
         lacking += [f"the model has no {name}" for name in sorted(stored - self._wanted.shapes.keys())]
         if lacking:
             raise self._other_model(lacking)

@@ -17,7 +17,7 @@ from orchestrator.train.exchange.shards import Leaving
 from orchestrator.train.models.pretrained import ADAPTERS, BESIDE
 from orchestrator.train.models.tensors import own_tensors
 
-STRETCH = 2**23  # elements
+STRETCH = 2**20  # elements
 ADAPTER = "default"  # peft's name for the only one
 
 

@@ -81,6 +81,21 @@ def test_a_run_that_would_be_over_already_is_refused(bare):
         open_deepspeed(bare[0] / "stage 2", short, None)
 
 
+def test_names_may_have_the_prefix_of_a_wrapper(bare, tmp_path):
+    file = "mp_rank_00_model_states.pt"
+    content = torch.load(bare[0] / "stage 0" / file, weights_only=True)
+    content["module"] = {f"module.{name}": values for name, values in content["module"].items()}
+    content["buffer_names"] = [f"module.{name}" for name in content["buffer_names"]]
+    torch.save(content, tmp_path / file)
+    wrapped = open_deepspeed(tmp_path, config_of("stage 0"), None).state
+    plain = open_deepspeed(bare[0] / "stage 0", config_of("stage 0"), None).state
+    assert wrapped.tensors == plain.tensors
+    for name, info in plain.tensors.items():
+        assert wrapped.states(name) == plain.states(name)
+        for state in plain.states(name):
+            assert torch.equal(wrapped.read(name, state, 0, info.numel), plain.read(name, state, 0, info.numel))
+
+
 class Touch:
     """A pickle that would make a folder."""
 

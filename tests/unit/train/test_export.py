@@ -22,7 +22,7 @@ from orchestrator.train.models.build import build_model
 from orchestrator.train.models.initial import initial_source
 from orchestrator.train.models.tensors import kind_of, own_tensors
 from tests.fakes.memory_source import MemorySource
-from tests.fakes.small_models import KINDS, LM, MIXTRAL, PICTURES, draw_inputs, model_config
+from tests.fakes.small_models import KINDS, LM, MIXTRAL, PICTURES, TABULAR, draw_inputs, model_config
 from tests.fakes.small_runs import GPT2, LLAMA, RESNET, VOCAB
 
 SMALL_GPT2 = {"transformers": GPT2 | {"tie_word_embeddings": True}}
@@ -163,9 +163,9 @@ def test_adapters_leave_inside_the_weights(kind, tokenizer, tmp_path):
     assert not [name for name in load_file(out / "model.safetensors") if "lora" in name or "base_layer" in name]
 
 
-@pytest.mark.parametrize("kind", ["mlp", "cnn", "lstm"])
+@pytest.mark.parametrize("kind", ["mlp", "cnn", "lstm", "wide"])
 def test_other_models_leave_as_tensors_that_a_run_can_begin_with(kind, tokenizer, tmp_path):
-    section, task = KINDS[kind]
+    section, task = ({"mlp": {"hidden": [1_100, 1_100]}}, TABULAR) if kind == "wide" else KINDS[kind]
     config = model_config(section, task)
     model = fill(config)
     out, _ = export(model, config, tokenizer, tmp_path)
