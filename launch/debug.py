@@ -103,6 +103,8 @@ def train_in_here(
 class ScreenSink:
     """A core.news.Sink that shows steps from the first that is wanted on, and keeps nothing."""
 
+    told = settled = 0
+
     def __init__(self, screen: Screen, first_step: int) -> None:
         self._screen, self._first_step = screen, first_step
 

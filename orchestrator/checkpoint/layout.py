@@ -64,10 +64,9 @@ class CheckpointFacts:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "CheckpointFacts":
         """Other fields are passed over; those that earlier versions did not write are as if nothing had been there."""
-        known: dict[str, Any] = {name: fields[name] for name in cls.__slots__ if name in fields}
-        for name, value in known.items():
-            known[name] = tuple(value) if isinstance(value, list) else value
-        return cls(**known)
+        known = {name: fields[name] for name in cls.__slots__ if name in fields}
+        lists = {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
+        return cls(**(known | lists))
 
 
 class Placed(NamedTuple):

@@ -122,12 +122,11 @@ def max_over_ranks(value: float) -> float:
     return float(largest)
 
 
-def gather_on_first(value: _Told) -> list[_Told]:
-    """What every rank has, on rank 0; nothing on the others. For news that is rare."""
-    first = torch.distributed.get_rank() == 0
-    gathered: list[Any] | None = [None] * torch.distributed.get_world_size() if first else None
-    torch.distributed.gather_object(value, gathered, group=_agreement[0])
-    return gathered or []
+def gather_everywhere(value: _Told) -> list[_Told]:
+    """What every rank has, in the order of the ranks. For news that is rare."""
+    gathered: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, value, group=_agreement[0])
+    return gathered
 
 
 # ---- engines ----

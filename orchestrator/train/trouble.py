@@ -13,7 +13,7 @@ from orchestrator.core.news import FedBy, TroubleKind, TroubleNews
 from orchestrator.data.feeding.batch import RankBatch
 from orchestrator.data.ordering.order import rank_slice
 from orchestrator.data.shards.manifest import Manifest
-from orchestrator.train.engine import gather_on_first
+from orchestrator.train.engine import gather_everywhere
 from orchestrator.train.job import TrainJob
 from orchestrator.train.names import name_fed
 
@@ -67,9 +67,9 @@ def find_trouble(loss: float, grad_norm: float, *, applied: bool, limit: float) 
 def tell_trouble(
     trouble: Trouble, job: TrainJob, step: int, batch: RankBatch, micro_losses: Sequence[float]
 ) -> TroubleNews:
-    """Rank 0 tells for all: every rank calls it. What is returned knows what other ranks fed on rank 0 only."""
+    """Rank 0 tells for all. Every rank calls it, and gets the same: what is raised about it is one error, not many."""
     own = find_fed(trouble, job.manifest, batch, job.world.rank, micro_losses)
-    known = gather_on_first(own) or [own]
+    known = gather_everywhere(own)
     news = TroubleNews(
         step=step,
         generation=job.generation,

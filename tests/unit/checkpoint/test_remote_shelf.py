@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,12 +38,17 @@ def server() -> Iterator[S3Server]:
 
 @pytest.fixture
 def settings(server: S3Server) -> StoreSettings:
-    return StoreSettings(options=json.dumps(server.options), timeout_s=10, retry_for_s=1)
+    return StoreSettings(options=json.dumps(server.options), timeout_s=10, retry_for_s=5)
 
 
 @pytest.fixture
 def shelf(server: S3Server, settings: StoreSettings) -> RemoteShelf:
     return RemoteShelf(server.url("kept/run"), settings)
+
+
+@pytest.fixture
+def impatient(server: S3Server, settings: StoreSettings) -> RemoteShelf:
+    return RemoteShelf(server.url("kept/run"), replace(settings, retry_for_s=0.1))
 
 
 @pytest.fixture(autouse=True)
@@ -103,11 +109,11 @@ def test_an_upload_that_is_answered_too_late_is_whole(shelf, server, settings) -
         folder._complete("x", "upload-gone", [], len(data) + 1)
 
 
-def test_a_store_that_is_down_costs_this_checkpoint_only(shelf, server) -> None:
+def test_a_store_that_is_down_costs_this_checkpoint_only(shelf, impatient, server) -> None:
     ranks = split(small_model(), 1, random.Random(0))
     save_all(shelf, ranks, step=1)
     slots = [fill_slot(ranks[0], 0, 1, step) for step in (2, 3)]
-    vault = Behind(slots, RemoteShelf(shelf.url, shelf._settings), keep=KeepSection(last=1), best_by="loss")
+    vault = Behind(slots, impatient, keep=KeepSection(last=1), best_by="loss")
     server.down = "503"
     vault.keep(0, write=True)
     kept, written = answers(vault, 2)
@@ -139,11 +145,11 @@ def answers(vault: Behind, count: int):
     return found
 
 
-def test_a_store_that_is_down_is_not_taken_for_one_without_checkpoints(shelf, server) -> None:
+def test_a_store_that_is_down_is_not_taken_for_one_without_checkpoints(shelf, impatient, server) -> None:
     save_all(shelf, split(small_model(), 1, random.Random(0)))
     server.plan(*["503"] * 100, kind="GET")  # a listing still works
     with pytest.raises(StoreDown):
-        newest_sound(shelf)
+        newest_sound(impatient)
 
 
 def test_damage_in_a_store_is_noticed_and_the_one_before_is_taken(shelf, server, settings) -> None:
