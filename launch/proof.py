@@ -22,6 +22,7 @@ from orchestrator.data.proof.difference import (
     tell_span,
 )
 from orchestrator.data.shards.manifest import Manifest
+from orchestrator.tracking.journal import read_events
 from orchestrator.tracking.keys import KEYS_FOLDER, read_keys
 from orchestrator.tracking.rows import Ledger, read_ledger, read_losses
 from orchestrator.tracking.rundir import RunDir
@@ -58,10 +59,12 @@ def verify(run_dir: RunDir, against: RunDir | None, screen: Screen) -> None:
 
 
 def _check_steps(run_dir: RunDir, ledger: Ledger) -> Iterator[str]:
-    """No step without its row."""
-    missing = np.flatnonzero(ledger.steps != np.arange(len(ledger)))
+    """No step without its row, from the first that was not another tool's."""
+    imported = (event["step"] for event in read_events(run_dir.events) if event["event"] == "imported")
+    first = next(imported, 0)
+    missing = np.flatnonzero(ledger.steps != first + np.arange(len(ledger)))
     if missing.size:
-        yield f"ledger.jsonl has no row of step {missing[0]}"
+        yield f"ledger.jsonl has no row of step {first + missing[0]}"
     untold = np.setdiff1d(read_losses(run_dir.path)[0], ledger.steps)
     if untold.size:
         yield f"metrics.jsonl tells of step {untold[0]}, ledger.jsonl does not"

@@ -153,6 +153,34 @@ def _begin(
 
     screen.say(f"{RUN_DIRECTORY}{run_dir.path}")
     begun = run_dir if earlier is not None else copy.of if copy is not None else None
+    ready = make_ready(config, begun, screen)
+    write_run_files(run_dir, ready, copy.fill if copy is not None else None, is_new=earlier is None)
+    chain, hashed = ready.manifest.chain_id, ready.plan["hash"]
+    about = {"chain": chain, "longhaul": importlib.metadata.version("longhaul"), "hash": hashed}
+    start_controller(
+        Charge(
+            run=RunHandle(path=run_dir.path, key=run_dir.key),
+            address=address,
+            facts=ready.facts,
+            about=about,
+            after_generation=earlier.generation if earlier is not None else 0,
+        )
+    )
+    return ready.config
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ready:
+    """All that a run directory says, before it is there."""
+
+    config: RunConfig  # with its decisions
+    manifest: Manifest
+    facts: Facts
+    plan: dict[str, Any]
+
+
+def make_ready(config: RunConfig, begun: RunDir | None, screen: Screen) -> Ready:
+    """Prepare the data and decide everything, on the connected cluster. `begun`: the run that goes on."""
     manifest = _have_prepared(config, read_json(begun.manifest) if begun is not None else None, screen)
     if begun is None and not manifest.segments_to_come:
         show_funnels(count_funnels(manifest), screen)
@@ -165,18 +193,7 @@ def _begin(
     tell_new_tensors(description, screen)
     facts = know_memory(config, facts, vocab_size, description)
     plan = make_plan(config, facts, decisions, manifest, description)
-    _write_run_files(run_dir, config, plan, manifest, copy, is_new=earlier is None)
-    about = {"chain": manifest.chain_id, "longhaul": importlib.metadata.version("longhaul"), "hash": plan["hash"]}
-    start_controller(
-        Charge(
-            run=RunHandle(path=run_dir.path, key=run_dir.key),
-            address=address,
-            facts=facts,
-            about=about,
-            after_generation=earlier.generation if earlier is not None else 0,
-        )
-    )
-    return config
+    return Ready(config=config, manifest=manifest, facts=facts, plan=plan)
 
 
 def _have_prepared(config: RunConfig, stored: dict[str, Any] | None, screen: Screen) -> Manifest:
@@ -212,21 +229,15 @@ def _follow(run_dir: RunDir, config: RunConfig, screen: Screen, after_generation
     return code
 
 
-def _write_run_files(
-    run_dir: RunDir,
-    config: RunConfig,
-    plan: dict[str, Any],
-    manifest: Manifest,
-    copy: Copy | None,
-    *,
-    is_new: bool,
-) -> None:
+def write_run_files(run_dir: RunDir, ready: Ready, add: Callable[[Path], None] | None, *, is_new: bool) -> None:
+    """`add` puts more into the directory before it is one."""
+
     def fill(folder: Path) -> None:
-        if copy is not None:
-            copy.fill(folder)
-        publish_bytes(folder / "config.yaml", dump_yaml(config).encode())
-        publish_json(folder / "plan.json", plan)
-        manifest.write(folder / "manifest.json")
+        if add is not None:
+            add(folder)
+        publish_bytes(folder / "config.yaml", dump_yaml(ready.config).encode())
+        publish_json(folder / "plan.json", ready.plan)
+        ready.manifest.write(folder / "manifest.json")
 
     if is_new:
         run_dir.create(fill)

@@ -1,10 +1,11 @@
 """Commands about checkpoints: those of a run, in a folder, or in a store."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from launch.commands.arguments import RUNS, AsJson, Root
+from launch.commands.arguments import RUNS, AsJson, MoreSets, Overlays, Root, Sets, given
 
 app = typer.Typer(no_args_is_help=True, help="Look at checkpoints, prove and copy them.")
 Kept = Annotated[str, typer.Argument(help="a run's name or directory, a folder of checkpoints, or a URL of a store")]
@@ -46,3 +47,22 @@ def copy(
     from launch.screen import Screen
 
     raise typer.Exit(copy_checkpoints(find_kept(kept, root), target, checkpoint, Screen(), as_json=as_json))
+
+
+@app.command("import")
+def import_checkpoint(
+    folder: Annotated[Path, typer.Argument(help="what save_checkpoint of DeepSpeed has written")],
+    config: Annotated[Path, typer.Option(help="a YAML config of the run to make")],
+    sets: Sets = None,
+    more_sets: MoreSets = None,
+    overlay: Overlays = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a run of what DeepSpeed has trained: weights, the optimizer's states, the step. Resume goes on with it."""
+    from rich.console import Console
+
+    from launch.screen import Screen
+    from launch.takeover import import_checkpoint as take_over
+
+    told = Screen(Console(stderr=True)) if as_json else Screen()
+    take_over(folder, config, overlay or [], given(sets, more_sets), told, as_json=as_json)

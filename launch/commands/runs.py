@@ -271,6 +271,30 @@ def evaluate(
 
 
 @app.command()
+def export(
+    name: Run,
+    checkpoint: Annotated[str, typer.Option(help="best, last, or a step")] = "last",
+    output: Annotated[
+        Path | None, typer.Option(help="the folder to make", show_default="exports/step-N of the run")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="fp32, bf16 or fp16", show_default="what the run computed with")
+    ] = None,
+    shard_gb: Annotated[float, typer.Option(min=0.001, help="most gigabytes in a file")] = 5.0,
+    root: Root = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Write a checkpoint's model as a Hugging Face directory: config, tokenizer, safetensors."""
+    from launch.export import ExportWish
+    from launch.export import export as hand_out
+    from launch.here import find_run
+    from launch.screen import Screen
+
+    wish = ExportWish(checkpoint=checkpoint, output=output, dtype=dtype, shard_gb=shard_gb)
+    hand_out(find_run(name, root), wish, Screen(), as_json=as_json)
+
+
+@app.command()
 def ledger(
     name: Run,
     steps: Annotated[str | None, typer.Option(help="A:B, B not included")] = None,

@@ -23,6 +23,8 @@ def describe_event(event: Event) -> str:
             return f"the other segments are being prepared; {event['segments']} of {event['expected']} are there"
         case "prepared":
             return f"all {counted(event['segments'], 'segment')} are prepared"
+        case "imported":
+            return f"{event['step']:,} steps were done before, in {event['source']}"
         case "stopping":
             return "ranks stop after a checkpoint"
         case "stopped" if event.get("reason"):

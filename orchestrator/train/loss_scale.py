@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 # Our names for the fields of DeepSpeed's dynamic loss scalers (fp16); only stages 1 to 3 know hysteresis.
-_LOSS_SCALE_FIELDS = {
+LOSS_SCALE_FIELDS = {
     "loss_scale": "cur_scale",
     "loss_scale_iteration": "cur_iter",
     "last_overflow_iteration": "last_overflow_iter",
@@ -14,13 +14,13 @@ _LOSS_SCALE_FIELDS = {
 
 def read_loss_scale(optimizer: Any) -> dict[str, float]:
     scaler = _dynamic_scaler(optimizer)
-    present = {ours: theirs for ours, theirs in _LOSS_SCALE_FIELDS.items() if hasattr(scaler, theirs)}
+    present = {ours: theirs for ours, theirs in LOSS_SCALE_FIELDS.items() if hasattr(scaler, theirs)}
     return {ours: float(getattr(scaler, theirs)) for ours, theirs in present.items()}
 
 
 def write_loss_scale(optimizer: Any, kept: Mapping[str, float]) -> None:
     scaler = _dynamic_scaler(optimizer)
-    for ours, theirs in _LOSS_SCALE_FIELDS.items():
+    for ours, theirs in LOSS_SCALE_FIELDS.items():
         if ours in kept and hasattr(scaler, theirs):
             setattr(scaler, theirs, kept[ours] if ours == "loss_scale" else int(kept[ours]))
 

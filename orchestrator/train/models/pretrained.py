@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from orchestrator.checkpoint.fragments import FragmentSource
 from orchestrator.config.run import RunConfig
 from orchestrator.core.errors import DataError
+from orchestrator.train.models.conversions import Conversion, find_conversions
 from orchestrator.train.models.tensors import own_tensors, tied_names
 
 INDEX_FILE, SINGLE_FILE = "model.safetensors.index.json", "model.safetensors"
@@ -61,6 +62,8 @@ class StoredTensors:
         self._open: dict[Path, Any] = {}
         prefix = f"{model.base_model_prefix}." if isinstance(model, PreTrainedModel) else ""
         found = {name: self._find(name, prefix) for name in self._tensors if ADAPTERS not in name}
+        self._made = self._find_made(model) if not all(found.values()) else {}
+        self._latest: tuple[str, torch.Tensor] = ("", torch.empty(0))  # the last that was made of stored ones
         wanting = {name: reason for name, stored in found.items() if (reason := self._compare(name, stored))}
         if wanting and (len(wanting) == len(found) or not config.model.new_head):
             raise self._lacking(wanting, len(found))
@@ -73,6 +76,8 @@ class StoredTensors:
     def read(self, name: str, start: int, count: int) -> torch.Tensor:
         """`count` elements of the flattened tensor from `start` on."""
         name = self._tied.get(name, name)
+        if not self._names[name]:
+            return self._make(name)[start : start + count].to(self._tensors[name].dtype)
         tensor, stored = self._tensors[name], self._slice(self._names[name])
         if not tensor.ndim:
             return torch.as_tensor(stored[...], dtype=tensor.dtype).reshape(1)[start : start + count]
@@ -87,6 +92,31 @@ class StoredTensors:
         stored = [*aliases, *(alias.removeprefix(prefix) for alias in aliases)]
         return next((candidate for candidate in stored if candidate in self._files), "")
 
+    def _find_made(self, model: nn.Module) -> dict[str, tuple[Conversion, tuple[int, ...]]]:
+        """What can be made of tensors that are stored otherwise, with its shape."""
+        if not isinstance(model, PreTrainedModel):
+            return {}
+        plain = [name.replace(BESIDE, ".") for name in self._tensors]
+        found: dict[str, tuple[Conversion, tuple[int, ...]]] = {}
+        for conversion in find_conversions(model, plain, self._files):
+            try:
+                made = conversion.make(self._outline)
+            except (RuntimeError, LookupError, ValueError):  # a piece is missing: so is what it would be part of
+                continue
+            found |= {name: (conversion, tuple(tensor.shape)) for name, tensor in made.items()}
+        return found
+
+    def _outline(self, stored: str) -> torch.Tensor:
+        return torch.empty(self._slice(stored).get_shape(), device="meta")
+
+    def _make(self, name: str) -> torch.Tensor:
+        """The whole tensor, flattened: it is put together of others."""
+        if self._latest[0] != name:
+            plain = name.replace(BESIDE, ".")
+            made = self._made[plain][0].make(lambda stored: torch.as_tensor(self._slice(stored)[...]))
+            self._latest = (name, made[plain].flatten())
+        return self._latest[1]
+
     def _slice(self, stored: str) -> Any:
         file = self._files[stored]
         if file not in self._open:
@@ -95,9 +125,11 @@ class StoredTensors:
 
     def _compare(self, name: str, stored: str) -> str:
         """Why a stored tensor cannot be the model's; nothing when it can."""
-        if not stored:
+        plain = name.replace(BESIDE, ".")
+        if not stored and plain not in self._made:
             return f"{name} is not there"
-        shape, wanted = tuple(self._slice(stored).get_shape()), tuple(self._tensors[name].shape)
+        shape = tuple(self._slice(stored).get_shape()) if stored else self._made[plain][1]
+        wanted = tuple(self._tensors[name].shape)
         return f"{name} has shape {shape} there, the model needs {wanted}" if shape != wanted else ""
 
     def _lacking(self, wanting: dict[str, str], of: int) -> DataError:
