@@ -128,7 +128,7 @@ def test_a_store_that_dies_amid_a_run_stops_it_and_nothing_is_lost_or_fetched_tw
         )
         wait_until(lambda: len(count_downloads()) >= PICTURE_SHARDS // 3)
         server.down = "503"
-        assert command.wait(timeout=60) == 75
+        assert command.wait(timeout=180) == 75
         [event] = bench.events("out-of-store", "stopped")
         assert event["exit_code"] == 75
         assert server.endpoint in event["reason"]
