@@ -273,6 +273,7 @@ class Trainer:
             return
         news = tell_trouble(trouble, self.job, self.step, batch, micro_losses)
         if self.unapplied == UNAPPLIED_LIMIT:
+            self.saver.settle()  # all ranks are here
             raise TrainingFailed(
                 f"{UNAPPLIED_LIMIT} updates in a row are not finite; the last: {news.describe()}",
                 where=f"step {self.step}",
@@ -286,6 +287,7 @@ class Trainer:
             return
         named = name_holes(self.job.manifest, batch.holes[:3])
         found = "; ".join(f"{left_out.sample}: {left_out.reason}" for left_out in named)
+        self.saver.settle()  # all ranks are here
         raise TrainingFailed(
             f"{self.num_holes} samples do not decode, more than data.max_holes={self.config.data.max_holes}"
             + (f", in this step {found}" if found else ""),

@@ -106,7 +106,7 @@ class DeepSpeedState:
         copies = [copy for group in optimizer.get("fp32_groups", ()) for copy in group]
         names = self._name_numbered([group["params"] for group in self.settings])
         for number, name in enumerate(names):
-            master = copies[number] if copies else module[name]
+            master = copies[number] if copies else module[f"{self._prefix}{name}"]
             self._hold(name, 0, master.numel(), 0, master.flatten(), inner["state"].get(number, {}))
 
     def _name_numbered(self, groups: list[list[int]]) -> list[str]:

@@ -1,6 +1,5 @@
 """Slots: parts of snapshots in memory that outlives whoever wrote them."""
 
-import os
 import random
 import time
 from pathlib import Path
@@ -105,13 +104,17 @@ def test_whoever_dies_while_writing_leaves_a_slot_that_is_whole_or_says_that_it_
 
 
 def test_nothing_is_left_when_its_process_is_gone(tmp_path: Path) -> None:
-
     def create() -> None:
         slot = fill_slot(split(small_model(), 1, random.Random(0))[0], 0, 1)
-        (tmp_path / "path").write_text(slot.path)
-        os.kill(os.getpid(), 9)
+        (tmp_path / "path.part").write_text(slot.path)
+        (tmp_path / "path.part").rename(tmp_path / "path")
+        time.sleep(60)
 
-    do_until_killed(create, after_s=60)
+    def wait_until_created() -> None:
+        while not (tmp_path / "path").exists():
+            time.sleep(0.001)
+
+    do_until_killed(create, after_s=0, wait=wait_until_created)
     assert not list(Path("/dev/shm").glob("*longhaul*"))
     with pytest.raises(FileNotFoundError):
         Slot.open((tmp_path / "path").read_text())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from orchestrator.checkpoint.found import list_checkpoints, newest_sound, verify
 from orchestrator.checkpoint.fragments import Fragment
@@ -130,6 +131,7 @@ def test_a_writer_killed_at_any_moment_leaves_the_newest_committed_loadable(tmp_
     ranks = split(model, 2, chance)
 
     def save_forever(step: int) -> None:
+        torch.set_num_threads(1)  # its pool of threads does not survive a fork
         for later in count(step):
             save_all(tmp_path, ranks, step=later)
 
