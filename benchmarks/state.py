@@ -1,7 +1,7 @@
 """What state costs: snapshots, checkpoints, loading on another world, re-forming; each beside the plain way.
 
-    snapshot    stall of a snapshot, beside a plain copy of the same bytes in memory: at most 1.5
-    checkpoint  stall of a checkpoint, beside that of engine.save_checkpoint: at most 0.1
+    snapshot    pause for a snapshot, beside a plain copy of the same bytes in memory: at most 1.5
+    checkpoint  pause for a checkpoint, beside that of engine.save_checkpoint: at most 0.1
     disk        rate of writing a part behind the steps, beside writing and flushing the same bytes: at least 0.7
     load        time of ds_to_universal and a universal load, beside loading ours on one rank: at least 5
     reform      from memory on the same world, beside a plain copy of a rank's bytes: with 6 million parameters under

@@ -73,10 +73,10 @@ class Behind:
     def _take_in(self, slot: Slot, *, write: bool) -> Answer:
         began = time.thread_time()
         slot.seal()
-        if self._mirror is not None:
-            self._mirror(slot)
         if write:
             self._disk.put(lambda: self._write(slot))
+        if self._mirror is not None:
+            self._mirror(slot)
         return Kept(step=slot.place.step, cpu_s=time.thread_time() - began)
 
     def _write(self, slot: Slot) -> Answer:

@@ -48,7 +48,7 @@ class Vault(Protocol):
         ...
 
     def keep(self, slot: int, *, write: bool) -> None:
-        """The slot is whole. Answered by Kept, then, if it is to be written, by Written."""
+        """The slot is whole. Answered by Kept and, if it is to be written, by Written, whichever is first."""
         ...
 
     def commit(self, slot: int) -> None:

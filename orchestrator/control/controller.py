@@ -324,7 +324,7 @@ class Controller:
                 step=note.step,
                 folder=note.folder,
                 seconds=round(note.seconds, 3),
-                stall_s=round(note.stall_s, 3),
+                pause_s=round(note.pause_s, 3),
                 size_bytes=note.size_bytes,
                 **({"reason": note.problem} if note.problem else {}),
             )

@@ -79,7 +79,7 @@ class CheckpointNews:
     folder: str
     seconds: float  # from its step until it was committed
     size_bytes: int
-    stall_s: float = 0.0  # of them, those for which training stood still on rank 0
+    pause_s: float = 0.0  # of them, those for which training stood still on rank 0
     problem: str = ""
     best_by: dict[str, float] = field(default_factory=dict)
 

@@ -14,7 +14,7 @@ _NAMES = {
     "world_size": "world/size",
     "step_s": "time/step",
     "data_wait_s": "time/data_wait",
-    "stall_s": "time/snapshot",
+    "pause_s": "time/snapshot",
     "decode_s": "time/decode",
     "read_bytes": "data/read_bytes",
     "fetched_bytes": "data/fetched_bytes",

@@ -17,8 +17,8 @@ def describe_event(event: Event) -> str:
         case "adopted":
             return "a new controller has taken over the running ranks"
         case "checkpoint":
-            stall = f", of which training waited {event['stall_s']:.2g}" if event.get("stall_s") else ""
-            return f"checkpoint of step {event['step']:,}, written in {event['seconds']:.3g} s{stall}"
+            paused = f", of which training waited {event['pause_s']:.2g}" if event.get("pause_s") else ""
+            return f"checkpoint of step {event['step']:,}, written in {event['seconds']:.3g} s{paused}"
         case "preparing":
             return f"the other segments are being prepared; {event['segments']} of {event['expected']} are there"
         case "prepared":

@@ -48,7 +48,7 @@ class Shot:
     slot: int
     began: float
     told: int  # news told before it: they must be on disk before it may be a checkpoint
-    stall_s: float = 0.0
+    pause_s: float = 0.0
     is_kept: bool = False
     written: Written | None = None
     is_asked: bool = False  # rank 0: to be committed
@@ -70,7 +70,7 @@ class Saver:
         self.cost_s = 0.0  # what the last snapshot cost this rank, once that is known
         self.checkpoint = None if isinstance(job.start, StateReader) else job.start  # the last one
         self._problem = ""  # why the last one is not there
-        self._stall_s = 0.0  # since it was last asked for
+        self._pause_s = 0.0  # since it was last asked for
         self.skipped = 0  # snapshots that were due when no slot was free
 
     def close(self) -> None:
@@ -96,8 +96,8 @@ class Saver:
         self.settle()
         waited_s = self._job.clock.monotonic() - began
         shot = self._take(step, losses, write=True)
-        shot.stall_s += waited_s
-        self._stall_s += waited_s
+        shot.pause_s += waited_s
+        self._pause_s += waited_s
         self._cadence.note(step)
 
     def hold_update(self) -> None:
@@ -147,10 +147,10 @@ class Saver:
             shot.is_asked = True
             self._vault.commit(shot.slot)
 
-    def take_stall(self) -> float:
+    def take_pause(self) -> float:
         """How long training stood still since this was last asked."""
-        stall_s, self._stall_s = self._stall_s, 0.0
-        return stall_s
+        pause_s, self._pause_s = self._pause_s, 0.0
+        return pause_s
 
     def learn(self, step_s: float, cost_s: float) -> None:
         """Sums over all ranks: what the last step took, and the last snapshot."""
@@ -179,8 +179,8 @@ class Saver:
         self._copied = partial(self._vault.keep, slot, write=write)
         if not self._snapper.is_copying:
             self._end_copy()
-        shot.stall_s = self._job.clock.monotonic() - began
-        self._stall_s += shot.stall_s
+        shot.pause_s = self._job.clock.monotonic() - began
+        self._pause_s += shot.pause_s
         self._pending, self._writing = shot, shot if write else self._writing
         return shot
 
@@ -201,7 +201,7 @@ class Saver:
                 match answer:
                     case Kept():
                         shot.is_kept = True
-                        self.cost_s = shot.stall_s + answer.cpu_s
+                        self.cost_s = shot.pause_s + answer.cpu_s
                     case Written():
                         shot.written = answer
                     case Committed():
@@ -250,7 +250,7 @@ class Saver:
                 size_bytes=outcome.size_bytes,
                 problem=outcome.problem,
                 best_by={} if measured is None else {best_by: measured[best_by]},
-                stall_s=shot.stall_s,
+                pause_s=shot.pause_s,
             )
         )
 

@@ -26,7 +26,7 @@ class StepDone(NamedTuple):
     agreed: StepFigures  # over all ranks
     step_s: float
     speed: Mapping[str, Number]
-    stall_s: float  # before it, for snapshots and checkpoints
+    pause_s: float  # before it, for snapshots and checkpoints
 
 
 class Teller:
@@ -76,7 +76,7 @@ class Teller:
             "world_size": self._world.size,
             "samples": agreed.count,
             "step_s": done.step_s,
-            **({"stall_s": done.stall_s} if done.stall_s else {}),
+            **({"pause_s": done.pause_s} if done.pause_s else {}),
             "data_wait_s": agreed.wait_s / self._world.size,
             **agreed.describe_reading(self._world.size),
             "applied": done.result.applied,

@@ -10,7 +10,7 @@ from tests.fakes.s3_server import S3Server
 from tests.integration.conftest import STEPS, Bench
 from tests.integration.test_resume import wait_for_step
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(900)]
 RUN = "kept-in-store"
 
 

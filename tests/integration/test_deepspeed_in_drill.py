@@ -21,7 +21,7 @@ from tests.fakes.bare_deepspeed import (
 from tests.fakes.gang import run_gang
 from tests.integration.conftest import STEPS, Bench, small_config
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,7 @@ def test_the_same_world_gives_the_numbers_of_training(bench: Bench) -> None:
     assert told["metrics"] == {name: row[name] for name in ("loss", "samples", *METRICS[:-1])}
 
 
+@pytest.mark.long
 def test_one_rank_and_the_best_checkpoint(bench: Bench) -> None:
     rows = validations(bench)
     best = min(sorted(rows, reverse=True), key=lambda step: rows[step]["loss"])

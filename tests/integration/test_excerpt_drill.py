@@ -55,6 +55,7 @@ def test_profile_watches_steps_of_a_copy_and_leaves_the_run_as_it_is(bench: Benc
     assert "exists already" in again.stderr
 
 
+@pytest.mark.long
 def test_profile_of_a_config_begins_at_its_first_step(bench: Bench) -> None:
     done = bench.longhaul("profile", str(bench.config), "name=fresh", *SHORT, "--steps", "1:2", "--ranks", "1")
     assert done.returncode == 0, done.stderr
@@ -62,6 +63,7 @@ def test_profile_of_a_config_begins_at_its_first_step(bench: Bench) -> None:
     assert not bench.path("fresh").exists()
 
 
+@pytest.mark.long
 def test_a_compiled_model_trains_and_is_validated_as_the_plain_one(bench: Bench) -> None:
     sets = ("train.steps=4", "schedule.warmup_steps=1", "checkpoint.every_steps=null")
     plain, compiled = bench.run("plain", *sets), bench.run("compiled", "train.compile=true", *sets)

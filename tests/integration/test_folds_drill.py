@@ -6,7 +6,7 @@ import pytest
 
 from tests.integration.conftest import Bench
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 SETS = (
     "name=folds",
     "data.split.validation=0",

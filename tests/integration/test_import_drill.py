@@ -100,6 +100,7 @@ def wait_until_gone(processes: list[psutil.Process]) -> None:
     assert not alive, f"left behind: {alive}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", [make_lines, make_table, make_archives])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_import_goes_on_to_the_same_bytes(tmp_path: Path, make: object, how: signal.Signals) -> None:

@@ -71,6 +71,7 @@ def submit(head: Pod, bench: Bench, name: str) -> None:
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
 
 
+@pytest.mark.long
 def test_a_run_whose_pods_go_ends_with_a_checkpoint_and_the_next_attempt_goes_on(
     bench: Bench, pods: tuple[Pod, Pod]
 ) -> None:

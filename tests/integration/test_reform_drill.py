@@ -19,7 +19,7 @@ from tests.fakes.slot_source import read_slots
 from tests.fakes.small_runs import LLAMA, VOCAB, small_config
 from tests.fakes.tiny_model import gather, initial_source, tiny_config, train_step
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 PLACES = [(stage, size) for stage in range(4) for size in range(1, 5)]
 LR = 1e-2

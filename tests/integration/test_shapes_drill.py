@@ -19,7 +19,7 @@ from tests.fakes.reforming import formation, snap
 from tests.fakes.slot_source import read_slots
 from tests.fakes.tiny_model import gather, tiny_config
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 RANKS, EXAMPLES = 3, 60
 SHAPES = st.one_of(

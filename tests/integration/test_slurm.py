@@ -168,6 +168,7 @@ def test_scancel_stops_after_a_checkpoint_and_the_command_goes_on_elsewhere(slur
     assert_like(slurm, "cancelled", undisturbed)
 
 
+@pytest.mark.long
 def test_a_job_that_loses_a_node_is_requeued_on_others(slurm: Slurm, undisturbed: str) -> None:
     job = slurm.submit(2, "small.yaml", "name=bereft", "cluster.ranks_per_node=1", *LONG)
     wait_for_step(slurm.bench, "bereft", 8)
@@ -178,6 +179,7 @@ def test_a_job_that_loses_a_node_is_requeued_on_others(slurm: Slurm, undisturbed
     assert_like(slurm, "bereft", undisturbed)
 
 
+@pytest.mark.long
 def test_a_ray_that_dies_on_a_living_node_comes_back_and_so_does_the_run(slurm: Slurm, undisturbed: str) -> None:
     job = slurm.submit(2, "small.yaml", "name=headstrong", "cluster.ranks_per_node=1", *LONG)
     wait_for_step(slurm.bench, "headstrong", 8)

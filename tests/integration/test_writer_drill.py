@@ -22,7 +22,7 @@ from tests.fakes.dying import do_until_killed
 from tests.fakes.s3_server import S3Server
 from tests.fakes.saving import make_model, save_all, split
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 
 class Bench:

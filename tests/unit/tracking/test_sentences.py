@@ -14,7 +14,7 @@ from orchestrator.tracking.sentences import describe_event
         ({"event": "started", "world_size": 1, "checkpoint": "step-8"}, "started on 1 rank from step-8"),
         ({"event": "checkpoint", "step": 1_200, "seconds": 1.234}, "checkpoint of step 1,200, written in 1.23 s"),
         (
-            {"event": "checkpoint", "step": 1_200, "seconds": 1.234, "stall_s": 0.042},
+            {"event": "checkpoint", "step": 1_200, "seconds": 1.234, "pause_s": 0.042},
             "checkpoint of step 1,200, written in 1.23 s, of which training waited 0.042",
         ),
         ({"event": "restarting", "reason": "rank 1 died\nTraceback"}, "restarting: rank 1 died"),

@@ -19,7 +19,10 @@ from tests.fakes.gang import run_gang
 from tests.fakes.one_of_each import TASKS, config_of, write_data
 from tests.fakes.small_runs import train_small
 
-pytestmark = pytest.mark.cluster  # a minute; test_engine.py and test_evaluation.py show the same in small
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.long,
+]  # a minute; test_engine.py and test_evaluation.py show the same in small
 
 WORLDS = range(1, 6)
 BATCH = 7  # 7 = 4 + 3 = 3 + 2 + 2 = 2 + 2 + 2 + 1 = 2 + 2 + 1 + 1 + 1
