@@ -159,11 +159,13 @@ class Rank:
         self._snapper.take(self.vault.slots[slot], state, step, FACTS)
 
     def hear(self, kind: type[Answer]) -> Answer:
-        """The next answer, which must be of that kind."""
-        self._heard += self.vault.answers(wait=not self._heard)
-        answer = self._heard.pop(0)
-        assert isinstance(answer, kind)
-        return answer
+        """The next answer of this kind; those of the same slot come in any order."""
+        while True:
+            for number, answer in enumerate(self._heard):
+                if isinstance(answer, kind):
+                    del self._heard[number]
+                    return answer
+            self._heard += self.vault.answers(wait=True)
 
 
 @contextmanager
