@@ -33,6 +33,7 @@ from orchestrator.train.optim.optimizer import make_optimizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _Told = TypeVar("_Told")
+_M_ARENA_MAX = -8  # of malloc.h
 _agreement: list[torch.distributed.ProcessGroup] = []  # the gloo group of this process's world; empty outside a world
 
 
@@ -42,6 +43,7 @@ _agreement: list[torch.distributed.ProcessGroup] = []  # the gloo group of this 
 def warm(device: str, threads: int) -> None:
     """Pay for imports ahead of time; on the CPU also for what DeepSpeed loads when the first engine is built."""
     torch.set_num_threads(threads)
+    _share_one_arena()
     import transformers  # noqa: F401 (the models' import)
 
     if torch.device(device).type == "cpu":  # with CUDA not even DeepSpeed: a process that has begun it must not fork
@@ -311,6 +313,14 @@ def _nothing_broadcast() -> Iterator[None]:
         yield
     finally:
         DeepSpeedEngine._broadcast_model = broadcast
+
+
+def _share_one_arena() -> None:
+    """glibc gives threads memory of their own, and keeps what they have freed: the readers of a state come and go with
+    every world, and would take tens of megabytes more each time."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def _give_back_memory() -> None:

@@ -26,7 +26,7 @@ LR = 1e-2
 BOUND = 2e-6  # relative, of losses after moving to another world or stage; in fp32
 LARGER = LLAMA | {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 6}  # 6 million parameters
 TIMES, SETTLED = 13, 3  # the first ones fill caches
-GROWTH = 32 * 2**20  # bytes over ten re-forms, of which one engine alone has more
+GROWTH = 16 * 2**20  # bytes over ten re-forms, of which one engine alone has more
 
 Place = tuple[int, int]
 
