@@ -285,21 +285,8 @@ def read_slots(paths: list[str]) -> StateReader:
         tensors={name: TensorInfo.from_json(fields) for name, fields in parts[0].tensors.items()},
         scalars={name: numbers for part in parts for name, numbers in part.scalars.items()},
         engine=parts[0].engine,
-        parts=[(part.fragments, SlotBytes(slot)) for part, slot in zip(parts, slots, strict=True)],
+        parts=[(part.fragments, slot) for part, slot in zip(parts, slots, strict=True)],
     )
-
-
-class SlotBytes:
-    """A ByteSource."""
-
-    def __init__(self, slot: Slot) -> None:
-        self._slot, self._body = slot, slot.body()
-
-    def read_into(self, into: memoryview, begin: int) -> None:
-        into[:] = self._body[begin : begin + len(into)]
-
-    def close(self) -> None:
-        self._slot.close()
 
 
 def fill_slot(values: torch.Tensor) -> Slot:

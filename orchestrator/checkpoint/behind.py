@@ -13,7 +13,7 @@ from pathlib import Path
 from orchestrator.checkpoint.keep import prune
 from orchestrator.checkpoint.shelf import Shelf, to_shelf
 from orchestrator.checkpoint.slot import Slot
-from orchestrator.checkpoint.vault import Answer, Committed, Kept, Written
+from orchestrator.checkpoint.vault import Answer, Committed, Kept, Written, take_all
 from orchestrator.checkpoint.writer import commit, remove_uncommitted, write_part
 from orchestrator.config.running import KeepSection
 from orchestrator.core.errors import LonghaulError
@@ -54,10 +54,7 @@ class Behind:
         self._disk.put(lambda: self._discard(self.slots[slot]))
 
     def answers(self, *, wait: bool = False) -> list[Answer]:
-        found = [self._answers.get()] if wait else []
-        while not self._answers.empty():
-            found.append(self._answers.get())
-        return found
+        return take_all(self._answers, wait=wait)
 
     def close(self) -> None:
         """When what has been asked is done, the threads end."""

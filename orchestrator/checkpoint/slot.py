@@ -117,6 +117,15 @@ class Slot:
         while at < end:
             at += os.sendfile(to, self._handle, at, end - at)
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the part."""
+        return self._sizes()[0]
+
+    def read_into(self, into: memoryview, begin: int) -> None:
+        """Which makes it a chunks.StoredFile."""
+        into[:] = self.body()[begin : begin + len(into)]
+
     # ---- inside ----
 
     def _map_all(self) -> mmap.mmap:

@@ -3,6 +3,7 @@
 What happens to a filled slot happens behind the rank's back: behind.py does it, in the vault's process
 (control/vault.py) or, where there is no Ray, in a thread."""
 
+import queue
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -37,6 +38,14 @@ class Committed:
 
 
 Answer = Kept | Written | Committed
+
+
+def take_all(answers: "queue.Queue[Answer]", *, wait: bool) -> list[Answer]:
+    """All that there are; with `wait` at least one."""
+    found = [answers.get()] if wait else []
+    while not answers.empty():
+        found.append(answers.get())
+    return found
 
 
 class Vault(Protocol):

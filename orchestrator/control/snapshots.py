@@ -76,9 +76,11 @@ class _Outline(NamedTuple):
 
     def open_bytes(self, own_token: str, recent: RecentChunks) -> CheckedFile:
         size_bytes, vault = self.part.size_bytes, self.at.vault
-        kind = SlotBytes if vault.token == own_token else VaultBytes
         record = RankRecord(file=self.at.path, size_bytes=size_bytes, chunks=self.checks)
-        return CheckedFile(partial(kind, self.at, size_bytes), record, f"{vault.host}:{self.at.path}", recent)
+        where = f"{vault.host}:{self.at.path}"
+        if vault.token == own_token:
+            return CheckedFile(partial(Slot.open, self.at.path), record, where, recent)
+        return CheckedFile(partial(VaultBytes, self.at, size_bytes), record, where, recent)
 
 
 def _fetch_outlines(start: SnapshotStart) -> list[_Outline]:
@@ -113,19 +115,6 @@ def _fetch(wire: Wire, at: PartAt) -> _Outline:
 
 def _name_of(start: SnapshotStart) -> str:
     return f"snapshot of step {start.step} of generation {start.generation}"
-
-
-class SlotBytes:
-    """A StoredFile that is memory of this node."""
-
-    def __init__(self, at: PartAt, size_bytes: int) -> None:
-        self.size_bytes, self._slot = size_bytes, Slot.open(at.path)
-
-    def read_into(self, into: memoryview, begin: int) -> None:
-        into[:] = self._slot.body()[begin : begin + len(into)]
-
-    def close(self) -> None:
-        self._slot.close()
 
 
 class VaultBytes:

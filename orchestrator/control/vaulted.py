@@ -12,7 +12,7 @@ from multiprocessing import AuthenticationError
 from typing import Any
 
 from orchestrator.checkpoint.slot import Slot
-from orchestrator.checkpoint.vault import Answer, Committed, Kept, Written
+from orchestrator.checkpoint.vault import Answer, Committed, Kept, Written, take_all
 from orchestrator.control.jobs import VaultAddress, VaultDoor
 from orchestrator.control.mirror import Snapshot
 from orchestrator.control.wire import Wire
@@ -61,10 +61,7 @@ class RankVault:
             self._say("discard", slot)
 
     def answers(self, *, wait: bool = False) -> list[Answer]:
-        found = [self._answers.get()] if wait else []
-        while not self._answers.empty():
-            found.append(self._answers.get())
-        return found
+        return take_all(self._answers, wait=wait)
 
     def close(self) -> None:
         with self._lock:

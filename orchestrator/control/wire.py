@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from typing import Any
 
@@ -35,7 +36,8 @@ class Wire:
     @classmethod
     def to_vault(cls, address: VaultAddress) -> "Wire":
         """Of any node. Raises AuthenticationError where the token is another's."""
-        return cls._open(socket.create_connection((address.host, address.port), SILENCE_S), address.token)
+        opened = socket.create_connection((address.host, address.port), SILENCE_S)
+        return cls._greet(opened, address.token, answer_challenge, deliver_challenge)
 
     @classmethod
     def to_own_vault(cls, name: str, token: str) -> "Wire":
@@ -46,26 +48,20 @@ class Wire:
         except OSError:
             opened.close()
             raise
-        return cls._open(opened, token)
-
-    @classmethod
-    def _open(cls, opened: socket.socket, token: str) -> "Wire":
-        wire = cls(opened)
-        try:
-            answer_challenge(wire._connection, token.encode())
-            deliver_challenge(wire._connection, token.encode())
-        except BaseException:
-            wire.close()
-            raise
-        return wire
+        return cls._greet(opened, token, answer_challenge, deliver_challenge)
 
     @classmethod
     def answer(cls, taken: socket.socket, token: str) -> "Wire":
         """The vault's side of the two."""
+        return cls._greet(taken, token, deliver_challenge, answer_challenge)
+
+    @classmethod
+    def _greet(cls, taken: socket.socket, token: str, *proofs: Callable[[Connection, bytes], None]) -> "Wire":
+        """Both sides prove that they know the token, in an order that fits the other's."""
         wire = cls(taken)
         try:
-            deliver_challenge(wire._connection, token.encode())
-            answer_challenge(wire._connection, token.encode())
+            for proof in proofs:
+                proof(wire._connection, token.encode())
         except BaseException:
             wire.close()
             raise

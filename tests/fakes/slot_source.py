@@ -7,19 +7,6 @@ from orchestrator.checkpoint.reader import StateReader
 from orchestrator.checkpoint.slot import Slot
 
 
-class SlotBytes:
-    """A ByteSource."""
-
-    def __init__(self, slot: Slot) -> None:
-        self._slot, self._body = slot, slot.body()
-
-    def read_into(self, into: memoryview, begin: int) -> None:
-        into[:] = self._body[begin : begin + len(into)]
-
-    def close(self) -> None:
-        self._slot.close()
-
-
 def read_slots(paths: Sequence[str]) -> StateReader:
     """By rank; all of one snapshot."""
     slots = [Slot.open(path) for path in paths]
@@ -34,5 +21,5 @@ def read_slots(paths: Sequence[str]) -> StateReader:
         tensors={name: TensorInfo.from_json(fields) for name, fields in parts[0].tensors.items()},
         scalars={name: numbers for part in parts for name, numbers in part.scalars.items()},
         engine=parts[0].engine,
-        parts=[(part.fragments, SlotBytes(slot)) for part, slot in zip(parts, slots, strict=True)],
+        parts=[(part.fragments, slot) for part, slot in zip(parts, slots, strict=True)],
     )
