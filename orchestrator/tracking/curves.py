@@ -15,6 +15,7 @@ _NAMES = {
     "step_s": "time/step",
     "data_wait_s": "time/data_wait",
     "pause_s": "time/snapshot",
+    "snapshots_skipped": "progress/snapshots_skipped",
     "decode_s": "time/decode",
     "read_bytes": "data/read_bytes",
     "fetched_bytes": "data/fetched_bytes",

@@ -179,7 +179,7 @@ class Trainer:
         self.step_s = self.job.clock.monotonic() - began
         speed = self.speed.take(self.step, agreed.count if self.config.packed_len is None else weight, self.step_s)
         rate, pause_s = self.learning_rate(), self.saver.take_pause()
-        done = StepDone(self.step, batch, weight, rate, result, agreed, self.step_s, speed, pause_s)
+        done = StepDone(self.step, batch, weight, rate, result, agreed, self.step_s, speed, pause_s, self.saver.skipped)
         self.teller.tell_step(done, self.order.known)
         if weight:
             self.check_numbers(batch, result, agreed.loss_sum / weight, micro_losses)

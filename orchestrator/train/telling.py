@@ -27,6 +27,7 @@ class StepDone(NamedTuple):
     step_s: float
     speed: Mapping[str, Number]
     pause_s: float  # before it, for snapshots and checkpoints
+    skipped: int  # snapshots until now that were due when no slot was free
 
 
 class Teller:
@@ -77,6 +78,7 @@ class Teller:
             "samples": agreed.count,
             "step_s": done.step_s,
             **({"pause_s": done.pause_s} if done.pause_s else {}),
+            **({"snapshots_skipped": done.skipped} if done.skipped else {}),
             "data_wait_s": agreed.wait_s / self._world.size,
             **agreed.describe_reading(self._world.size),
             "applied": done.result.applied,

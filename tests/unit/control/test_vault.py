@@ -138,7 +138,9 @@ def test_an_earlier_generation_has_nothing_to_say(pair: Cluster) -> None:
 
 def test_nothing_is_left_of_a_node_that_is_killed(pair: Cluster) -> None:
     pair.take(5, slot=0)
-    assert not list(Path("/dev/shm").glob("*longhaul*"))
+    held = [one.path for node in pair.nodes for one in list_held(node.address)]
+    assert all(str(Path(path).readlink()).startswith("/memfd:longhaul") for path in held)
+    assert held
     address = pair.nodes[1].address
     (path,) = {held.path for held in list_held(address) if held.place.rank == 2 and held.is_own}
     pair.kill(1)
