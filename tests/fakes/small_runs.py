@@ -151,15 +151,6 @@ class RecordingSink:
         """What does not depend on the machine's speed of each step."""
         timed = {"step_s", "pause_s", "snapshots_skipped", "data_wait_s", "decode_s"}
         timed |= {"tokens_per_s", "samples_per_s", "memory_peak_gb"}
-            "step_s",
-            "pause_s",
-            "snapshots_skipped",
-            "data_wait_s",
-            "decode_s",
-            "tokens_per_s",
-            "samples_per_s",
-            "memory_peak_gb",
-        }
         steps = (news for news in self.news if isinstance(news, StepNews))
         return [{"step": s.step, **{k: v for k, v in s.metrics.items() if k not in timed}, **s.ledger} for s in steps]
 
