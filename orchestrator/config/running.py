@@ -31,6 +31,8 @@ class ClusterSection(Section):
     )
     nodes: NodesSection = rounding("how many nodes", NodesSection())
     ranks_per_node: int = rounding("ranks on each node; on CUDA one GPU each", 1, ge=1)
+    spares: int = free("warm rank processes on each node that take the place of dead ones", 1, ge=0)
+    spare_nodes: int = free("nodes above nodes.max that are held, warm and idle, for when one is lost", 0, ge=0)
     cpus_per_rank: CountOrAuto = rounding("CPU threads each rank computes with", "auto")
     device: Literal["auto", "cpu", "cuda"] = rounding("what ranks compute on", "auto")
     device_memory_gb: float | None = free(
@@ -53,7 +55,11 @@ class ClusterSection(Section):
 
 
 class SpikeSection(Section):
-    """When a loss counts as a leap: above the mean of the last steps by more than both of these."""
+    """When a loss counts as a leap, above the mean of the last steps by more than both of these; and what then."""
+
+    action: Literal["tell", "void"] = free(
+        "tell: with what was fed; void: also go back to before the step, and leave its batch out of the run", "tell"
+    )
 
     steps: int = free("so many steps before it say what is usual; in the first ones of a run nothing is", 50, ge=2)
     deviations: float = free("standard deviations of their losses", 6.0, gt=0)
@@ -63,8 +69,20 @@ class SpikeSection(Section):
 class ElasticSection(Section):
     heartbeat_timeout_s: float = free("silence after which a node counts as lost", 5.0, gt=0)
     lease_s: float = free("ranks that hear nothing from a controller for this long end themselves", 15.0, gt=0)
+    step_timeout_s: float | Literal["auto"] | None = free(
+        "a rank without progress for so long that holds up others is ended and replaced; auto: heartbeat_timeout_s "
+        "or a few times the longest step, whichever is more; none: nobody looks",
+        "auto",
+    )
+    abort_timeout_s: float = free(
+        "ranks that do not leave a broken world within this time are ended and replaced", 2.0, gt=0
+    )
     restart_budget: int = free("failures after which the run gives up", 20, ge=0)
-    spike: SpikeSection | None = free("losses that leap are told with what was fed; none: they are not", SpikeSection())
+    forget_after_s: float = free("a failure counts against restart_budget for this long", 3600.0, gt=0)
+    bad_node_after: int = free("failures on one node after which it is avoided", 3, ge=1)
+    bad_node_for_s: float = free("for how long a node is avoided, and failures on it are remembered", 3600.0, gt=0)
+    max_voided: int = free("batches left out of the run for their numbers, above which the run fails", 10, ge=0)
+    spike: SpikeSection | None = free("what to do about losses that leap; none: nothing", SpikeSection())
 
 
 class KeepSection(Section):

@@ -72,16 +72,23 @@ class SnapshotStart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankSetup:
-    """What a rank is made with, before it has a place in a world."""
+    """What a rank process is made with, before it has a seat or a place in a world."""
 
     name: str
     host: str
     logs: Path
     board: str
     node_actor_pid: int
-    device: str
+    device: str  # "cpu" or "cuda"
     threads: int
     env: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A rank's place on its node: its device ("cpu", "cuda:1"), and the slots of the vault that are its own."""
+
+    device: str
     vault: VaultDoor
 
 
@@ -114,11 +121,34 @@ class RankJob:
     start: Address | SnapshotStart | None
     snapshots: bool  # whether there is memory for them
     buddy: VaultAddress | None  # of the next node in the ring; None: nobody mirrors
+    leave_at: int | None = None  # leave this world when so many updates are done
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Sent to a rank process by its node actor: from now on it is that rank, in that seat."""
+
+    job: RankJob
+    seat: Seat
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Sent to a rank process: whatever holds you up in this generation or an earlier one, get out of it."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """Told by a rank process, after RankEnd or Problem: engine and process groups are gone, it can take another job."""
 
 
 class RankState(StrEnum):
+    """Of a process. ENDED and RAISED also say how its last job went, until it gets another; is_free, whether it can."""
+
     WARMING = "warming"
-    READY = "ready"
+    READY = "ready"  # has had no job yet: a spare, or about to begin
     TRAINING = "training"
     ENDED = "ended"
     RAISED = "raised"
@@ -144,17 +174,22 @@ class Problem:
 class RankEnd:
     """How the trainer of one rank ended without a problem."""
 
-    state: RunState
+    state: RunState  # RUNNING: it has left this world for the next one
     step: int
-    reason: str = ""  # why it is done early, or has stopped unasked: then the run can go on later
+    reason: str = ""  # why it is done early, or has stopped unasked (then the run can go on later), or left unasked
+    back_to: int | None = None  # left unasked: the run goes on from the newest state of at most so many updates
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankReport:
     rank: int | None  # None until it has its place in a world
-    local_rank: int
+    local_rank: int | None  # its seat
     pid: int
     state: RankState
+    is_free: bool = False  # can take a job now
+    generation: int = 0  # of its last job
+    trained: bool = False  # it has begun the first step of that job
+    evidence: str = ""  # why its node actor ended it, and where the stacks lie
     step: int = 0
     phase: str = ""
     busy_s: float = 0.0
@@ -183,5 +218,15 @@ class NodeReport:
     identity: str  # tracking.lease.host_identity, where the pids mean something
     pid: int
     ranks: tuple[RankReport, ...]
-    store: tuple[str, int] | None
+    store: tuple[str, int] | None  # every node keeps one; the first node's is used
     vault: VaultAddress | None  # None: not listening yet
+    version: int = 0  # changes with everything that a controller should hear of at once
+    notice: "Notice | None" = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Notice:
+    """The machine is about to be taken away."""
+
+    reason: str
+    until: float  # seconds since the epoch

@@ -84,7 +84,27 @@ class CheckpointNews:
     best_by: dict[str, float] = field(default_factory=dict)
 
 
-TroubleKind = Literal["not_finite", "loss_spike"]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BegunNews:
+    """A rank of a new world is about to train its first step, told by data rank 0. `seconds`: what it took, by part."""
+
+    step: int
+    generation: int
+    t: float
+    seconds: dict[str, float]  # join, build, restore, read
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VoidedNews:
+    """A batch is left out of the run: told by data rank 0, and flushed, before the run goes on."""
+
+    step: int
+    generation: int
+    t: float
+    reason: str
+
+
+TroubleKind = Literal["not_finite", "loss_spike", "not_repeated"]  # not finite once, and finite when tried again
 
 
 class FedBy(NamedTuple):
@@ -124,7 +144,18 @@ class SystemNews:
     metrics: dict[str, float]
 
 
-News = StepNews | KeysNews | HolesNews | EvaluationNews | NoteNews | CheckpointNews | TroubleNews | SystemNews
+News = (
+    StepNews
+    | KeysNews
+    | HolesNews
+    | EvaluationNews
+    | NoteNews
+    | CheckpointNews
+    | BegunNews
+    | VoidedNews
+    | TroubleNews
+    | SystemNews
+)
 
 
 class Sink(Protocol):

@@ -96,7 +96,8 @@ class Word(IntEnum):
     """What the controller tells every rank; carried in each step's all-reduce so that all act at the same boundary."""
 
     GO_ON = 0
-    STOP = 1
+    STOP = 1  # with a checkpoint; the run stands still then
+    LEAVE = 2  # with a snapshot; the run goes on at once, in another world
 
 
 # parts of the state in a node's memory (checkpoint/slot.py)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.core.clock import Clock
+from orchestrator.core.drill import Drill
 from orchestrator.core.errors import BadInput
 from orchestrator.core.keyed import text_key
 from orchestrator.core.words import Excerpt, ExitCode, RunState
@@ -116,6 +117,14 @@ class RunDir:
     @property
     def excerpt_request(self) -> Path:
         return self.path / "requests" / "excerpt.json"
+
+    @property
+    def drill_file(self) -> Path:
+        return self.path / "drill.json"
+
+    def drill(self) -> Drill:
+        """What the run does to itself on purpose; a run of users nothing."""
+        return Drill.from_json(read_json(self.drill_file)) if self.drill_file.exists() else Drill()
 
     def excerpt(self) -> Excerpt | None:
         """What a copy of a run is for; None for a run itself."""
