@@ -53,6 +53,7 @@ SIZES = {  # by millions of parameters: hidden, intermediate, layers
 }
 FACTS = CheckpointFacts(zero_stage=2, config_hash="none", chain=())
 TIMEOUT_S = 1800.0
+PIECE = 2**28  # bytes; larger than any cache
 
 Work = Callable[..., Any]
 
@@ -191,8 +192,7 @@ def reform(rank: int, store: Store, folder: Path, stage: int, millions: int, rou
     engine, slot = begin(formation), Slot.create("reform")
     Snapper(formation.world, 1).take(slot, engine.look(), 1, FACTS)
     store.set(f"slot {rank}", slot.path)
-    source = torch.ones(slot.part().size_bytes // 4)
-    target = torch.zeros_like(source)
+    copy = partial(copy_plainly, slot.body(), bytearray(PIECE))
     sum_over_ranks([0.0])
     own, plain = [], []
     for number in range(min(rounds, 12) + 2):
@@ -204,9 +204,16 @@ def reform(rank: int, store: Store, folder: Path, stage: int, millions: int, rou
         engine = form(formation, reader)
         own.append(time.perf_counter() - began)
         reader.close()
-        plain.append(timed(lambda: target.copy_(source)))
+        plain.append(timed(copy))
     dissolve(engine)
     return compare(own[2:], plain[2:], "plain copy", slot.part().size_bytes)
+
+
+def copy_plainly(source: memoryview, target: bytearray) -> None:
+    """Piece by piece: there may not be memory for all of it twice."""
+    for begin in range(0, len(source), PIECE):
+        piece = source[begin : begin + PIECE]
+        target[: len(piece)] = piece
 
 
 def disk(size_bytes: int, rounds: int) -> str:

@@ -18,10 +18,12 @@ import argparse
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -35,6 +37,8 @@ from torch.distributed import FileStore  # type: ignore[attr-defined]
 from launch.cluster import reached_cluster
 from launch.run import gather_facts, with_absolute_paths
 from orchestrator.checkpoint.fragments import MASTER
+from orchestrator.checkpoint.vault import Vault
+from orchestrator.config.check import replace_values
 from orchestrator.config.load import load_config
 from orchestrator.config.resolve import WorldPlan, resolve_run, resolve_world
 from orchestrator.config.run import RunConfig
@@ -237,10 +241,17 @@ def open_relay(run: RunHandle) -> Connection:
     return ours
 
 
-def make_trainer(run_dir: RunDir, plan: WorldPlan, world: World, sink: Sink) -> Trainer:
+def make_trainer(
+    run_dir: RunDir,
+    plan: WorldPlan,
+    world: World,
+    sink: Sink,
+    vault: Vault | None = None,
+    changes: Mapping[str, Any] = MappingProxyType({}),
+) -> Trainer:
     """As control/rank.py makes it."""
     job = TrainJob(
-        config=load_config(run_dir.config).config,
+        config=replace_values(load_config(run_dir.config).config, dict(changes)),
         manifest=Manifest.load(run_dir.manifest),
         world=world,
         generation=1,
@@ -253,6 +264,7 @@ def make_trainer(run_dir: RunDir, plan: WorldPlan, world: World, sink: Sink) -> 
         sink=sink,
         helm=Board.create()[0],
         clock=SystemClock(),
+        vault=vault,
     )
     return Trainer(job)
 

@@ -99,16 +99,17 @@ class Cluster:
         self,
         cpus: int = 2,
         *,
+        head_cpus: int | None = None,
         hosts: int | None = None,
         token: str | None = None,
         dashboard: bool = True,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        """The head on h1 and a worker on every other host, or on the first `hosts` only; all are up when this returns.
-        `env` is for all of them, and for what is run in the hosts from now on."""
+        """The head on h1 (with `head_cpus`, if they are others) and a worker on every other host, or on the first `hosts`
+        only; all are up when this returns. `env` is for all of them, and for what is run in the hosts from now on."""
         ask(self.name, "remember", environment={**ray_environment(token), **(env or {})})
         head, *others = self.hosts[:hosts]
-        head.start_ray(cpus, dashboard=dashboard)
+        head.start_ray(cpus if head_cpus is None else head_cpus, dashboard=dashboard)
         for node in [host.begin_ray(cpus, dashboard) for host in others]:
             node.wait_until_up()
 

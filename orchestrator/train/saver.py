@@ -104,9 +104,14 @@ class Saver:
         """To be called before every update: it must not change what is still being copied."""
         self._snapper.hold_update()
 
+    @property
+    def is_busy(self) -> bool:
+        """Something is on its way."""
+        return self._pending is not None or self._writing is not None
+
     def settle(self) -> None:
         """Return when nothing is on its way any more."""
-        while self._pending is not None or self._writing is not None:
+        while self.is_busy:
             self._wait_for_own()
             self.hear(self.votes().add_over_ranks())
 
