@@ -2,11 +2,10 @@
 
 Two ranks on two made-up nodes of this machine, each with a vault process of its own, which is the other's buddy; the
 quickstart's model and batches, snapshots as often as `checkpoint.snapshot_every: auto` has it. Two trainers in the same
-processes take turns, step by step. What a snapshot leaves to the vaults (checksums, sending, keeping) is waited for
-before the other one's step begins, and counts: the ratio is what it would be if nothing could overlap. The CPU seconds
-of both vault processes are stated apart. Keep the machine quiet. Run:
+processes take turns, some steps at a time; what a turn has left to the vaults (checksums, sending, keeping) is waited
+for at its end, and counts. The CPU seconds of both vault processes are stated apart. Keep the machine quiet. Run:
 
-    python benchmarks/mirroring.py [--pairs 200]
+    python benchmarks/mirroring.py [--turns 12]
 """
 
 import argparse
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from step_time import WARM_UP, NoSink, bootstrap_interval, make_run, make_trainer, read_config
+from step_time import NoSink, bootstrap_interval, make_run, make_trainer, read_config
 from torch.distributed import FileStore  # type: ignore[attr-defined]
 
 from launch.cluster import reached_cluster
@@ -31,18 +30,19 @@ from orchestrator.control.vaulted import RankVault
 from orchestrator.core.words import World
 from orchestrator.tracking.rundir import RunDir
 from orchestrator.train.engine import join_world, warm
+from orchestrator.train.loop import Trainer
 
 NODES, STAGE = 2, 2
-
+TURN = 20  # steps
 START_TIMEOUT_S = 60.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=200)
-    pairs = parser.parse_args().pairs
+    parser.add_argument("--turns", type=int, default=12, help="of each of the two")
+    turns = parser.parse_args().turns
     with tempfile.TemporaryDirectory(prefix="mirroring-") as folder:
-        config = read_config(Path(folder), pairs, STAGE)
+        config = read_config(Path(folder), (turns + 1) * TURN, STAGE)
         run_dir = RunDir(Path(config.root) / config.name)
         with reached_cluster(config, run_dir.path, trains=False) as cluster, cluster.connected():
             plan = make_run(config, run_dir)
@@ -52,7 +52,7 @@ def main() -> None:
         try:
             run = RunHandle(path=run_dir.path, key=run_dir.key)
             homes = [VaultHome(run, "127.0.0.1", 1, nursery) for _ in range(NODES)]
-            show(*measure(run_dir, plan, pairs, [home.door(0) for home in homes], find_addresses(homes)))
+            show(*measure(run_dir, plan, turns, [home.door(0) for home in homes], find_addresses(homes)))
         finally:
             process.kill()
             process.wait()
@@ -71,15 +71,15 @@ def find_addresses(homes: list[VaultHome]) -> list[tuple[VaultAddress, int]]:
 
 
 def measure(
-    run_dir: RunDir, plan: WorldPlan, pairs: int, doors: list[VaultDoor], vaults: list[tuple[VaultAddress, int]]
+    run_dir: RunDir, plan: WorldPlan, turns: int, doors: list[VaultDoor], vaults: list[tuple[VaultAddress, int]]
 ) -> tuple[Any, int, float]:
-    """Seconds of each pair (without, with), snapshots taken, CPU seconds of the vaults."""
+    """Seconds of each pair of turns (without, with), snapshots taken, CPU seconds of the vaults."""
     context = get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     buddies = [vaults[(rank + 1) % NODES][0] for rank in range(NODES)]
     pids = [pid for _, pid in vaults]
     ranks = [
-        context.Process(target=be_rank, args=(rank, run_dir, plan, pairs, doors[rank], buddies[rank], pids, theirs))
+        context.Process(target=be_rank, args=(rank, run_dir, plan, turns, doors[rank], buddies[rank], pids, theirs))
         for rank in range(NODES)
     ]
     for rank in ranks:
@@ -98,7 +98,7 @@ def be_rank(
     rank: int,
     run_dir: RunDir,
     plan: WorldPlan,
-    pairs: int,
+    turns: int,
     door: VaultDoor,
     buddy: VaultAddress,
     pids: list[int],
@@ -110,25 +110,34 @@ def be_rank(
     vault = RankVault(door, generation=1, buddy=buddy, committed=None)
     kept = make_trainer(run_dir, plan, world, NoSink(), vault)
     plain = make_trainer(run_dir, plan, world, NoSink(), None, {"checkpoint.snapshot_every": None})
-    seconds, snapshots, spent_s = np.zeros((WARM_UP + pairs, 2)), 0, 0.0
-    for step in range(WARM_UP + pairs):
-        if step == WARM_UP:
-            snapshots, spent_s = 0, cpu_seconds(pids)
-        for way in (0, 1) if step % 2 else (1, 0):
-            trainer = (plain, kept)[way]
+    seconds, taken = np.zeros((turns + 1, 2)), []
+    for turn in range(turns + 1):  # the first one does not count
+        if turn == 1:
+            taken, spent_s = [], cpu_seconds(pids)
+        for way in (0, 1) if turn % 2 else (1, 0):
             torch.distributed.barrier()
             began = time.perf_counter()
-            trainer.train_step()
-            trainer.keep(must_stop=False)
-            snapshots += trainer.saver.is_busy
-            trainer.saver.settle()
-            seconds[step, way] = time.perf_counter() - began
+            taken += take_turn((plain, kept)[way])
+            seconds[turn, way] = time.perf_counter() - began
     spent_s = cpu_seconds(pids) - spent_s
     if rank == 0:
-        pipe.send((seconds[WARM_UP:], snapshots, spent_s))
+        pipe.send((seconds[1:], len(taken), spent_s))
     plain.close()
     kept.close()
     vault.close()
+
+
+def take_turn(trainer: Trainer) -> list[int]:
+    """The steps after which a snapshot was taken."""
+    taken = []
+    for _ in range(TURN):
+        trainer.train_step()
+        was_busy = trainer.saver.is_busy
+        trainer.keep(must_stop=False)
+        if trainer.saver.is_busy and not was_busy:
+            taken.append(trainer.step)
+    trainer.saver.settle()
+    return taken
 
 
 def cpu_seconds(pids: list[int]) -> float:
@@ -139,11 +148,12 @@ def cpu_seconds(pids: list[int]) -> float:
 def show(seconds: Any, snapshots: int, spent_s: float) -> None:
     plain, kept = seconds.T
     low, high = bootstrap_interval(kept, plain)
-    pairs = len(plain)
-    print(f"{pairs} pairs, {snapshots} snapshots, ZeRO-{STAGE}")
-    print(f"a step without {np.median(plain):.4f} s, with {np.median(kept):.4f} s: medians {low:.4f} to {high:.4f}")
-    print(f"all steps together: ratio {kept.sum() / plain.sum():.4f} (at most 1.01 asked)")
-    print(f"CPU of both vaults: {spent_s / pairs:.5f} s a step, {spent_s / pairs / np.median(plain) / NODES:.2%} of it")
+    steps = len(plain) * TURN
+    print(f"{len(plain)} pairs of turns of {TURN} steps, {snapshots} snapshots, ZeRO-{STAGE}")
+    ratio = np.median(kept) / np.median(plain)
+    print(f"without {np.median(plain):.3f} s, with {np.median(kept):.3f} s: ratio {ratio:.4f}")
+    print(f"interval {low:.4f} to {high:.4f}; of all turns {kept.sum() / plain.sum():.4f} (at most 1.01 asked)")
+    print(f"CPU of the vaults: {spent_s / steps:.5f} s a step, {spent_s / NODES / plain.sum():.2%} of a core a node")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class Behind:
         *,
         keep: KeepSection,
         best_by: str,
-        mirror: Callable[[Slot], None] | None = None,
+        mirror: Callable[[Slot], float] | None = None,
         answer: Callable[[Answer], None] | None = None,
     ) -> None:
         self.slots = slots
@@ -72,9 +72,8 @@ class Behind:
         slot.seal()
         if write:
             self._disk.put(lambda: self._write(slot))
-        if self._mirror is not None:
-            self._mirror(slot)
-        return Kept(step=slot.place.step, cpu_s=time.thread_time() - began)
+        elsewhere_s = self._mirror(slot) if self._mirror is not None else 0.0
+        return Kept(step=slot.place.step, cpu_s=time.thread_time() - began + elsewhere_s)
 
     def _write(self, slot: Slot) -> Answer:
         step = slot.place.step

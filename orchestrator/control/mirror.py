@@ -5,6 +5,7 @@ together last: until the next is whole everywhere, a run may have to go on from 
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from multiprocessing import AuthenticationError
 from typing import Any
@@ -29,18 +30,20 @@ class MirrorSender:
         self._sending, self._is_over = threading.Lock(), threading.Event()
         self.committed: Snapshot | None = None  # the last one that all ranks had together
 
-    def send(self, slot: Slot) -> None:
+    def send(self, slot: Slot) -> float:
+        """Seconds of CPU that it took over there."""
         with self._sending:
             while not self._is_over.is_set():
                 try:
-                    problem = self._try_to_send(slot)
+                    problem, cpu_s = self._try_to_send(slot)
                 except (OSError, EOFError, AuthenticationError) as error:
-                    problem = f"{type(error).__name__}: {error}"
+                    problem, cpu_s = f"{type(error).__name__}: {error}", 0.0
                     self._forget_wire()
                 if not problem:
-                    return
+                    return cpu_s
                 log.warning("local rank %d is not mirrored, trying again: %s", self._local_rank, problem)
                 self._is_over.wait(PAUSE_S)
+        return 0.0
 
     def end(self) -> None:
         """What could not be sent until now is given up."""
@@ -48,7 +51,7 @@ class MirrorSender:
         with self._sending:
             self._forget_wire()
 
-    def _try_to_send(self, slot: Slot) -> str:
+    def _try_to_send(self, slot: Slot) -> tuple[str, float]:
         if self._wire is None:
             self._wire = Wire.to_vault(self._buddy)
         wire, size_bytes = self._wire, len(slot.body())
@@ -62,8 +65,8 @@ class MirrorSender:
         )
         wire.send_text(slot.text())
         wire.pour(slot, 0, size_bytes)
-        problem: str = wire.hear(SILENCE_S)["problem"]
-        return problem
+        answer = wire.hear(SILENCE_S)
+        return answer["problem"], answer["cpu_s"]
 
     def _forget_wire(self) -> None:
         if self._wire is not None:
@@ -81,9 +84,10 @@ class MirrorSlots:
 
     def take_in(self, wire: Wire, ask: dict[str, Any]) -> None:
         """Answered with the problem, which is empty when the copy is what was sent."""
+        began = time.thread_time()
         with self._lock:
             problem = self._fill(wire, ask)
-        wire.say(problem=problem)
+        wire.say(problem=problem, cpu_s=time.thread_time() - began)
 
     def _fill(self, wire: Wire, ask: dict[str, Any]) -> str:
         place = PartPlace(*ask["place"])
