@@ -7,7 +7,7 @@ from orchestrator.core.news import Number
 from orchestrator.data.feeding.batch import ReadFigures
 from orchestrator.data.ordering.ledger import Sums
 from orchestrator.storage.stores import Fetched
-from orchestrator.train.engine import sum_over_ranks
+from orchestrator.train.agreement import sum_over_ranks
 from orchestrator.train.saver import Votes
 
 

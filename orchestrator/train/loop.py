@@ -17,9 +17,10 @@ from orchestrator.data.feeding.feed import open_batches
 from orchestrator.data.feeding.growing import GrowingOrder
 from orchestrator.data.feeding.stream import Stream
 from orchestrator.data.ordering.skips import Skips
+from orchestrator.train.agreement import sum_over_ranks
 from orchestrator.train.augment.mixup import sum_losses
 from orchestrator.train.augment.replay import Augmentation
-from orchestrator.train.engine import Engine, StepResult, build_empty, sum_over_ranks
+from orchestrator.train.engine import Engine, StepResult, build_empty
 from orchestrator.train.evaluation.validation import Validation
 from orchestrator.train.figures import StepFigures
 from orchestrator.train.job import Outcome, TrainJob, check_slices

@@ -20,8 +20,9 @@ from orchestrator.config.compare import run_hash
 from orchestrator.core.errors import TrainingFailed
 from orchestrator.core.news import CheckpointNews
 from orchestrator.data.ordering.skips import Skips
+from orchestrator.train.agreement import sum_over_ranks
 from orchestrator.train.cadence import Cadence
-from orchestrator.train.engine import Engine, sum_over_ranks
+from orchestrator.train.engine import Engine
 from orchestrator.train.job import TrainJob
 from orchestrator.train.optim.history import History
 from orchestrator.train.snapshot import Snapper

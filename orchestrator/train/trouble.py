@@ -13,7 +13,7 @@ from orchestrator.core.news import FedBy, TroubleKind, TroubleNews
 from orchestrator.data.feeding.batch import RankBatch
 from orchestrator.data.ordering.order import rank_slice
 from orchestrator.data.shards.manifest import Manifest
-from orchestrator.train.engine import gather_everywhere
+from orchestrator.train.agreement import gather_everywhere
 from orchestrator.train.job import TrainJob
 from orchestrator.train.names import name_fed
 
