@@ -20,6 +20,8 @@ class StepFigures:
     count: int  # rows in the ledger's sums
     holes: int  # samples of this step that do not decode
     stop_votes: int  # ranks that have heard the word to stop
+    leave_votes: int  # or to leave this world
+    empty_handed: int  # ranks without a next batch
     stores_down: int  # ranks whose next batch lies in a store that stays away
     wait_s: float  # waited for data
     before_s: float  # what the step before took
@@ -30,18 +32,22 @@ class StepFigures:
 
     def add_over_ranks(self) -> Self:
         reading = self.reading
-        votes = [self.count, self.holes, self.stop_votes, self.stores_down, reading.read_bytes, *reading.fetched]
+        heard = [self.stop_votes, self.leave_votes, self.empty_handed, self.stores_down]
+        votes = [self.count, self.holes, *heard, reading.read_bytes, *reading.fetched]
         seconds = [self.wait_s, self.before_s, self.snapshot_s, reading.decode_s]
         own = [self.loss_sum, self.next_weight, *seconds, *self.votes, *votes, *self.sums.to_limbs()]
         loss_sum, next_weight, wait_s, before_s, snapshot_s, decode_s, *rest = sum_over_ranks(own)
         said, rest = Votes(*map(int, rest[: len(self.votes)])), rest[len(self.votes) :]
-        count, holes, stop_votes, stores_down, read_bytes, hits, misses, size_bytes = map(int, rest[: len(votes)])
+        count, holes, *counted = map(int, rest[: len(votes)])
+        stop_votes, leave_votes, empty_handed, stores_down, read_bytes, hits, misses, size_bytes = counted
         return type(self)(
             loss_sum=loss_sum,
             next_weight=next_weight,
             count=count,
             holes=holes,
             stop_votes=stop_votes,
+            leave_votes=leave_votes,
+            empty_handed=empty_handed,
             stores_down=stores_down,
             wait_s=wait_s,
             before_s=before_s,

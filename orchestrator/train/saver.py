@@ -101,6 +101,21 @@ class Saver:
         self._pause_s += waited_s
         self._cadence.note(step)
 
+    def hand_over(self, step: int, losses: tuple[float, ...]) -> None:
+        """For the next world: this step's state, whole on all ranks when this returns. In memory, or where nothing is
+        kept there, on disk."""
+        if self._job.config.checkpoint.snapshot_every is None:
+            self.save(step, losses)
+        else:
+            self.settle()
+            self._take(step, losses, write=False)
+        self.settle()
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a checkpoint is on its way, which all ranks know alike."""
+        return self._writing is not None
+
     def hold_update(self) -> None:
         """To be called before every update: it must not change what is still being copied."""
         self._snapper.hold_update()
@@ -258,7 +273,7 @@ class Saver:
     def _collect_facts(self, step: int, losses: tuple[float, ...]) -> CheckpointFacts:
         """Skips as they are on disk: those of all ranks, told before the steps that they are of."""
         job, skips = self._job, Skips.load(self._job.skips_file).before(step)
-        voided = [{"step": at} for at in sorted(skips.voided)]
+        voided = [{"step": at, "voided": True} for at in sorted(skips.voided)]
         holes = [{"step": at, "position": position} for at, position in sorted(skips.holes)]
         measured = self._history.at(step)
         return CheckpointFacts(
