@@ -20,7 +20,7 @@ from orchestrator.train.engine import leave_world, warm
 from tests.fakes.gang import run_gang
 from tests.fakes.reforming import footprint
 from tests.fakes.slot_source import read_slots
-from tests.fakes.small_runs import ScriptedHelm, SmallManifest, StoreIsDown, small_config, train_small
+from tests.fakes.small_runs import ScriptedHelm, small_config, train_small
 
 WORLDS = 8  # that cannot begin, one after another
 KEPT = {"snapshot_every": 1000}  # none is due
@@ -92,28 +92,26 @@ def share(store: Any, name: str, rank: int, size: int, path: str) -> list[str]:
 
 def fail_to_begin(store: Any, folder: Path) -> dict[str, list[dict[str, int]]]:
     """What is left after each of many worlds of one rank, by what went wrong."""
-    manifest = StoreIsDown.make()
     return {
-        what: [fail_once(store, folder, what, number, manifest) for number in range(WORLDS)]
+        what: [fail_once(store, folder, what, number) for number in range(WORLDS)]
         for what in ("optimizer", "engine", "state", "peer", "join")
     }
 
 
-def fail_once(store: Any, folder: Path, what: str, number: int, manifest: SmallManifest) -> dict[str, int]:
-    with pytest.MonkeyPatch.context() as patch, pytest.raises((ConfigError, CheckpointDamaged, ConnectionError)):
-        match what:
-            case "optimizer":
-                patch.setattr(engine, "make_optimizer", raiser(ConfigError("no such optimizer")))
-            case "engine":
-                patch.setattr(engine, "Lookout", raiser(ConnectionError("Connection closed by peer")))
-            case "state":
-                patch.setattr(loop.Engine, "insert", raiser(CheckpointDamaged("bytes are not those written")))
-            case "peer":
-                patch.setattr(loop, "sum_over_ranks", raiser(ConnectionError("Connection closed by peer")))
-            case "join":
-                patch.setattr(engine, "_forget_earlier_engines", raiser(ConnectionError("Connection closed by peer")))
-        name = f"failed-{what}-{number}"
-        train_small(0, 1, store, small_config(stage=number % 4), folder / name, manifest=manifest)
+def fail_once(store: Any, folder: Path, what: str, number: int) -> dict[str, int]:
+    gone = ConnectionError("Connection closed by peer")
+    place, name, error = {
+        "optimizer": (engine, "make_optimizer", ConfigError("no such optimizer")),
+        "engine": (engine, "Lookout", gone),
+        "state": (loop.Engine, "insert", CheckpointDamaged("its bytes are not those that were written")),
+        "peer": (loop, "sum_over_ranks", gone),
+        "join": (engine, "_forget_earlier_engines", gone),
+    }[what]
+    config = small_config(stage=number % 4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(place, name, raiser(error))
+        with pytest.raises(type(error)):
+            train_small(0, 1, store, config, folder / f"failed-{what}-{number}")
     leave_world()
     left = footprint()
     del left["own bytes"]  # too little here to tell from noise
