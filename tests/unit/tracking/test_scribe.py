@@ -212,7 +212,8 @@ def test_a_voided_batch_is_written_down_and_noted_once_and_read_as_a_skip(tmp_pa
 def test_that_a_world_has_begun_is_no_row(tmp_path: Path) -> None:
     scribe = make_scribe(tmp_path)
     scribe.write([BegunNews(step=3, generation=2, t=7.0, seconds={"join": 0.1}), step_news(3)])
-    assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [3]
+    scribe.finish(RunState.DONE, 0)
+    assert [row.get("kind") for row in read_rows(tmp_path / "metrics.jsonl")] == [None, "note"], "a step, and the end"
 
 
 def test_a_run_that_leaves_nothing_out_has_no_file_of_skips(tmp_path: Path) -> None:
