@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from orchestrator.core.news import Number
+from orchestrator.core.words import Word
 from orchestrator.data.feeding.batch import ReadFigures
 from orchestrator.data.ordering.ledger import Sums
 from orchestrator.storage.stores import Fetched
@@ -56,6 +57,14 @@ class StepFigures:
             reading=ReadFigures(read_bytes, decode_s, Fetched(hits, misses, size_bytes)),
             sums=Sums.from_limbs(rest[len(votes) :]),
         )
+
+    def choose_word(self, *, must_leave: bool, is_writing: bool) -> Word:
+        """What all ranks do now, added up over them: one that has heard a word, or has a reason of its own, is enough.
+        While a checkpoint is on its way nobody leaves but at a stated step, or where there is nothing else to do."""
+        if self.stop_votes or self.stores_down:
+            return Word.STOP
+        may_leave = self.empty_handed or not is_writing
+        return Word.LEAVE if must_leave or (self.leave_votes and may_leave) else Word.GO_ON
 
     def describe_reading(self, world_size: int) -> dict[str, Number]:
         """The columns of metrics.jsonl about reading: sums over the ranks, seconds as a mean.

@@ -210,7 +210,7 @@ class Trainer:
         self.teller.tell_step(done, self.order.known)
         self.skipping.check_holes(self.step, batch, agreed.holes)
         self.step += 1
-        return self.choose_word(agreed)
+        return agreed.choose_word(must_leave=self.step == self.job.leave_at, is_writing=self.saver.is_writing)
 
     def update_or_void(self, batch: RankBatch, weight: float) -> tuple[RankBatch, float, Update]:
         """What is not finite is applied on no rank, so it can be computed once more, to the bit. If it is so again, the
@@ -293,15 +293,6 @@ class Trainer:
         if not empty_handed:
             return weight, Word.GO_ON
         return weight, Word.LEAVE if leave_votes == empty_handed else Word.STOP
-
-    def choose_word(self, agreed: StepFigures) -> Word:
-        """Whoever of the ranks has heard it, or has a reason of its own. While a checkpoint is on its way nobody
-        leaves, unless there is nothing else to do."""
-        if agreed.stop_votes or agreed.stores_down:
-            return Word.STOP
-        may_leave = agreed.empty_handed or not self.saver.is_writing
-        must_leave = self.step == self.job.leave_at
-        return Word.LEAVE if must_leave or (agreed.leave_votes and may_leave) else Word.GO_ON
 
     def learning_rate(self) -> float:
         schedule, peak, steps = self.config.schedule, self.config.optim.lr, self.config.train.num_steps
