@@ -38,7 +38,8 @@ from orchestrator.checkpoint.writer import write_part
 from orchestrator.config.run import RunConfig
 from orchestrator.config.running import KeepSection
 from orchestrator.core.words import World
-from orchestrator.train.engine import Engine, sum_over_ranks, warm
+from orchestrator.train.agreement import sum_over_ranks
+from orchestrator.train.engine import Engine, warm
 from orchestrator.train.models.build import build_model
 from orchestrator.train.models.initial import initial_source
 from orchestrator.train.reform import Formation, dissolve, form

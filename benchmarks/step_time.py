@@ -56,7 +56,8 @@ from orchestrator.data.shards.manifest import Manifest
 from orchestrator.prepare.run import prepare
 from orchestrator.tracking.rows import read_metrics
 from orchestrator.tracking.rundir import RunDir
-from orchestrator.train.engine import join_world, sum_over_ranks, warm
+from orchestrator.train.agreement import sum_over_ranks
+from orchestrator.train.engine import join_world, warm
 from orchestrator.train.job import TrainJob
 from orchestrator.train.loop import Trainer
 from orchestrator.train.models.build import describe_model

@@ -18,7 +18,7 @@ from orchestrator.config.run import RunConfig
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.dotted import look_for_code_in
 from orchestrator.core.errors import BadInput
-from orchestrator.core.news import EvaluationNews, HolesNews, News, StepNews, TroubleNews
+from orchestrator.core.news import EvaluationNews, HolesNews, News, StepNews, TroubleNews, VoidedNews
 from orchestrator.core.words import Excerpt, Word, World
 from orchestrator.data.shards.manifest import Manifest
 from orchestrator.prepare.run import prepare
@@ -118,6 +118,8 @@ class ScreenSink:
                 self._screen.say(f"{news.split} after step {news.step - 1}: {told}")
             case TroubleNews():
                 self._screen.say(f"step {news.step}: {news.describe()}")
+            case VoidedNews():
+                self._screen.say(f"step {news.step}: its batch would be left out of a run")
             case HolesNews():
                 for hole in news.holes:
                     self._screen.say(f"step {news.step}: {hole.sample} does not decode: {hole.reason}")

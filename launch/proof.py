@@ -1,6 +1,6 @@
 """`longhaul verify` and `longhaul ledger`: the proof that a run fed what its definition says, and what it fed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -28,6 +28,7 @@ from orchestrator.tracking.rows import Ledger, read_ledger, read_losses
 from orchestrator.tracking.rundir import RunDir
 
 STEPS_AT_ONCE = 1024  # whose keys are in memory together
+MOST_NAMED = 8  # steps that were left out
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,9 +43,8 @@ class Definition:
     @classmethod
     def load(cls, run_dir: RunDir) -> Self:
         config, manifest = load_config(run_dir.config).config, Manifest.load(run_dir.manifest)
-        skips = Skips.load(run_dir.skips) if run_dir.skips.exists() else Skips()
         order, packed = Order.of(config, manifest), config.packed_len is not None
-        return cls(manifest=manifest, order=order, skips=skips, packed=packed)
+        return cls(manifest=manifest, order=order, skips=Skips.load(run_dir.skips), packed=packed)
 
 
 def verify(run_dir: RunDir, against: RunDir | None, screen: Screen) -> None:
@@ -119,12 +119,16 @@ def _compare_runs(run_dir: RunDir, ledger: Ledger, other: RunDir, screen: Screen
     if not common.size:
         yield f"{other.path} has no step in common"
         return
+    voided = _voided_in_one(run_dir, other)
     differ = ledger.digests[ours_at] != theirs.digests[theirs_at]
     differ |= ledger.counts[ours_at] != theirs.counts[theirs_at]
+    differ &= ~np.isin(common, voided)
     if differ.any():
         yield f"step {common[np.argmax(differ)]}: the two runs fed other samples"
         yield from _name_other_position(run_dir, other, int(common[np.argmax(differ)]))
-    screen.say(f"against {other.path.name}: {common.size} common steps; {_tell_losses(run_dir, other)}")
+    screen.say(f"against {other.path.name}: {common.size} common steps; {_tell_losses(run_dir, other, voided)}")
+    if voided:
+        screen.say(f"left out of one of the two for their numbers: {_name_steps(voided)}")
 
 
 def _name_other_position(run_dir: RunDir, other: RunDir, step: int) -> Iterator[str]:
@@ -139,9 +143,23 @@ def _name_other_position(run_dir: RunDir, other: RunDir, step: int) -> Iterator[
         yield f"step {step}: position {wrong.position} was {ours}, and {theirs} in {other.path.name}"
 
 
-def _tell_losses(run_dir: RunDir, other: RunDir) -> str:
+def _voided_in_one(run_dir: RunDir, other: RunDir) -> list[int]:
+    """Steps whose batch one of two runs has left out: their definitions part there, and nowhere else."""
+    ours, theirs = (Skips.load(one.skips) for one in (run_dir, other))
+    return sorted(ours.voided ^ theirs.voided)
+
+
+def _name_steps(steps: Sequence[int]) -> str:
+    named = ", ".join(f"step {step}" for step in steps[:MOST_NAMED])
+    return named + (f" and {len(steps) - MOST_NAMED} more" if len(steps) > MOST_NAMED else "")
+
+
+def _tell_losses(run_dir: RunDir, other: RunDir, voided: Sequence[int]) -> str:
+    """Of steps that both have trained on."""
     (steps, losses), (their_steps, theirs) = read_losses(run_dir.path), read_losses(other.path)
     common, at, their_at = np.intersect1d(steps, their_steps, assume_unique=True, return_indices=True)
+    trained = ~np.isin(common, voided)
+    common, at, their_at = common[trained], at[trained], their_at[trained]
     if not common.size:
         return "no losses to compare"
     apart = np.abs(losses[at] - theirs[their_at])

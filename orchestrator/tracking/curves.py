@@ -30,6 +30,7 @@ _NAMES = {
     "t": "_timestamp",  # W&B's own name: when it happened, not when it was sent
 }
 _COUNTED = ("tokens", "samples")
+_OF_AN_UPDATE = ("loss", "grad_norm")
 MOST_CURVES = 100  # of one metric that has a value for each class
 
 
@@ -108,8 +109,9 @@ class StepCopy:
 
 
 def step_values(row: Row) -> Values:
-    """A step under the names people know from other trainers."""
-    values = {_NAMES.get(name, f"train/{name}"): value for name, value in row.items() if name != "step"}
+    """A step under the names people know from other trainers. A void step is a gap in the curves of the loss."""
+    untold = ("step",) if row.get("samples", 1) else ("step", *_OF_AN_UPDATE)
+    values = {_NAMES.get(name, f"train/{name}"): value for name, value in row.items() if name not in untold}
     for what in _COUNTED:
         if what in row and row.get("step_s"):
             speed = row[what] / row["step_s"]

@@ -22,6 +22,7 @@ from orchestrator.core.news import (
     StepNews,
     SystemNews,
     TroubleNews,
+    VoidedNews,
 )
 from orchestrator.storage.lines import read_lines
 
@@ -56,9 +57,18 @@ def ledger_row(news: StepNews) -> Row:
     return {"step": news.step, "generation": news.generation} | news.ledger
 
 
-def skip_rows(news: HolesNews) -> list[Row]:
-    """A row of skips.jsonl for each sample left out; data/ordering/skips.py reads them."""
+def skip_rows(news: HolesNews | VoidedNews) -> list[Row]:
+    """A row of skips.jsonl for each sample left out, or for a whole batch; data/ordering/skips.py reads them."""
+    if isinstance(news, VoidedNews):
+        return [{"step": news.step, "voided": True, "reason": news.reason}]
     return [{"step": news.step} | hole._asdict() for hole in news.holes]
+
+
+def describe_skip(row: Row) -> str:
+    """A row of skips.jsonl for people."""
+    if "voided" in row:
+        return f"step {row['step']}: its batch is left out of the run: {row['reason']}"
+    return f"step {row['step']}: {row['sample']} does not decode and is left out: {row['reason']}"
 
 
 def lane_of(row: Row) -> tuple[int, str, str]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from orchestrator.config.run import RunConfig
 from orchestrator.core.clock import Clock
-from orchestrator.core.news import HolesNews, KeysNews, News, StepNews
+from orchestrator.core.news import BegunNews, HolesNews, KeysNews, News, StepNews, VoidedNews
 from orchestrator.core.words import RunState
 from orchestrator.storage.lines import LineFile
 from orchestrator.tracking.keys import KeyParts
@@ -21,6 +21,7 @@ from orchestrator.tracking.rows import (
     METRICS_FILE,
     SKIPS_FILE,
     Row,
+    describe_skip,
     lane_of,
     ledger_row,
     metrics_row,
@@ -57,6 +58,8 @@ class Mirror(Protocol):
         ...
 
 
+_WITHOUT_ROW = KeysNews | HolesNews | VoidedNews | BegunNews  # in metrics.jsonl
+
 OpenMirror = Callable[[RunConfig, dict[str, Any], Path, Callable[[str], None]], Mirror | None]
 
 
@@ -83,15 +86,13 @@ class Scribe:
         When it does not, all of it must be told again: what had already been written is recognised. Skips go first,
         then keys, ledger and metrics, so a step that has a metrics row has all the others."""
         with self._lock:
-            holes = (item for item in news if isinstance(item, HolesNews))
-            skips = self._skips.append_new([row for item in holes for row in skip_rows(item)])
+            left_out = (item for item in news if isinstance(item, HolesNews | VoidedNews))
+            skips = self._skips.append_new([row for item in left_out for row in skip_rows(item)])
             self._keys.add(item for item in news if isinstance(item, KeysNews))
             self._ledger.append_new([ledger_row(item) for item in news if isinstance(item, StepNews)])
-            rows = [metrics_row(item) for item in news if not isinstance(item, KeysNews | HolesNews)]
-            self._metrics.append_new(rows)
+            self._metrics.append_new([metrics_row(item) for item in news if not isinstance(item, _WITHOUT_ROW)])
             for skip in skips:
-                text = f"step {skip['step']}: {skip['sample']} does not decode and is left out: {skip['reason']}"
-                self._metrics.append_note(text, self._clock.now())
+                self._metrics.append_note(describe_skip(skip), self._clock.now())
         self._wake_mirror()
 
     def annotate(self, text: str) -> None:

@@ -10,11 +10,11 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,17 +24,17 @@ from orchestrator.checkpoint.fragments import FragmentSource, RankState
 from orchestrator.config.run import RunConfig
 from orchestrator.core.words import World
 from orchestrator.train import reshard
+from orchestrator.train.agreement import use_group
 from orchestrator.train.compile import compile_in_place, forget_compiled
 from orchestrator.train.deepspeed_config import is_plain_torch, make_deepspeed_config
 from orchestrator.train.look import Lookout
+from orchestrator.train.loss_scale import read_loss_scale, write_loss_scale
 from orchestrator.train.models.buffers import BatchStatistics
 from orchestrator.train.models.tensors import parameters_on_meta
 from orchestrator.train.optim.optimizer import make_optimizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_Told = TypeVar("_Told")
 _M_ARENA_MAX = -8  # of malloc.h
-_agreement: list[torch.distributed.ProcessGroup] = []  # the gloo group of this process's world; empty outside a world
 
 
 # ---- worlds ----
@@ -86,55 +86,19 @@ def join_world(world: World, device: str, store: Store, timeout_s: float) -> Non
     everybody = torch.distributed.group.WORLD
     if kind == "cuda":
         everybody = torch.distributed.new_group(backend="gloo", timeout=timeout)
-    assert everybody is not None
-    _agreement[:] = [everybody]
+    use_group(everybody)
 
 
 def leave_world() -> None:
-    """Destroy the process groups. Engines must have been dropped."""
+    """Destroy the process groups, also those of a world that could not be joined. Engines must have been dropped."""
     from deepspeed.comm import comm
 
-    _agreement.clear()
-    comm.destroy_process_group()  # forgets the groups that DeepSpeed keeps in module variables, too
-    comm.cdb = None
-
-
-def sum_over_ranks(values: Sequence[float]) -> list[float]:
-    """Add up numbers over all ranks, on the CPU, in one float64 all-reduce."""
-    return [float(number) for number in add_over_ranks(torch.tensor(values, dtype=torch.float64))]
-
-
-def add_over_ranks(values: torch.Tensor) -> torch.Tensor:
-    """The sum of all ranks' tensors of one shape, on the CPU."""
-    total = values.clone()
-    torch.distributed.all_reduce(total, group=_agreement[0])
-    return total
-
-
-def gather_over_ranks(rows: torch.Tensor) -> torch.Tensor:
-    """The rows of all ranks, in the order of the ranks, on the CPU; a rank may have any number of them, or none."""
-    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    counts = [round(count) for count in sum_over_ranks([len(rows) * (rank == other) for other in range(size)])]
-    if not max(counts):
-        return rows
-    padded = rows.new_zeros((max(counts), *rows.shape[1:]))
-    padded[: len(rows)] = rows
-    gathered = [torch.empty_like(padded) for _ in counts]
-    torch.distributed.all_gather(gathered, padded, group=_agreement[0])
-    return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
-
-
-def max_over_ranks(value: float) -> float:
-    largest = torch.tensor(value, dtype=torch.float64)
-    torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX, group=_agreement[0])
-    return float(largest)
-
-
-def gather_everywhere(value: _Told) -> list[_Told]:
-    """What every rank has, in the order of the ranks. For news that is rare."""
-    gathered: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(gathered, value, group=_agreement[0])
-    return gathered
+    use_group(None)
+    if comm.cdb is not None:
+        comm.destroy_process_group()  # forgets the groups that DeepSpeed keeps in module variables, too
+        comm.cdb = None
+    elif torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 # ---- engines ----
@@ -175,30 +139,39 @@ class Engine:
     def __init__(
         self, module: nn.Module, *, config: RunConfig, world: World, device: str, micro_batch: int, accumulation: int
     ) -> None:
-        import deepspeed
-
         self.module = module
+        self._world = world
+        self._engine: Any = None
         self._accumulation = accumulation
         self._backwards = 0  # since the last optimizer step
         self._stage = config.zero_stage
         self._plain = is_plain_torch(config)
         self._clip_norm = config.train.clip_norm
-        with _nothing_broadcast():
-            self._engine: Any = deepspeed.initialize(
-                model=module,
-                optimizer=make_optimizer(module, config.optim, device),
-                config=make_deepspeed_config(
-                    config, data_size=world.data_size, micro_batch=micro_batch, accumulation=accumulation
-                ),
-                dist_init_required=False,
-            )[0]
-        self._lookout = Lookout(self._engine, world)
-        self._statistics = BatchStatistics(self._engine.module)
         self._compiled = config.train.compile
-        if self._compiled:
-            compile_in_place(module, device)
         # Stage 0 in fp16: DeepSpeed divides gradients by the loss scale but never multiplies the loss by it
         self._scales_loss = config.train.precision == "fp16" and self._stage == 0
+        self._scale_before: dict[str, float] = {}  # of the last step
+        try:
+            self._build(config, device, micro_batch)
+        except BaseException:
+            self.drop()
+            raise
+
+    def _build(self, config: RunConfig, device: str, micro_batch: int) -> None:
+        import deepspeed
+
+        keys = make_deepspeed_config(
+            config, data_size=self._world.data_size, micro_batch=micro_batch, accumulation=self._accumulation
+        )
+        optimizer = make_optimizer(self.module, config.optim, device)
+        with _nothing_broadcast():
+            self._engine = deepspeed.initialize(
+                model=self.module, optimizer=optimizer, config=keys, dist_init_required=False
+            )[0]
+        self._lookout = Lookout(self._engine, self._world)
+        self._statistics = BatchStatistics(self._engine.module)
+        if self._compiled:
+            compile_in_place(self.module, device)
 
     def forward(self, **inputs: Any) -> Any:
         return self._engine(**inputs)
@@ -222,6 +195,7 @@ class Engine:
             raise RuntimeError(f"step was called after {self._backwards} of {self._accumulation} backward calls")
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr * group["lr_share"]
+        self._scale_before = read_loss_scale(self._engine.optimizer)
         if self._plain:
             grad_norm = self._clip_or_clear()
             self._engine.step()
@@ -231,6 +205,10 @@ class Engine:
         applied = self._engine.was_step_applied() and math.isfinite(grad_norm)
         self._statistics.average() if applied else self._statistics.put_back()
         return StepResult(applied, grad_norm)
+
+    def put_back_scale(self) -> None:
+        """As if the last step, which was not applied, had never been tried: fp16 has lowered its loss scale for it."""
+        write_loss_scale(self._engine.optimizer, self._scale_before)
 
     def look(self) -> RankState:
         """This rank's part of the state where it lies: views of memory that the next step changes."""
@@ -242,14 +220,16 @@ class Engine:
         self._statistics = BatchStatistics(self._engine.module)
 
     def drop(self) -> None:
-        """Free everything, also what DeepSpeed would keep of an engine for the life of the process."""
+        """Free everything, also what DeepSpeed would keep of an engine for the life of the process. This object has
+        nothing any more then."""
         from deepspeed.runtime.zero import parameter_offload
         from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
 
-        self._engine.destroy()
+        if self._engine is not None:
+            self._engine.destroy()
         if self._compiled:
             forget_compiled()
-        del self._engine, self._lookout, self._statistics, self.module
+        vars(self).clear()
         parameter_offload.FWD_MODULE_STACK.clear()
         kept = PartitionedParameterCoordinator.__dict__["_PartitionedParameterCoordinator__params_to_release"]
         for cell in kept.__closure__:  # an lru_cache, inside a wrapper, whose keys hold the coordinator

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Self
 
 from orchestrator.core.news import Number
+from orchestrator.core.words import Word
 from orchestrator.data.feeding.batch import ReadFigures
 from orchestrator.data.ordering.ledger import Sums
 from orchestrator.storage.stores import Fetched
-from orchestrator.train.engine import sum_over_ranks
+from orchestrator.train.agreement import sum_over_ranks
 from orchestrator.train.saver import Votes
 
 
@@ -20,6 +21,8 @@ class StepFigures:
     count: int  # rows in the ledger's sums
     holes: int  # samples of this step that do not decode
     stop_votes: int  # ranks that have heard the word to stop
+    leave_votes: int  # or to leave this world
+    empty_handed: int  # ranks without a next batch
     stores_down: int  # ranks whose next batch lies in a store that stays away
     wait_s: float  # waited for data
     before_s: float  # what the step before took
@@ -30,18 +33,22 @@ class StepFigures:
 
     def add_over_ranks(self) -> Self:
         reading = self.reading
-        votes = [self.count, self.holes, self.stop_votes, self.stores_down, reading.read_bytes, *reading.fetched]
+        heard = [self.stop_votes, self.leave_votes, self.empty_handed, self.stores_down]
+        votes = [self.count, self.holes, *heard, reading.read_bytes, *reading.fetched]
         seconds = [self.wait_s, self.before_s, self.snapshot_s, reading.decode_s]
         own = [self.loss_sum, self.next_weight, *seconds, *self.votes, *votes, *self.sums.to_limbs()]
         loss_sum, next_weight, wait_s, before_s, snapshot_s, decode_s, *rest = sum_over_ranks(own)
         said, rest = Votes(*map(int, rest[: len(self.votes)])), rest[len(self.votes) :]
-        count, holes, stop_votes, stores_down, read_bytes, hits, misses, size_bytes = map(int, rest[: len(votes)])
+        count, holes, *counted = map(int, rest[: len(votes)])
+        stop_votes, leave_votes, empty_handed, stores_down, read_bytes, hits, misses, size_bytes = counted
         return type(self)(
             loss_sum=loss_sum,
             next_weight=next_weight,
             count=count,
             holes=holes,
             stop_votes=stop_votes,
+            leave_votes=leave_votes,
+            empty_handed=empty_handed,
             stores_down=stores_down,
             wait_s=wait_s,
             before_s=before_s,
@@ -50,6 +57,14 @@ class StepFigures:
             reading=ReadFigures(read_bytes, decode_s, Fetched(hits, misses, size_bytes)),
             sums=Sums.from_limbs(rest[len(votes) :]),
         )
+
+    def choose_word(self, *, must_leave: bool, is_writing: bool) -> Word:
+        """What all ranks do now, added up over them: one that has heard a word, or has a reason of its own, is enough.
+        While a checkpoint is on its way nobody leaves but at a stated step, or where there is nothing else to do."""
+        if self.stop_votes or self.stores_down:
+            return Word.STOP
+        may_leave = self.empty_handed or not is_writing
+        return Word.LEAVE if must_leave or (self.leave_votes and may_leave) else Word.GO_ON
 
     def describe_reading(self, world_size: int) -> dict[str, Number]:
         """The columns of metrics.jsonl about reading: sums over the ranks, seconds as a mean.

@@ -8,6 +8,7 @@ from orchestrator.checkpoint.shelf import Address
 from orchestrator.checkpoint.vault import Vault
 from orchestrator.config.run import RunConfig
 from orchestrator.core.clock import Clock
+from orchestrator.core.drill import Drill
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.news import Helm, Sink
 from orchestrator.core.words import Excerpt, RunState, World
@@ -35,6 +36,9 @@ class TrainJob:
     vault: Vault | None = None  # None: one of this process alone
     wandb_run_id: str | None = None  # written into checkpoints
     excerpt: Excerpt | None = None  # of the run, to be looked at; None: the run itself
+    join_s: float = 0.0  # what joining the world took
+    leave_at: int | None = None  # leave this world when so many updates are done
+    drill: Drill = Drill()  # noqa: RUF009 - it is frozen. What goes wrong on purpose
 
     @property
     def stop_step(self) -> int:
@@ -44,12 +48,13 @@ class TrainJob:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How training ended: done or stopped, after `step` updates."""
+    """How training ended, after `step` updates: done, stopped, or (RUNNING) having left this world for the next one."""
 
     state: RunState
     step: int
     checkpoint: Address | None
-    reason: str = ""  # why it is done early; or what this rank stopped for unasked: a store that is down
+    reason: str = ""  # why it is done early; or what this rank stopped for unasked: a store that is down; or left for
+    back_to: int | None = None  # left, to go on from the newest state of at most so many updates
 
 
 def check_slices(job: TrainJob) -> None:

@@ -1,15 +1,16 @@
-"""The training loop of one rank: from a start to the last step, or to the word to stop.
+"""The training loop of one rank: from a start to the last step, or to the word to stop or to leave this world.
 
 Comes after control/rank.py has joined the world; feeds train/engine.py from data/feeding/stream.py, and tells news.
 Every number follows from config, manifest, step and the fragments; nothing else is remembered from step to step."""
 
-import math
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 import torch
 
 from orchestrator.checkpoint.reader import StateReader
-from orchestrator.core.errors import NotPrepared, StoreDown, TrainingFailed
+from orchestrator.core.errors import NotPrepared, StoreDown
 from orchestrator.core.keyed import key, text_key
 from orchestrator.core.words import RunState, Word
 from orchestrator.data.feeding.batch import RankBatch
@@ -17,35 +18,36 @@ from orchestrator.data.feeding.feed import open_batches
 from orchestrator.data.feeding.growing import GrowingOrder
 from orchestrator.data.feeding.stream import Stream
 from orchestrator.data.ordering.skips import Skips
+from orchestrator.train.agreement import sum_over_ranks
 from orchestrator.train.augment.mixup import sum_losses
 from orchestrator.train.augment.replay import Augmentation
-from orchestrator.train.engine import Engine, StepResult, build_empty, sum_over_ranks
-from orchestrator.train.evaluation.validation import Validation
+from orchestrator.train.engine import Engine, build_empty
+from orchestrator.train.evaluation.validation import Validation, is_void
 from orchestrator.train.figures import StepFigures
 from orchestrator.train.job import Outcome, TrainJob, check_slices
 from orchestrator.train.models.build import build_model
-from orchestrator.train.names import name_holes
 from orchestrator.train.optim.history import History
 from orchestrator.train.optim.schedule import learning_rate
 from orchestrator.train.out_of_memory import memory_explained
 from orchestrator.train.profile import StepProfiler
+from orchestrator.train.sabotage import Sabotage
 from orchestrator.train.saver import Saver
+from orchestrator.train.skipping import Skipping
 from orchestrator.train.slices import cut_micro_batches
 from orchestrator.train.speed import Speedometer
 from orchestrator.train.start import known_validations, open_start, use_deterministic_kernels, vocab_size
-from orchestrator.train.stopwatch import Stopwatch
+from orchestrator.train.stopwatch import Laps, Stopwatch
 from orchestrator.train.tasks.table import make_task
 from orchestrator.train.telling import StepDone, Teller
-from orchestrator.train.trouble import LossWatch, find_trouble, tell_trouble
+from orchestrator.train.trouble import NO_UPDATE, LossWatch, Update, find_not_finite, judge_loss, tell_trouble
 
 __all__ = ["Outcome", "TrainJob", "train"]  # what a rank needs
 
 FORWARD = text_key("random numbers of the forward pass")
-UNAPPLIED_LIMIT = 3  # updates in a row that are not finite
 
 
 def train(job: TrainJob) -> Outcome:
-    """Train until done or stopped. All ranks of the world call it with equal jobs, their places apart."""
+    """Train until done, stopped, or bound for another world. All ranks call it with equal jobs, their places apart."""
     job.helm.show(0, "start")
     check_slices(job)
     with memory_explained(job):
@@ -60,108 +62,129 @@ def train(job: TrainJob) -> Outcome:
 class Trainer:
     def __init__(self, job: TrainJob) -> None:
         config, manifest = job.config, job.manifest
+        laps = Laps(job.clock, {"join": job.join_s})
         # what is trained on what
         self.job, self.config, self.world, self.helm = job, config, job.world, job.helm
         self.device = torch.device(job.device)
         self.task = make_task(config, manifest)
         self.augmentation = Augmentation(config)
+        self.sabotage = Sabotage(job.drill, job.world.rank)
         self.teller = Teller(job)
-        self.order = GrowingOrder(config, manifest, lambda: self.helm.word() is not Word.STOP)
+        self.order = GrowingOrder(config, manifest, lambda: self.hear() is Word.GO_ON)
         self.validation = (
             Validation(config, manifest, job.world, job.micro_batch) if config.evaluate.every_steps else None
         )
+        laps.end("build")
 
-        # where it stands
-        self.step, source = open_start(job)
-        self.history = History(config, known_validations(source))
-        self.unapplied = 0  # updates in a row
-        self.step_s = 0.0  # what the last one took
-        self.watch = LossWatch(
-            config.elastic.spike, source.facts.recent_losses if isinstance(source, StateReader) else ()
-        )
-        self.skips = Skips.load(job.skips_file)  # as they were at the start
-        self.num_holes = len(self.skips.holes)  # of the whole run so far, on all ranks
-        self.reason = ""  # to stop, although nobody has asked: a store stays away
-        self.stores_down = 0  # ranks with such a reason
+        with ExitStack() as reading, ExitStack() as made:
+            # where it stands
+            self.step, source = open_start(job)
+            if isinstance(source, StateReader):
+                reading.callback(source.close)
+            self.history = History(config, known_validations(source))
+            self.watch = LossWatch(
+                config.elastic.spike, source.facts.recent_losses if isinstance(source, StateReader) else ()
+            )
+            self.step_s = 0.0  # what the last one took
+            self.heard = Word.GO_ON  # by this rank
+            self.reason = ""  # to stop or leave, although nobody has asked
+            self.stores_down = 0  # ranks with such a reason
+            self.back_to: int | None = None  # a step whose batch has been voided after it was trained on
+            laps.end("restore")
 
-        # what it works with
-        if config.train.deterministic:
-            use_deterministic_kernels()
-        build = partial(build_model, config, vocab_size(config, manifest))
-        self.engine = Engine(
-            build_empty(build, config, job.device),
-            config=config,
-            world=job.world,
-            device=job.device,
-            micro_batch=job.micro_batch,
-            accumulation=job.accumulation,
-        )
-        self.forward_time = Stopwatch(self.device)
-        self.engine.insert(source)
-        self.saver = Saver(job, self.engine, self.history, self.step)
-        if isinstance(source, StateReader):
-            source.close()
-        self.stream = Stream(
-            open_batches(config, manifest, self.order, "train", torch.get_num_threads()),
-            job.world,
-            first_step=self.step,
-            stop_step=job.stop_step,
-            skips=self.skips,
-            prefetch_bytes=config.data.prefetch_bytes,
-        )
-        self.batch = self.next_batch()
-        self.profiler = StepProfiler(job.excerpt, job.world.rank, self.device)
-        self.speed = Speedometer(config, job.world, self.device)
-        if self.batch is not None:
-            self.speed.learn_flops(config, vocab_size(config, manifest), self.task, self.batch.fields)
-        self.batch_weight, self.empty_handed = sum_over_ranks([weight_of(self.batch), self.batch is None])
+            # what it works with
+            if config.train.deterministic:
+                use_deterministic_kernels()
+            build = partial(build_model, config, vocab_size(config, manifest))
+            self.engine = Engine(
+                build_empty(build, config, job.device),
+                config=config,
+                world=job.world,
+                device=job.device,
+                micro_batch=job.micro_batch,
+                accumulation=job.accumulation,
+            )
+            made.callback(self.engine.drop)
+            self.forward_time = Stopwatch(self.device)
+            laps.end("build")
+            self.engine.insert(source)
+            laps.end("restore")
+            self.saver = Saver(job, self.engine, self.history, self.step)
+            made.callback(self.saver.close)
+            skips = Skips.load(job.skips_file)  # as they are now
+            self.skipping = Skipping(job, skips, self.saver.settle)
+            self.stream = Stream(
+                open_batches(config, manifest, self.order, "train", torch.get_num_threads()),
+                job.world,
+                first_step=self.step,
+                stop_step=job.stop_step,
+                skips=skips,
+                prefetch_bytes=config.data.prefetch_bytes,
+            )
+            made.callback(self.stream.close)
+            self.profiler = StepProfiler(job.excerpt, job.world.rank, self.device)
+            made.callback(self.profiler.close)
+            self.batch = self.next_batch()
+            self.speed = Speedometer(config, job.world, self.device)
+            if self.batch is not None and not is_void(self.batch):
+                self.speed.learn_flops(config, vocab_size(config, manifest), self.task, self.batch.fields)
+            self.batch_weight, self.first_word = self.agree_to_begin()
+            laps.end("read")
+            self.made = made.pop_all()  # until here whatever raises closes all of it
+        self.took = laps.seconds
 
     def close(self) -> None:
-        self.stream.close()
-        self.saver.close()
-        self.engine.drop()
+        self.made.close()
 
     # ---- the loop ----
 
     def train(self) -> Outcome:
-        steps, must_stop = self.job.stop_step, self.empty_handed > 0
-        if not must_stop:
+        word = self.first_word
+        if word is Word.GO_ON:
             self.validate()  # what was due when a store stayed away
-        while self.step < steps and not must_stop and not self.ends_early:
+        if word is Word.GO_ON and self.batch is not None and not self.ends_early:
+            self.teller.tell_begun(self.step, self.took)
+        while word is Word.GO_ON and self.step < self.job.stop_step and not self.ends_early:
             with self.profiler.watching(self.step):
-                must_stop = self.train_step()
-            self.validate()
-            if self.job.excerpt is None:
-                self.keep(must_stop=must_stop)
-        return self.end()
+                word = self.train_step()
+            if self.back_to is None:
+                self.validate()
+                self.keep(word)
+        return self.end(word)
 
-    def end(self) -> Outcome:
-        """After the last step, early, or stopped."""
+    def end(self, word: Word) -> Outcome:
+        """After the last step, early, stopped, or bound for another world."""
         is_complete = self.step == self.job.stop_step
         if self.ends_early and not is_complete:
             self.reason = self.history.tell_end()
         is_done = is_complete or self.ends_early
+        left_or_stopped = RunState.RUNNING if word is Word.LEAVE else RunState.STOPPED
         self.helm.show(self.step, "checkpoint")
-        checkpoint = self.saver.finish(must_be_saved=is_done)
-        state = RunState.DONE if is_done else RunState.STOPPED
-        return Outcome(state=state, step=self.step, checkpoint=checkpoint, reason=self.reason)
+        return Outcome(
+            state=RunState.DONE if is_done else left_or_stopped,
+            step=self.step,
+            checkpoint=self.saver.finish(must_be_saved=is_done),
+            reason=self.reason,
+            back_to=self.back_to,
+        )
 
-    def train_step(self) -> bool:
-        """One update, and what all ranks agree on after it: whether one of them has a reason to stop."""
+    def train_step(self) -> Word:
+        """One update, and what all ranks agree on after it: to go on, to stop, or to leave this world."""
         began = self.job.clock.monotonic()
-        batch, weight = self.batch, self.batch_weight
-        assert batch is not None
+        assert self.batch is not None
         self.helm.show(self.step, "step")
-        self.teller.tell_holes(self.step, batch)
-        micro_losses, result = self.update(batch, weight)
+        self.skipping.tell_holes(self.step, self.batch)
+        batch, weight, update = self.update_or_void(self.batch, self.batch_weight)
 
         self.batch = self.next_batch()
         agreed = StepFigures(
-            loss_sum=sum(micro_losses),
+            loss_sum=sum(update.micro_losses),
             next_weight=weight_of(self.batch),
             count=batch.count,
             holes=len(batch.holes),
-            stop_votes=int(self.helm.word() is Word.STOP),
+            stop_votes=int(self.hear() is Word.STOP),
+            leave_votes=int(self.hear() is Word.LEAVE),
+            empty_handed=int(self.batch is None),
             stores_down=int(bool(self.reason)),
             wait_s=self.stream.wait_s,
             before_s=self.step_s,
@@ -175,36 +198,43 @@ class Trainer:
         self.saver.learn(agreed.before_s, agreed.snapshot_s)
         if weight:
             self.helm.show_busy(self.forward_time.seconds + self.stream.wait_s)
+        if update.result.applied:
+            self.judge(batch, agreed.loss_sum / weight, update)
+        if self.back_to is not None:
+            return Word.LEAVE
 
         self.step_s = self.job.clock.monotonic() - began
         speed = self.speed.take(self.step, agreed.count if self.config.packed_len is None else weight, self.step_s)
-        rate, pause_s = self.learning_rate(), self.saver.take_pause()
-        done = StepDone(self.step, batch, weight, rate, result, agreed, self.step_s, speed, pause_s, self.saver.skipped)
+        rate, pause_s, skipped = self.learning_rate(), self.saver.take_pause(), self.saver.skipped
+        done = StepDone(self.step, batch, weight, rate, update.result, agreed, self.step_s, speed, pause_s, skipped)
         self.teller.tell_step(done, self.order.known)
-        if weight:
-            self.check_numbers(batch, result, agreed.loss_sum / weight, micro_losses)
-        self.check_holes(batch, agreed.holes)
+        self.skipping.check_holes(self.step, batch, agreed.holes)
         self.step += 1
-        return agreed.stop_votes + agreed.stores_down > 0
+        return agreed.choose_word(must_leave=self.step == self.job.leave_at, is_writing=self.saver.is_writing)
 
-    def next_batch(self) -> RankBatch | None:
-        """None when there is no more, or none to be had: then this rank has a reason to stop, or was asked to while it
-        waited."""
-        self.helm.show(self.step, "data")
-        try:
-            return next(self.stream, None)
-        except StoreDown as error:
-            self.reason = str(error)
-        except NotPrepared:
-            assert self.helm.word() is Word.STOP
-        return None
+    def update_or_void(self, batch: RankBatch, weight: float) -> tuple[RankBatch, float, Update]:
+        """What is not finite is applied on no rank, so it can be computed once more, to the bit. If it is so again, the
+        batch is left out of the run; if not, the fault was a machine's."""
+        update = self.update(batch, weight)
+        seeks_scale = self.config.train.precision == "fp16"
+        trouble = find_not_finite(update, weight, seeks_scale=seeks_scale)
+        if trouble is None:
+            return batch, weight, update
+        self.engine.put_back_scale()
+        again = self.update(batch, weight)
+        if find_not_finite(again, weight, seeks_scale=seeks_scale) is None:
+            once = replace(trouble, kind="not_repeated")
+            tell_trouble(once, self.job, self.step, batch, update.micro_losses)
+            return batch, weight, again
+        self.engine.put_back_scale()
+        self.skipping.void(self.step, tell_trouble(trouble, self.job, self.step, batch, update.micro_losses))
+        return batch.voided(), 0.0, NO_UPDATE
 
-    def update(self, batch: RankBatch, weight: float) -> tuple[list[float], StepResult]:
-        """Forward, backward, optimizer: this rank's sum of losses by micro-batch, and what became of the update on all
-        ranks."""
+    def update(self, batch: RankBatch, weight: float) -> Update:
+        """Forward, backward, optimizer."""
         if not weight:  # every sample of the step is skipped: a void step
-            return [], StepResult(applied=False, grad_norm=0.0)
-        losses = []
+            return NO_UPDATE
+        losses, sabotage = [], self.sabotage.begin_attempt(self.step)
         for number, micro in enumerate(cut_micro_batches(batch, self.job.accumulation)):
             torch.manual_seed(int(key(self.config.seed, FORWARD, self.step, micro.slot)))
             if number == 0:  # the first backward waits for other ranks; this forward, below ZeRO-3, does not
@@ -213,12 +243,56 @@ class Trainer:
             loss_sum = sum_losses(self.task, self.engine.forward, inputs)
             if number == 0:
                 self.forward_time.stop()
+            if sabotage != 1.0:
+                loss_sum = loss_sum * sabotage
             # the engine averages over ranks; with this factor the outcome is the mean over the global batch
             self.engine.backward(loss_sum * (self.world.data_size / weight))
             losses.append(loss_sum.detach())
         self.saver.hold_update()
         result = self.engine.step(self.learning_rate())
-        return torch.stack(losses).tolist(), result
+        return Update(torch.stack(losses).tolist(), result)
+
+    def judge(self, batch: RankBatch, loss: float, update: Update) -> None:
+        """A loss that leaps is told with what was fed. If elastic.spike says so, the run goes on from before the step,
+        without its batch."""
+        trouble = judge_loss(loss, update.result.grad_norm, self.watch.limit)
+        self.watch.remember(loss)
+        if trouble is None:
+            return
+        news = tell_trouble(trouble, self.job, self.step, batch, update.micro_losses)
+        spike = self.config.elastic.spike
+        if trouble.kind == "loss_spike" and spike is not None and spike.action == "void" and self.job.excerpt is None:
+            self.skipping.void(self.step, news)
+            self.back_to, self.reason = self.step, news.reason
+
+    # ---- what all ranks do alike ----
+
+    def hear(self) -> Word:
+        """What the controller has said to this rank; once it is to stop or leave, only another such word counts."""
+        word = self.helm.word()
+        self.heard = self.heard if word is Word.GO_ON else word
+        return self.heard
+
+    def next_batch(self) -> RankBatch | None:
+        """None when there is no more, or none to be had: then this rank has a reason to stop, or was asked to stop or
+        leave while it waited."""
+        self.helm.show(self.step, "data")
+        try:
+            return next(self.stream, None)
+        except StoreDown as error:
+            self.reason = str(error)
+        except NotPrepared:
+            assert self.heard is not Word.GO_ON
+        return None
+
+    def agree_to_begin(self) -> tuple[float, Word]:
+        """The weight of the first batch; and whether to begin, though some ranks have none."""
+        is_empty = self.batch is None
+        leaves = is_empty and not self.reason and self.heard is Word.LEAVE
+        weight, empty_handed, leave_votes = sum_over_ranks([weight_of(self.batch), is_empty, leaves])
+        if not empty_handed:
+            return weight, Word.GO_ON
+        return weight, Word.LEAVE if leave_votes == empty_handed else Word.STOP
 
     def learning_rate(self) -> float:
         schedule, peak, steps = self.config.schedule, self.config.optim.lr, self.config.train.num_steps
@@ -242,11 +316,16 @@ class Trainer:
         is_good = self.history.is_among_best(self.step, self.config.checkpoint.keep.best)
         return self.is_due(self.config.checkpoint.every_steps) or is_good or self.ends_early
 
-    def keep(self, *, must_stop: bool) -> None:
-        """A checkpoint or a snapshot, if one is due."""
-        if must_stop or self.is_checkpoint_due():
+    def keep(self, word: Word) -> None:
+        """A checkpoint or a snapshot, if one is due; and what another world is to go on from."""
+        if self.job.excerpt is not None:
+            return
+        if word is Word.STOP or self.is_checkpoint_due():
             self.helm.show(self.step, "checkpoint")
             self.saver.save(self.step, self.watch.losses)
+        elif word is Word.LEAVE:
+            self.helm.show(self.step, "checkpoint")
+            self.saver.hand_over(self.step, self.watch.losses)
         else:
             self.saver.snap(self.step, self.watch.losses)
 
@@ -259,42 +338,6 @@ class Trainer:
         found = self.validation.run(self.engine, self.task, self.device)
         self.history.add(self.step, found.numbers)
         self.teller.tell_validation(self.step, found)
-
-    def check_numbers(self, batch: RankBatch, result: StepResult, loss: float, micro_losses: list[float]) -> None:
-        """What went wrong is told with what was fed, by all ranks in the same step; a few updates in a row that had to
-        be left out are the end."""
-        if self.config.train.precision == "fp16" and not result.applied and math.isfinite(loss):
-            self.unapplied = 0  # the search for a loss scale
-            return
-        trouble = find_trouble(loss, result.grad_norm, applied=result.applied, limit=self.watch.limit)
-        self.watch.remember(loss)
-        self.unapplied = 0 if result.applied else self.unapplied + 1
-        if trouble is None:
-            return
-        news = tell_trouble(trouble, self.job, self.step, batch, micro_losses)
-        if self.unapplied == UNAPPLIED_LIMIT:
-            self.saver.settle()  # all ranks are here
-            raise TrainingFailed(
-                f"{UNAPPLIED_LIMIT} updates in a row are not finite; the last: {news.describe()}",
-                where=f"step {self.step}",
-                remedy="lower optim.lr, set train.clip_norm, or lengthen schedule.warmup_steps",
-            )
-
-    def check_holes(self, batch: RankBatch, holes: int) -> None:
-        """More than data.max_holes in the whole run are the end, on all ranks in the same step."""
-        self.num_holes += holes
-        if self.num_holes <= self.config.data.max_holes:
-            return
-        named = name_holes(self.job.manifest, batch.holes[:3])
-        found = "; ".join(f"{left_out.sample}: {left_out.reason}" for left_out in named)
-        self.saver.settle()  # all ranks are here
-        raise TrainingFailed(
-            f"{self.num_holes} samples do not decode, more than data.max_holes={self.config.data.max_holes}"
-            + (f", in this step {found}" if found else ""),
-            where=f"step {self.step}",
-            remedy=f"look at {self.job.skips_file}, which names them all; then go on with a higher data.max_holes, or "
-            "start a new run on repaired data",
-        )
 
 
 def weight_of(batch: RankBatch | None) -> float:

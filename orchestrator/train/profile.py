@@ -39,6 +39,14 @@ class StepProfiler:
         if step + 1 == self._excerpt.stop_step:
             self._finish(self._excerpt)
 
+    def close(self) -> None:
+        """If training ended before the excerpt did."""
+        if self._profile is not None:
+            self._profile.stop()
+            self._profile = None
+            if self._on_cuda:
+                torch.cuda.memory._record_memory_history(enabled=None)
+
     def _start(self) -> None:
         if self._on_cuda:
             torch.cuda.memory._record_memory_history(max_entries=MOST_ALLOCATIONS)
@@ -54,6 +62,7 @@ class StepProfiler:
         if self._on_cuda:
             write_memory_map(excerpt.folder / f"{name}.memory.html")
         publish_json(excerpt.folder / f"{name}.json", {"format": 1, "operators": self._list_operators()})
+        self._profile = None
 
     def _list_operators(self) -> list[dict[str, Any]]:
         """The ones that took the most time themselves, on the device that computes; seconds over all steps."""

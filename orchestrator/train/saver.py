@@ -20,8 +20,9 @@ from orchestrator.config.compare import run_hash
 from orchestrator.core.errors import TrainingFailed
 from orchestrator.core.news import CheckpointNews
 from orchestrator.data.ordering.skips import Skips
+from orchestrator.train.agreement import sum_over_ranks
 from orchestrator.train.cadence import Cadence
-from orchestrator.train.engine import Engine, sum_over_ranks
+from orchestrator.train.engine import Engine
 from orchestrator.train.job import TrainJob
 from orchestrator.train.optim.history import History
 from orchestrator.train.snapshot import Snapper
@@ -99,6 +100,21 @@ class Saver:
         shot.pause_s += waited_s
         self._pause_s += waited_s
         self._cadence.note(step)
+
+    def hand_over(self, step: int, losses: tuple[float, ...]) -> None:
+        """For the next world: this step's state, whole on all ranks when this returns. In memory, or where nothing is
+        kept there, on disk."""
+        if self._job.config.checkpoint.snapshot_every is None:
+            self.save(step, losses)
+        else:
+            self.settle()
+            self._take(step, losses, write=False)
+        self.settle()
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a checkpoint is on its way, which all ranks know alike."""
+        return self._writing is not None
 
     def hold_update(self) -> None:
         """To be called before every update: it must not change what is still being copied."""
@@ -262,7 +278,7 @@ class Saver:
     def _collect_facts(self, step: int, losses: tuple[float, ...]) -> CheckpointFacts:
         """Skips as they are on disk: those of all ranks, told before the steps that they are of."""
         job, skips = self._job, Skips.load(self._job.skips_file).before(step)
-        voided = [{"step": at} for at in sorted(skips.voided)]
+        voided = [{"step": at, "voided": True} for at in sorted(skips.voided)]
         holes = [{"step": at, "position": position} for at, position in sorted(skips.holes)]
         measured = self._history.at(step)
         return CheckpointFacts(

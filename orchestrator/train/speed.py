@@ -7,7 +7,7 @@ import torch
 from orchestrator.config.run import RunConfig
 from orchestrator.core.news import Number
 from orchestrator.core.words import World
-from orchestrator.train.engine import max_over_ranks
+from orchestrator.train.agreement import max_over_ranks
 from orchestrator.train.flops import flops_of_one, peak_flops
 from orchestrator.train.tasks.task import Fields, Task
 

@@ -1,8 +1,11 @@
-"""Times a stretch of work on a device without making it wait: on CUDA by events that are read later."""
+"""Times a stretch of work on a device without making it wait, on CUDA by events that are read later; and the parts of a
+beginning."""
 
 import time
 
 import torch
+
+from orchestrator.core.clock import Clock
 
 
 class Stopwatch:
@@ -27,6 +30,20 @@ class Stopwatch:
             return self._seconds
         started, stopped = self._events
         return float(started.elapsed_time(stopped)) / 1e3
+
+
+class Laps:
+    """What the parts of something took, one after another."""
+
+    def __init__(self, clock: Clock, seconds: dict[str, float]) -> None:
+        self.seconds = seconds  # those known before it began
+        self._clock, self._last = clock, clock.monotonic()
+
+    def end(self, part: str) -> None:
+        """What was done since the last one ended was this part, or more of it."""
+        now = self._clock.monotonic()
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - self._last
+        self._last = now
 
 
 def _make_events() -> tuple[torch.cuda.Event, torch.cuda.Event]:

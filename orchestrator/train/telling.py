@@ -1,18 +1,17 @@
-"""What a rank tells of training: holes, steps, validations. Called by loop.py; the scribe writes it down.
+"""What a rank tells of training: its beginning, steps, validations. Called by loop.py; the scribe writes it down.
 
 Rank 0 tells what all ranks agree on, each rank what it alone was fed."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from orchestrator.core.news import EvaluationNews, HolesNews, KeysNews, NoteNews, Number, StepNews
+from orchestrator.core.news import BegunNews, EvaluationNews, KeysNews, NoteNews, Number, StepNews
 from orchestrator.data.feeding.batch import RankBatch
 from orchestrator.data.ordering.order import Order
 from orchestrator.train.engine import StepResult
 from orchestrator.train.evaluation.validation import SPLIT, Evaluation
 from orchestrator.train.figures import StepFigures
 from orchestrator.train.job import TrainJob
-from orchestrator.train.names import name_holes
 
 
 class StepDone(NamedTuple):
@@ -35,12 +34,11 @@ class Teller:
         self._job, self._world = job, job.world
         self._noted: set[str] = set()  # of validations, told once
 
-    def tell_holes(self, step: int, batch: RankBatch) -> None:
-        """Known on disk before the step commits: whoever repeats the step leaves out the same."""
-        if batch.holes:
-            holes = name_holes(self._job.manifest, batch.holes)
-            self._job.sink.tell(HolesNews(step=step, generation=self._job.generation, holes=holes))
-            self._job.sink.flush()
+    def tell_begun(self, step: int, seconds: dict[str, float]) -> None:
+        if self._world.rank == 0:
+            rounded = {part: round(value, 6) for part, value in seconds.items()}
+            news = BegunNews(step=step, generation=self._job.generation, t=self._now(), seconds=rounded)
+            self._job.sink.tell(news)
 
     def tell_step(self, done: StepDone, order: Order) -> None:
         step, generation = done.step, self._job.generation

@@ -14,7 +14,8 @@ from torch.distributed import PrefixStore, Store, distributed_c10d
 from orchestrator.checkpoint.slot import Slot
 from orchestrator.config.run import RunConfig
 from orchestrator.core.words import World
-from orchestrator.train.engine import Engine, sum_over_ranks
+from orchestrator.train.agreement import sum_over_ranks
+from orchestrator.train.engine import Engine
 from orchestrator.train.reform import Formation
 from orchestrator.train.snapshot import Snapper
 from tests.fakes.saving import FACTS

@@ -12,7 +12,7 @@ from orchestrator.checkpoint.vault import Vault
 from orchestrator.config.run import RunConfig
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import StoreDown
-from orchestrator.core.news import HolesNews, News, StepNews
+from orchestrator.core.news import HolesNews, News, StepNews, VoidedNews
 from orchestrator.core.words import Word
 from orchestrator.storage.lines import LineFile
 from orchestrator.tracking.rows import skip_rows
@@ -125,13 +125,13 @@ class RecordingSink:
     def __init__(self, skips_file: Path) -> None:
         self.news: list[News] = []
         self._skips_file = skips_file
-        self._untold: list[HolesNews] = []
+        self._untold: list[HolesNews | VoidedNews] = []
         self.told = self.settled = 0
 
     def tell(self, news: News) -> None:
         self.news.append(news)
         self.told += 1
-        if isinstance(news, HolesNews):
+        if isinstance(news, HolesNews | VoidedNews):
             self._untold.append(news)
 
     def flush(self) -> None:
@@ -156,15 +156,15 @@ class RecordingSink:
 
 
 class ScriptedHelm:
-    """Says STOP from the given step on; writes down the phases shown."""
+    """Says its word from the given step on; writes down the phases shown."""
 
-    def __init__(self, stop_at: int | None = None) -> None:
+    def __init__(self, stop_at: int | None = None, word: Word = Word.STOP) -> None:
         self.shown: list[tuple[int, str]] = []
-        self._stop_at = stop_at
+        self._stop_at, self._word = stop_at, word
 
     def word(self) -> Word:
         step = self.shown[-1][0]
-        return Word.STOP if self._stop_at is not None and step >= self._stop_at else Word.GO_ON
+        return self._word if self._stop_at is not None and step >= self._stop_at else Word.GO_ON
 
     def show(self, step: int, phase: str) -> None:
         self.shown.append((step, phase))
@@ -186,8 +186,10 @@ def train_small(
     helm: ScriptedHelm | None = None,
     manifest: Any = None,
     vault: Vault | None = None,
+    **fields: Any,
 ) -> tuple[Outcome, RecordingSink]:
-    """One rank's whole part in a run: join, train, leave. `folder` names the run on the store, too."""
+    """One rank's whole part in a run: join, train, leave. `folder` names the run on the store, too; `fields` are others
+    of the job."""
     skips_file = folder.parent / f"{folder.name}-skips.jsonl"
     sink = RecordingSink(skips_file)
     with in_world(rank, size, store, f"{folder.name}-{size}-{generation}") as world:
@@ -206,5 +208,6 @@ def train_small(
             helm=helm or ScriptedHelm(),
             clock=SystemClock(),
             vault=vault,
+            **fields,
         )
         return train(job), sink

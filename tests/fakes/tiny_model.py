@@ -11,7 +11,8 @@ from torch.distributed import PrefixStore, Store
 from orchestrator.checkpoint.fragments import Fragment
 from orchestrator.config.run import RunConfig
 from orchestrator.core.words import World
-from orchestrator.train.engine import Engine, StepResult, build_empty, join_world, leave_world, sum_over_ranks
+from orchestrator.train.agreement import sum_over_ranks
+from orchestrator.train.engine import Engine, StepResult, build_empty, join_world, leave_world
 from tests.fakes.memory_source import MemorySource
 
 VOCABULARY, LENGTH, GLOBAL_BATCH = 101, 16, 12

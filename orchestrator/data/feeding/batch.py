@@ -2,7 +2,7 @@
 
 The ledger's sums are taken from what goes into the model, or from the very bytes that it was decoded from."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -58,6 +58,11 @@ class RankBatch:
     figures: ReadFigures
     holes: tuple[Hole, ...] = ()  # found now; those that were known are skipped
     beyond: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def voided(self) -> "RankBatch":
+        """The same step when all of it is left out of the run. What it took to make it and its holes stay known."""
+        nothing = SpanTable(*(column[:0] for column in self.fed))
+        return replace(self, weight=0.0, fed=nothing, sums=Sums(), count=0)
 
     @cached_property
     def spans(self) -> list[list[Span]]:

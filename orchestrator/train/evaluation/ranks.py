@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from orchestrator.train.engine import add_over_ranks, gather_over_ranks
+from orchestrator.train.agreement import add_over_ranks, gather_over_ranks
 
 
 class Ranks(NamedTuple):

@@ -24,8 +24,9 @@ from orchestrator.data.feeding.stream import Stream
 from orchestrator.data.ordering.order import ValidationOrder
 from orchestrator.data.ordering.skips import Skips
 from orchestrator.data.shards.manifest import Manifest
+from orchestrator.train.agreement import sum_over_ranks
 from orchestrator.train.augment.replay import Augmentation
-from orchestrator.train.engine import Engine, sum_over_ranks
+from orchestrator.train.engine import Engine
 from orchestrator.train.evaluation.classes import ClassMetrics
 from orchestrator.train.evaluation.numbers import NumberMetrics
 from orchestrator.train.evaluation.ranks import Ranks

@@ -82,6 +82,17 @@ def test_a_voided_step_has_no_weight_and_no_part_in_the_ledger_and_shifts_nothin
     assert fill_world(manifest, order, 4, 1, skips)[0].sums == fill_world(manifest, order, 4, 1)[0].sums
 
 
+def test_a_batch_that_is_voided_late_is_as_if_it_had_been_from_the_beginning():
+    manifest = make_corpus(2)
+    order = make_order(manifest)
+    early = fill_world(manifest, order, 3, 2, Skips(voided=frozenset({3})))
+    for late, known in zip(fill_world(manifest, order, 3, 2), early, strict=True):
+        assert late.count
+        void = late.voided()
+        assert (void.weight, void.count, void.sums, void.spans) == (known.weight, known.count, known.sums, known.spans)
+        assert (void.step, void.slots) == (known.step, known.slots)
+
+
 def test_a_hole_has_weight_zero_and_is_left_out_of_the_ledger():
     manifest = make_corpus(2)
     order = make_order(manifest)

@@ -101,9 +101,9 @@ def write_run(path: Path, config, manifest, *, keys: bool = True, reading=None, 
     return run_dir
 
 
-def feed_step(batches, step: int, parts: KeyParts | None) -> dict[str, str | int]:
+def feed_step(batches, step: int, parts: KeyParts | None, skips: Skips = SKIPS) -> dict[str, str | int]:
     """The step's row of the ledger."""
-    made = [batches.make(step, World.flat(rank, RANKS), SKIPS) for rank in range(RANKS)]
+    made = [batches.make(step, World.flat(rank, RANKS), skips) for rank in range(RANKS)]
     if parts is not None:
         parts.add(KeysNews(step=step, generation=1, slots=list(one.slots), spans=one.spans) for one in made)
     sums, count = sum((one.sums for one in made), Sums()), sum(one.count for one in made)
@@ -292,6 +292,28 @@ def test_two_runs_are_compared_by_samples_and_losses(tmp_path, run, data):
     found = problem(run, other)
     assert "step 0: the two runs fed other samples" in found
     assert re.search(r"step 0: position 0 was data/\d+\.tar/p\d, and data/\d+\.tar/p\d in other", found)
+
+
+def test_a_batch_that_one_run_has_left_out_is_told_and_not_held_against_it(tmp_path, run, data):
+    """The other has trained on it: another loss, another row of the ledger."""
+    other = write_run(tmp_path / "other", *data)
+    with closing(open_batches(data[0], data[1], Order.of(*data), "train")) as batches:
+        fed = feed_step(batches, VOIDED, None, Skips(holes=SKIPS.holes))
+    change_rows(other, lambda rows: [fed if row["step"] == VOIDED else row for row in rows])
+    change_metrics(other, {VOIDED: 77.0})
+    assert f"step {VOIDED}: the two runs fed other samples" in problem(run, other)
+    other.skips.unlink()
+    write_lines(other.skips, [{"step": HOLE[0], "position": HOLE[1]}])
+    told = check(run, other)
+    assert f"left out of one of the two for their numbers: step {VOIDED}\n" in told
+    assert "largest difference of losses 0" in told
+
+
+def change_metrics(run_dir: RunDir, losses: dict[int, float]) -> None:
+    path = run_dir.path / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()[1:]]
+    path.unlink()
+    write_lines(path, [row | {"loss": losses.get(row["step"], row["loss"])} for row in rows])
 
 
 def read_rows(run_dir: RunDir):

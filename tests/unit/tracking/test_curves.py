@@ -124,6 +124,11 @@ def test_names_that_people_know() -> None:
     }
 
 
+def test_a_void_step_is_a_gap_in_the_curves_of_the_loss() -> None:
+    values = step_values({"step": 3, "loss": 0.0, "grad_norm": 0.0, "lr": 0.1, "samples": 0, "applied": False})
+    assert values == {"train/lr": 0.1, "train/samples": 0, "train/applied": False}
+
+
 def test_wandb_hears_when_it_happened() -> None:
     """What is sent later is shown at its own time; W&B takes a value of this name for the time of the row."""
     assert step_values({"step": 0, "t": 1234.5}) == {"_timestamp": 1234.5}

@@ -14,6 +14,7 @@ import pytest
 from orchestrator.config.run import RunConfig
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.news import (
+    BegunNews,
     CheckpointNews,
     EvaluationNews,
     HolesNews,
@@ -23,8 +24,10 @@ from orchestrator.core.news import (
     NoteNews,
     StepNews,
     SystemNews,
+    VoidedNews,
 )
 from orchestrator.core.words import RunState, Span
+from orchestrator.data.ordering.skips import Skips
 from orchestrator.storage.lines import read_lines
 from orchestrator.tracking.keys import read_keys
 from orchestrator.tracking.rows import read_ledger, read_metrics, read_rows
@@ -186,6 +189,31 @@ def test_samples_left_out_are_written_down_and_noted_once_whoever_tells_them_aga
         "step 3: pictures/0.tar/a", "step 3: pictures/1.tar/b", "step 4: pictures/0.tar/c"
     ]  # fmt: skip
     assert [row["step"] for row in read_rows(tmp_path / "ledger.jsonl")] == [2]
+
+
+def test_a_voided_batch_is_written_down_and_noted_once_and_read_as_a_skip(tmp_path: Path) -> None:
+    news = VoidedNews(step=3, generation=1, t=7.0, reason="loss nan and gradient norm nan")
+
+    def tell_and_die() -> None:
+        make_scribe(tmp_path).write([step_news(2), news])
+
+    do_and_die(tell_and_die)
+    again = make_scribe(tmp_path)
+    again.write([news, HOLES])
+    again.finish(RunState.DONE, 0)
+    rows = list(read_lines(tmp_path / "skips.jsonl"))[1:]
+    assert rows[0] == {"step": 3, "voided": True, "reason": "loss nan and gradient norm nan"}
+    assert Skips.load(tmp_path / "skips.jsonl") == Skips(frozenset({3}), frozenset({(3, 40), (3, 42)}))
+    notes = [row["text"] for row in read_rows(tmp_path / "metrics.jsonl") if row.get("kind") == "note"]
+    assert notes[0] == "step 3: its batch is left out of the run: loss nan and gradient norm nan"
+    assert sum("its batch" in note for note in notes) == 1
+
+
+def test_that_a_world_has_begun_is_no_row(tmp_path: Path) -> None:
+    scribe = make_scribe(tmp_path)
+    scribe.write([BegunNews(step=3, generation=2, t=7.0, seconds={"join": 0.1}), step_news(3)])
+    scribe.finish(RunState.DONE, 0)
+    assert [row.get("kind") for row in read_rows(tmp_path / "metrics.jsonl")] == [None, "note"], "a step, and the end"
 
 
 def test_a_run_that_leaves_nothing_out_has_no_file_of_skips(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from orchestrator.core.words import World
-from orchestrator.train.engine import Engine, build_empty, sum_over_ranks, warm
+from orchestrator.train.agreement import sum_over_ranks
+from orchestrator.train.engine import Engine, build_empty, warm
 from tests.fakes.gang import run_gang
 from tests.fakes.memory_source import MemorySource
 from tests.fakes.reforming import footprint

@@ -84,7 +84,7 @@ def move_to_another_world(rank: int, store: Any, folder: Path) -> Any:
 def fail_on_nan(rank: int, store: Any, folder: Path) -> Any:
     """A model whose norms take the root of negative numbers."""
     if rank < 2:
-        config = small_config(LLAMA | {"rms_norm_eps": -1000.0}, stage=2)
+        config = small_config(LLAMA | {"rms_norm_eps": -1000.0}, stage=2, elastic={"max_voided": 2})
         with pytest.raises(TrainingFailed) as caught:
             train_small(rank, 2, store, config, folder)
         return str(caught.value)
@@ -223,10 +223,10 @@ def test_checkpoint_of_a_validated_step_knows_its_loss(ranks):
     assert {one.step: one.metrics["loss"] for one in kept} == losses
 
 
-def test_updates_that_are_not_finite_end_the_run_and_name_what_was_fed(ranks):
+def test_too_many_batches_left_out_end_the_run_and_name_what_was_fed(ranks):
     results, _ = ranks
     for rank, seen in enumerate(results[:2]):
-        assert "step 2: 3 updates in a row" in seen["fail_on_nan"]
+        assert "step 2: 3 batches have numbers that go wrong, more than elastic.max_voided=2" in seen["fail_on_nan"]
         assert f"rank {rank} fed source0/" in seen["fail_on_nan"]
         assert "optim.lr" in seen["fail_on_nan"]
 

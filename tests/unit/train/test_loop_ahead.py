@@ -47,14 +47,15 @@ class Whole(SmallManifest):
 
 
 class ImpatientHelm(ScriptedHelm):
-    """Says STOP when a segment has been looked for twice."""
+    """Says its word when nothing is left but to wait for a segment, which has been looked for twice."""
 
-    def __init__(self, manifest: Growing) -> None:
-        super().__init__()
+    def __init__(self, manifest: Growing, word: Word) -> None:
+        super().__init__(word=word)
         self._manifest = manifest
 
     def word(self) -> Word:
-        return Word.STOP if self._manifest.looks >= 2 else Word.GO_ON
+        waits = self.shown[-1] == (waits_at() - 1, "data") and self._manifest.looks >= 2
+        return self._word if waits else Word.GO_ON
 
 
 def config_of(mode: str, **sections: Any) -> RunConfig:
@@ -74,11 +75,12 @@ def run_all(rank: int, size: int, store: Any, folder: Path) -> dict[str, Any]:
     ):
         outcome, sink = train_small(rank, size, store, config, folder / name.replace(" ", "-"), manifest=manifest)
         results[name] = {"outcome": outcome, "rows": sink.rows(), "evaluations": sink.of(EvaluationNews)}
-    growing = Growing.begun()
-    stopped, sink = train_small(
-        rank, size, store, config_of("ahead"), folder / "stopped", manifest=growing, helm=ImpatientHelm(growing)
-    )
-    results["stopped"] = {"outcome": stopped, "rows": sink.rows()}
+    for name, word in (("stopped", Word.STOP), ("left", Word.LEAVE)):
+        growing = Growing.begun()
+        growing.shown_after = 10**6
+        helm = ImpatientHelm(growing, word)
+        stopped, sink = train_small(rank, size, store, config_of("ahead"), folder / name, manifest=growing, helm=helm)
+        results[name] = {"outcome": stopped, "rows": sink.rows()}
     again, sink = train_small(
         rank,
         size,
@@ -86,7 +88,7 @@ def run_all(rank: int, size: int, store: Any, folder: Path) -> dict[str, Any]:
         config_of("ahead"),
         folder / "stopped",
         manifest=whole,
-        start=stopped.checkpoint,
+        start=results["stopped"]["outcome"].checkpoint,
         generation=2,
     )
     results["resumed"] = {"outcome": again, "rows": sink.rows()}
@@ -133,9 +135,13 @@ def test_validation_does_not_depend_on_how_much_is_prepared(ranks: list[dict[str
     assert metrics("first")[0]["tokens"] == tokens.sum() - 1
 
 
-def test_who_is_asked_to_stop_while_waiting_does_so_at_the_last_prepared_step(ranks: list[dict[str, Any]]) -> None:
+def test_who_hears_to_stop_or_leave_while_waiting_does_so_at_the_last_prepared_step(
+    ranks: list[dict[str, Any]],
+) -> None:
     for rank in ranks:
         outcome = rank["stopped"]["outcome"]
         assert (outcome.state, outcome.step, outcome.reason) == (RunState.STOPPED, waits_at(), "")
+        left = rank["left"]["outcome"]
+        assert (left.state, left.step) == (RunState.RUNNING, waits_at())
     rows = ranks[0]["stopped"]["rows"] + ranks[0]["resumed"]["rows"]
     assert without_epochs(rows) == without_epochs(ranks[0]["first"]["rows"])

@@ -162,13 +162,15 @@ def test_a_resumed_run_judges_losses_as_the_unbroken_one(ranks):
     assert (again.step, again.reason, again.fed) == (before.step, before.reason, before.fed)
 
 
-def test_numbers_that_are_not_finite_are_told_at_once_and_the_run_goes_on(ranks):
+def test_batches_that_are_not_finite_twice_are_told_once_each_and_left_out(ranks):
     told = troubles(ranks[0]["not finite"])
     assert [(news.kind, news.step, [fed.rank for fed in news.fed]) for news in told] == [
         ("not_finite", 2, [1]),
         ("not_finite", 3, [0]),
     ]
-    assert [row["applied"] for row in ranks[0]["not finite"]["rows"]] == [True, True, False, False, True]
+    rows = ranks[0]["not finite"]["rows"]
+    assert [row["applied"] for row in rows] == [True, True, False, False, True]
+    assert [row["samples"] for row in rows] == [10, 10, 0, 0, 10]
 
 
 def test_out_of_memory_names_the_batch_the_bytes_and_what_to_change(ranks):

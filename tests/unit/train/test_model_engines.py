@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from orchestrator.config.run import RunConfig
 from orchestrator.core.words import World
-from orchestrator.train.engine import Engine, build_empty, sum_over_ranks, warm
+from orchestrator.train.agreement import sum_over_ranks
+from orchestrator.train.engine import Engine, build_empty, warm
 from orchestrator.train.models.build import build_model
 from orchestrator.train.models.initial import initial_source
 from orchestrator.train.models.tensors import own_tensors

@@ -1,6 +1,7 @@
 """The rule for losses that leap, and whose fault it is, worked out by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from orchestrator.core.news import FedBy, TroubleNews
 from orchestrator.data.feeding.batch import RankBatch, ReadFigures
 from orchestrator.data.ordering.ledger import Sums
 from orchestrator.data.ordering.unit import SpanTable
-from orchestrator.train.trouble import LossWatch, Trouble, find_fed, find_trouble
+from orchestrator.train.engine import StepResult
+from orchestrator.train.trouble import LossWatch, Trouble, Update, find_fed, find_not_finite, judge_loss
 
 RULE = SpikeSection(steps=4, deviations=2.0, least_rise=0.0)
 
@@ -70,13 +72,18 @@ def test_a_watch_from_what_was_kept_judges_alike():
 
 
 @pytest.mark.parametrize(
-    ("loss", "applied", "kind"),
-    [(1.9, True, None), (2.1, True, "loss_spike"), (math.nan, False, "not_finite"), (1.0, False, "not_finite"),
-     (math.nan, True, "not_finite"), (math.inf, True, "not_finite")],
-)  # fmt: skip
-def test_trouble_is_a_leap_or_a_number_that_is_not_finite(loss, applied, kind):
-    trouble = find_trouble(loss, 1.0, applied=applied, limit=2.0)
+    ("loss", "kind"),
+    [(1.9, None), (2.0, None), (2.1, "loss_spike"), (math.nan, "not_finite"), (math.inf, "not_finite")],
+)
+def test_the_loss_of_an_update_is_judged_by_the_limit(loss, kind):
+    trouble = judge_loss(loss, 1.0, limit=2.0)
     assert (trouble.kind if trouble else None) == kind
+
+
+def test_only_an_update_that_was_left_out_is_asked_about():
+    """Which would be an all-reduce, and here is no world."""
+    assert find_not_finite(Update([math.nan], StepResult(applied=True, grad_norm=1.0)), 4.0, seeks_scale=False) is None
+    assert find_not_finite(Update([], StepResult(applied=False, grad_norm=0.0)), 0.0, seeks_scale=False) is None
 
 
 def name_rows(trouble: Trouble, micro_losses: list[float]) -> tuple[str, ...]:
@@ -95,6 +102,14 @@ def test_only_the_micro_batch_that_is_out_of_bounds_is_named():
 def test_all_of_the_batch_is_named_when_only_a_gradient_is_not_finite():
     overflow = Trouble(kind="not_finite", loss=1.0, grad_norm=math.inf, limit=math.inf)
     assert len(name_rows(overflow, [1.0, 1.0])) == 4
+    assert name_rows(replace(overflow, kind="not_repeated"), [1.0, 1.0]) == (), "nobody is to be suspected"
+
+
+def test_of_a_fault_that_was_not_repeated_the_rank_is_named_whose_loss_it_was():
+    flipped = Trouble(kind="not_repeated", loss=math.nan, grad_norm=math.nan, limit=math.inf)
+    assert name_rows(flipped, [1.0, math.nan]) == ("shard0/key2", "shard0/key3")
+    assert name_rows(flipped, [1.0, 1.0]) == ()
+    assert "not when the same was computed again" in flipped.describe()
 
 
 def test_news_of_trouble_says_who_fed_what():
