@@ -61,6 +61,14 @@ def parse_faults(text: str) -> list[Fault]:
     return sorted(faults, key=lambda fault: fault.step or 0)
 
 
+def parse_seconds(text: str, where: str) -> float:
+    """`30s`, or `30`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*s?", text.strip())
+    if found is None or not float(found[1]):
+        raise BadInput("must be seconds, above 0", where=f"{where} {text}", remedy=f"for example {where} 30s")
+    return float(found[1])
+
+
 def say_faults(faults: Sequence[Fault]) -> str:
     return "; ".join(map(str, faults))
 

@@ -1,5 +1,5 @@
-"""Hosts made of this machine as a place for a run: one for the head, where controller and scribe live and nobody trains,
-and one for each node. Nodes can be killed, cut off and added; they are numbered from 0, host h2 being node 0."""
+"""Hosts made of this machine as a place for a run: one for the head, where controller and scribe live and nobody
+trains, and one for each node. Nodes can be killed, cut off and added; their numbers begin at 0, which is host h2."""
 
 import signal
 import subprocess

@@ -4,7 +4,7 @@
 
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from launch.loading import load_checked
@@ -27,7 +27,7 @@ class Trial:
     """A run, what it does to itself, and the steps that it leaves out from the beginning."""
 
     config: RunConfig
-    drill: Drill = Drill()
+    drill: Drill = field(default_factory=Drill)
     voided: tuple[int, ...] = ()
 
     @property
