@@ -1,30 +1,27 @@
-"""The verdict: whether what Longhaul promises held in the broken run. After recoveries.py and compare.py."""
+"""The verdict: whether what Longhaul promises held in the broken run. After drills.py and compare.py."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from launch.chaos.compare import find_other_step, largest_difference, largest_weight_difference
+from launch.chaos.drills import Runs
 from launch.chaos.faults import Fault, Kind
 from launch.chaos.recoveries import Recovery
+from orchestrator.config.load import load_config
 from orchestrator.config.run import RunConfig
 from orchestrator.core.words import ExitCode
-from orchestrator.tracking.rundir import RunDir
 
 BOUNDS = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.1}  # of losses, once another world or a void step came between
 MOST_LATE = 10  # steps: what is struck later was not struck where it was asked for
 _SETTLING = 1  # a snapshot is whole on every rank a step after it was taken
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Runs:
-    """`reference` went through the same worlds without faults, and left out the same batches from the beginning."""
-
-    unbroken: RunDir
-    broken: RunDir
-    reference: RunDir
-    voided: frozenset[int]  # steps that the broken run left out
-    same_world: bool  # throughout, as in the unbroken run
+def judge(runs: Runs) -> "Verdict":
+    config = load_config(runs.broken.config).config
+    compared = compare(runs, config)
+    problems = [*tell_missed(runs.missed), *check_promises(runs.recoveries, config), *compared.problems]
+    return Verdict(compared=compared, recoveries=runs.recoveries, problems=tuple(problems))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
