@@ -98,7 +98,7 @@ def test_running(run: WrittenRun) -> None:
         14:13:20  ranks warm up on 2 nodes
         14:13:20  started on 4 ranks from step 0
         14:18:30  checkpoint of step 600, written in 1.2 s
-        14:18:30  restarting: rank process 4001 died
+        14:18:30  fault: rank process 4001 died
         14:18:30  a controller on head takes charge of generation 2
         14:18:30  ranks warm up on 2 nodes
         14:18:30  started on 4 ranks from step-00000600-g0001
@@ -126,7 +126,7 @@ def test_running_where_the_terminal_knows_ascii_only(run: WrittenRun) -> None:
         14:13:20  ranks warm up on 2 nodes
         14:13:20  started on 4 ranks from step 0
         14:18:30  checkpoint of step 600, written in 1.2 s
-        14:18:30  restarting: rank process 4001 died
+        14:18:30  fault: rank process 4001 died
         14:18:30  a controller on head takes charge of generation 2
         14:18:30  ranks warm up on 2 nodes
         14:18:30  started on 4 ranks from step-00000600-g0001
@@ -304,7 +304,7 @@ def test_stopping(run: WrittenRun) -> None:
 
         14:13:20  started on 4 ranks from step 0
         14:18:30  checkpoint of step 600, written in 1.2 s
-        14:18:30  restarting: rank process 4001 died
+        14:18:30  fault: rank process 4001 died
         14:18:30  a controller on head takes charge of generation 2
         14:18:30  ranks warm up on 2 nodes
         14:18:30  started on 4 ranks from step-00000600-g0001
@@ -334,7 +334,7 @@ def test_stopped(run: WrittenRun) -> None:
         checkpoint  of step 1,204, 1 d 0 h ago
         directory   /runs/demo
 
-        2026-09-21 14:18  restarting: rank process 4001 died
+        2026-09-21 14:18  fault: rank process 4001 died
         2026-09-21 14:18  a controller on head takes charge of generation 2
         2026-09-21 14:18  ranks warm up on 2 nodes
         2026-09-21 14:18  started on 4 ranks from step-00000600-g0001
@@ -410,7 +410,7 @@ def test_lost(run: WrittenRun) -> None:
         14:13:20  ranks warm up on 2 nodes
         14:13:20  started on 4 ranks from step 0
         14:18:30  checkpoint of step 600, written in 1.2 s
-        14:18:30  restarting: rank process 4001 died
+        14:18:30  fault: rank process 4001 died
         14:18:30  a controller on head takes charge of generation 2
         14:18:30  ranks warm up on 2 nodes
         14:18:30  started on 4 ranks from step-00000600-g0001
