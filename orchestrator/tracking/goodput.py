@@ -98,13 +98,14 @@ class _Account:
             case "training" if self._label is not None and self._world is None:
                 self._begin_training(event, t, lineage)
             case "fault" | "restarting":  # as earlier versions said
-                self._spend_until(t, lineage, tail="detect")
+                self._spend_until(t, lineage, tail="detect", done=event.get("step"))
                 self._label, self._world = "re-form", None
             case "left":
-                self._spend_until(t, lineage, tail="re-form")
+                self._spend_until(t, lineage, tail="re-form", done=event.get("step"))
                 self._label, self._world = "re-form", None
             case kind if kind in _ENDS and self._label is not None:
-                self._spend_until(t, lineage, tail="detect" if kind == "failed" else "checkpoint")
+                tail = "detect" if kind == "failed" else "checkpoint"
+                self._spend_until(t, lineage, tail=tail, done=event.get("step"))
                 self._label, self._world = None, None
 
     def _claim(self, t: int, lineage: Lineage) -> None:
@@ -126,14 +127,14 @@ class _Account:
         self._at = max(self._at, micros(event["t"]))
         self._world = self._started
 
-    def _spend_until(self, t: int, lineage: Lineage, tail: str | None = None) -> None:
-        """`tail`: what came between a world's last step and its end."""
+    def _spend_until(self, t: int, lineage: Lineage, tail: str | None = None, done: int | None = None) -> None:
+        """`tail`: what came between a world's last step and its end. `done`: updates by then."""
         if self._label is None or t <= self._at:
             return
         if self._world is None:
             self._add(self._label, t - self._at)
         else:
-            stretch = Stretch(self._world, self._at, t, tail or self._label)
+            stretch = Stretch(self._world, self._at, t, tail or self._label, done)
             for label, spent in share_out(stretch, lineage):
                 self._add(label, spent)
         self._at = t
