@@ -8,16 +8,17 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from orchestrator.tracking.journal import Event
-from orchestrator.tracking.rows import Row
+from orchestrator.tracking.journal import Event, read_events
+from orchestrator.tracking.rows import METRICS_FILE, Row, read_rows
 from orchestrator.tracking.stretch import Lineage, Stretch, micros, share_out
 
 LABELS = (
     *("start", "step", "data wait", "snapshot", "checkpoint", "evaluate"),
     *("detect", "re-form", "restore", "replay", "lost", "idle"),
 )
-_GOOD = ("step", "replay")  # what a replayed step did at first is lost; so every step counts once
+GOOD = ("step", "replay")  # what a replayed step did at first is lost; so every step counts once
 _ENDS = {"stopped", "failed", "done"}
 
 
@@ -39,7 +40,7 @@ class TimeSpent:
 
 
 def _share(seconds: dict[str, float]) -> float | None:
-    good = math.fsum(seconds[label] for label in _GOOD)
+    good = math.fsum(seconds[label] for label in GOOD)
     return good / math.fsum(seconds.values()) if good else None
 
 
@@ -50,6 +51,11 @@ def label_time(events: Iterable[Event], rows: Iterable[Row], until: float) -> Ti
     account = _Account(list(events), list(rows))
     account.go_through(until)
     return TimeSpent(_in_seconds(account.spent), _in_seconds(account.rank_spent))
+
+
+def read_time(run_dir: Path, until: float) -> TimeSpent:
+    """From all rows of a run: for when it has ended."""
+    return label_time(read_events(run_dir / "events"), read_rows(run_dir / METRICS_FILE), until)
 
 
 def _in_seconds(spent: Counter[str]) -> dict[str, float]:
