@@ -8,14 +8,14 @@ import sys
 
 import typer
 
-from launch.commands import checkpoints, configs, data, runs
+from launch.commands import chaos, checkpoints, configs, data, runs
 from orchestrator.core.errors import LonghaulError
 from orchestrator.core.words import ExitCode
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Train on clusters that break."
 )
-for commands in (runs.app, data.app, configs.app):
+for commands in (runs.app, chaos.app, data.app, configs.app):
     app.add_typer(commands)
 app.add_typer(checkpoints.app, name="checkpoint")
 app.add_typer(configs.config_app, name="config")

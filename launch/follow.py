@@ -26,8 +26,10 @@ from orchestrator.tracking.sentences import describe_event
 _POLL_S = 0.1
 _PATIENCE_S = 3.0  # nodes that are there are ours before that; later people want to know what is missing
 _TALKATIVE = {
-    *("warming", "started", "adopted", "restarting"),
-    *("checkpoint_failed", "checkpoint_damaged", "scribe_failed", "not_finite", "loss_spike"),
+    *("warming", "started", "adopted", "fault", "leaving"),
+    *("node_joined", "node_lost", "node_released", "node_avoided"),
+    *("checkpoint_failed", "checkpoint_damaged", "scribe_failed"),
+    *("not_finite", "loss_spike", "not_repeated", "voided"),
 }
 
 

@@ -1,5 +1,6 @@
 """What people see: one console, progress while data is prepared, the closing summary."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -7,9 +8,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from launch.screens.spoken import say_time_spent
 from orchestrator.checkpoint.shelf import LocalShelf
 from orchestrator.config.run import RunConfig
 from orchestrator.config.training import METRICS
+from orchestrator.tracking.goodput import read_time
 from orchestrator.tracking.rows import read_evaluations, read_metrics
 from orchestrator.tracking.rundir import RunDir
 from orchestrator.tracking.wandb import read_url
@@ -62,6 +65,9 @@ def show_summary(console: Console, run_dir: RunDir, config: RunConfig, seconds: 
     table.add_row(fed, f"{count:,} ({count / busy:,.0f} per second)")
     waited = sum(row["data_wait_s"] for row in rows)
     table.add_row("data wait", f"{100 * waited / busy:.2f} % of step time")
+    spent = read_time(run_dir.path, time.time())
+    if spent.goodput is not None:
+        table.add_row("goodput", say_time_spent(spent.seconds, spent.goodput))
     table.add_row(
         "checkpoints", ", ".join(sorted(LocalShelf(run_dir.checkpoints).list())) or config.checkpoint.store or "none"
     )

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.config.training import METRICS
+from orchestrator.tracking.goodput import GOOD
 
 
 def say_duration(seconds: float) -> str:
@@ -17,6 +18,18 @@ def say_duration(seconds: float) -> str:
     if whole < 86_400:
         return f"{whole // 3_600} h {whole % 3_600 // 60} min"
     return f"{whole // 86_400} d {whole % 86_400 // 3_600} h"
+
+
+def say_time_spent(seconds: Mapping[str, float], goodput: float) -> str:
+    """Goodput, and what else took time worth a word, the most first."""
+    total, least = sum(seconds.values()), 0.001
+    other = sorted(((spent, label) for label, spent in seconds.items() if label not in GOOD), reverse=True)
+    told = [f"{label} {say_duration_shortly(spent)}" for spent, label in other if spent >= least * total]
+    return f"{100 * goodput:.1f} % of {say_duration_shortly(total)}" + (f"; {', '.join(told)}" if told else "")
+
+
+def say_duration_shortly(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 10 else say_duration(seconds)
 
 
 def say_seconds(seconds: float) -> str:

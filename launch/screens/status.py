@@ -13,7 +13,7 @@ from rich.text import Text
 from launch.logs import clean
 from launch.screens.gauges import Bar, Sparkline
 from launch.screens.node_tables import draw_ranks, draw_waiting, say_amounts
-from launch.screens.spoken import say_duration, say_loss, say_seconds, say_time
+from launch.screens.spoken import say_duration, say_loss, say_seconds, say_time, say_time_spent
 from orchestrator.core.words import ExitCode
 from orchestrator.tracking.now import Waiting
 from orchestrator.tracking.sentences import counted
@@ -130,6 +130,8 @@ def _rows(status: RunStatus) -> Iterator[tuple[Any, ...]]:
         yield "world", Text(world)
     if status.started_at is not None:
         yield "time", Text(_say_time(status))
+    if status.goodput is not None:
+        yield "goodput", Text(say_time_spent(status.seconds, status.goodput))
     if status.checkpoint is not None:
         ago = say_duration(status.read_at - status.checkpoint.t)
         yield "checkpoint", Text(f"of step {status.checkpoint.step:,}, {ago} ago")
@@ -217,7 +219,7 @@ def _say_time(status: RunStatus) -> str:
         text += f"{what} {say_time(status.updated_at or began, now)}"
     else:
         text += f"{say_duration(now - began)} ago"
-    return text + (f", goodput {100 * status.goodput:.1f} %" if status.goodput is not None else "")
+    return text
 
 
 def _say_ready(waiting: Waiting) -> str:

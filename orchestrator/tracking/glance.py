@@ -22,14 +22,14 @@ LONGEST_TAIL_BYTES = 1 << 25  # about a hundred thousand steps
 _KIND, _EVALUATION = b'"kind": ', b'"kind": "evaluation"'
 
 
-def sample_steps(path: Path) -> list[Row]:
-    """Steps from all over the file, in its order; every one of a file below half a megabyte."""
+def sample_rows(path: Path) -> list[Row]:
+    """Steps and validations from all over the file, in its order; every one of a file below half a megabyte."""
     with _open(path) as file:
         size = _size_bytes(file)
         if size <= BLOCKS * BLOCK_BYTES:
-            return _steps(path, _read_lines(file, 0, size))
+            return _rows(path, _read_lines(file, 0, size))
         begins = (block * (size - BLOCK_BYTES) // (BLOCKS - 1) for block in range(BLOCKS))
-        return [row for begin in begins for row in _steps_at(path, file, begin)]
+        return [row for begin in begins for row in _rows_at(path, file, begin)]
 
 
 def last_steps(path: Path, at_least: int) -> list[Row]:
@@ -82,12 +82,12 @@ def _size_bytes(file: BinaryIO) -> int:
     return file.seek(0, os.SEEK_END)
 
 
-def _steps_at(path: Path, file: BinaryIO, begin: int) -> list[Row]:
-    """The steps of a block that has some."""
+def _rows_at(path: Path, file: BinaryIO, begin: int) -> list[Row]:
+    """Those of a block that has some."""
     length = BLOCK_BYTES
-    while not (steps := _steps(path, _read_lines(file, begin, length))) and length < FURTHEST_BYTES:
+    while not (rows := _rows(path, _read_lines(file, begin, length))) and length < FURTHEST_BYTES:
         length *= 4
-    return steps
+    return rows
 
 
 def _ever_longer_tails(file: BinaryIO) -> Iterator[bytes]:
@@ -105,7 +105,12 @@ def _read_lines(file: BinaryIO, begin: int, length: int) -> bytes:
 
 
 def _steps(path: Path, lines: bytes) -> list[Row]:
-    rows = (_parse(path, line) for line in lines.splitlines() if _KIND not in line)
+    return [row for row in _rows(path, lines) if "kind" not in row]
+
+
+def _rows(path: Path, lines: bytes) -> list[Row]:
+    """Steps and validations; what else there is need not be parsed."""
+    rows = (_parse(path, line) for line in lines.splitlines() if _KIND not in line or _EVALUATION in line)
     return [row for row in rows if "step" in row]  # the head has none
 
 

@@ -15,8 +15,8 @@ from orchestrator.config.run import RunConfig
 from orchestrator.core.clock import Clock
 from orchestrator.core.words import RunState
 from orchestrator.storage.publish import read_json
-from orchestrator.tracking.glance import last_evaluation, last_steps, sample_steps, thin_out, true_steps
-from orchestrator.tracking.goodput import goodput, held_seconds
+from orchestrator.tracking.glance import last_evaluation, last_steps, sample_rows, thin_out, true_steps
+from orchestrator.tracking.goodput import label_time
 from orchestrator.tracking.journal import Event, read_events
 from orchestrator.tracking.lease import read_lease
 from orchestrator.tracking.now import Now, read_now
@@ -30,6 +30,7 @@ from orchestrator.tracking.wandb import read_url
 RECENT_STEPS = 50
 CURVE_POINTS = 60
 LAST_EVENTS = 8
+_SMALL = {"freed", "left", "training"}  # what stands between a fault and the next start
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,15 +56,18 @@ def read_status(run_dir: RunDir, clock: Clock) -> RunStatus:
     look = _look_at(run_dir, clock)
     summary = _summary_of(look)
     metrics = run_dir.path / METRICS_FILE
-    sample = [row for row in true_steps(sample_steps(metrics)) if row["step"] < summary.step]
+    rows = sample_rows(metrics)
+    spent = label_time(look.events, rows, _until(look))
+    sample = [row for row in true_steps(row for row in rows if "kind" not in row) if row["step"] < summary.step]
     return replace(
         summary,
         losses=thin_out(_fed(sample), "loss", CURVE_POINTS),
         validation=_validation(metrics, look.config, summary.step),
         checkpoint=_last_checkpoint(look.events),
         prepared=_prepared(look),
-        goodput=goodput(sample, summary.step, held_seconds(look.events, _until(look))),
-        restarts=sum(event["event"] == "restarting" for event in look.events),
+        goodput=spent.goodput,
+        seconds={label: round(seconds, 3) for label, seconds in spent.seconds.items()},
+        restarts=sum(event["event"] in ("fault", "restarting") for event in look.events),
         events=[EventLine(t=event["t"], text=describe_event(event)) for event in _last_events(look.events)],
         wandb_url=read_url(run_dir.path),
         **_pace(look, summary),
@@ -129,13 +133,15 @@ def _reason(look: _Look) -> str:
 
 
 def _step(look: _Look) -> int:
-    """Updates done. A generation that has no step yet stands where the checkpoint does that it has started from."""
+    """Updates done. A generation that has no step yet stands where it has started from."""
     view = look.view
     if view.state in (RunState.DONE, RunState.STOPPED) and view.step is not None:
         return view.step
     done: int = look.steps[-1]["step"] + 1 if look.steps else 0
     if not view.started or (look.steps and look.steps[-1]["generation"] >= view.started["generation"]):
         return done
+    if "step" in view.started:
+        return int(view.started["step"])
     if view.started["checkpoint"] is None:
         return 0
     saved = {event["folder"]: event["step"] for event in look.events if event["event"] == "checkpoint"}
@@ -178,6 +184,7 @@ def _prepared(look: _Look) -> tuple[int, int] | None:
 
 def _last_events(events: Sequence[Event]) -> list[Event]:
     """Of checkpoints one after another only the last: they must not push out what is rare."""
+    events = [event for event in events if event["event"] not in _SMALL]
     kinds = [*(event["event"] for event in events), ""]
     told = [event for event, pair in zip(events, pairwise(kinds), strict=True) if pair != ("checkpoint", "checkpoint")]
     return told[-LAST_EVENTS:]

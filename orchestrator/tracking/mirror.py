@@ -16,6 +16,7 @@ from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import LonghaulError
 from orchestrator.core.words import RunState
 from orchestrator.tracking.curves import StepCopy
+from orchestrator.tracking.goodput import read_time
 from orchestrator.tracking.rows import METRICS_FILE, Lineage, Row, read_true_rows
 from orchestrator.tracking.rundir import RunDir
 from orchestrator.tracking.scribe import End
@@ -108,6 +109,7 @@ class WandbMirror:
         copy.finish(done=self._end.state is RunState.DONE)
         if alerts:
             self._alert(run)
+        sum_up(run, self._run_dir)
         run.finish(exit_code=self._end.exit_code)
 
     def _follow_rows(self) -> Iterator[Row]:
@@ -182,6 +184,7 @@ def send_run(config: RunConfig, about: dict[str, Any], run_dir: Path, end: End) 
         for row in read_true_rows(run_dir):
             copy.take(row)
         copy.finish(done=end.state is RunState.DONE)
+        sum_up(run, run_dir)
         run.finish(exit_code=end.exit_code)
         return Sent(url=run.url, first_step=copy.first_logged)
     except Exception as error:  # W&B may raise anything
@@ -192,6 +195,14 @@ def send_run(config: RunConfig, about: dict[str, Any], run_dir: Path, end: End) 
         ) from error
     finally:
         end_core()
+
+
+def sum_up(run: Any, run_dir: Path) -> None:
+    """What the run's time went into, in the table of runs."""
+    spent = read_time(run_dir, time.time())
+    if spent.goodput is not None:
+        seconds = {f"seconds/{label}": value for label, value in spent.seconds.items()}
+        run.summary.update({"goodput": spent.goodput, "goodput_of_ranks": spent.rank_goodput, **seconds})
 
 
 def _ignore_stop_button() -> None:

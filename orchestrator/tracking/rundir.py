@@ -25,7 +25,9 @@ _STATE_AFTER = {
     "claimed": RunState.PENDING,
     "started": RunState.RUNNING,
     "adopted": RunState.RUNNING,
-    "restarting": RunState.PENDING,
+    "fault": RunState.PENDING,
+    "left": RunState.PENDING,
+    "restarting": RunState.PENDING,  # as earlier versions said
     "stopping": RunState.STOPPING,
     "stopped": RunState.STOPPED,
     "failed": RunState.FAILED,

@@ -1,5 +1,7 @@
 """Events of the journal as sentences for people."""
 
+from datetime import datetime
+
 from orchestrator.tracking.journal import Event
 
 LONGEST_REASON = 200  # characters; the logs have all of it
@@ -13,7 +15,22 @@ def describe_event(event: Event) -> str:
         case "warming":
             return f"ranks warm up on {counted(len(event['nodes']), 'node')}"
         case "started":
-            return f"started on {counted(event['world_size'], 'rank')} from {event['checkpoint'] or 'step 0'}"
+            return f"started on {counted(event['world_size'], 'rank')} from {_start_of(event)}"
+        case "training":
+            return f"trains from step {event['step']:,} on, after {sum(event['seconds'].values()):.2g} s"
+        case "freed":
+            killed = len(event["killed"])
+            return "all ranks are out of the broken world" + (f"; {killed} had to be ended" if killed else "")
+        case "leaving":
+            return f"ranks leave this world after their step: {first_line(event['reason'])}"
+        case "node_joined" | "node_lost" | "node_released" as kind:
+            what = {"node_joined": "has joined", "node_lost": "is lost", "node_released": "has been given back"}[kind]
+            return _with_reason(f"node {event['host']} {what}", event)
+        case "node_avoided":
+            until = f"{datetime.fromtimestamp(event['until']):%H:%M}"
+            return f"node {event['host']} is avoided until {until}: {first_line('; '.join(event['evidence']))}"
+        case "voided":
+            return f"the batch of step {event['step']:,} is left out of the run: {first_line(event['reason'])}"
         case "adopted":
             return "a new controller has taken over the running ranks"
         case "checkpoint":
@@ -31,6 +48,12 @@ def describe_event(event: Event) -> str:
             return first_line(event["reason"])  # which says so
         case kind:
             return _with_reason(kind.replace("_", " "), event)
+
+
+def _start_of(started: Event) -> str:
+    if started.get("snapshot") is not None:
+        return f"the snapshot of step {started['snapshot']:,}"
+    return started["checkpoint"] or "step 0"
 
 
 def counted(number: int, what: str) -> str:

@@ -89,6 +89,7 @@ class RunStatus:
     data_wait: float | None = None  # share of the step time
     eta_s: float | None = None
     goodput: float | None = None  # share of the time in which a controller had charge
+    seconds: dict[str, float] = field(default_factory=dict)  # that time, by what it was spent on
 
     prepared: tuple[int, int] | None = None  # segments, and of how many, while data is still being prepared
 

@@ -134,7 +134,7 @@ class WrittenRun:
         return folder
 
     def restart(self, reason: str) -> None:
-        self.journal.append("restarting", reason=reason)
+        self.journal.append("fault", kind="rank", reason=reason, culprits=[], nodes=[])
         self.claim()
 
     def show(self, ranks: Sequence[RankNow] = (), waiting: Waiting | None = None) -> None:

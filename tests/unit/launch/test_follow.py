@@ -33,7 +33,7 @@ def test_a_reason_full_of_brackets_is_shown_as_it_is(run: RunDir) -> None:
     """As gloo writes it: rich would take [/pytorch/...] for a closing tag."""
     reason = "[/pytorch/gloo/pair.cc:547] Connection closed by peer [127.0.0.1]:1"
     with closing(Journal.claim(run.events, SystemClock())) as journal:
-        journal.append("restarting", reason=reason)
+        journal.append("fault", reason=reason)
         journal.append("failed", exit_code=1, reason=reason)
     code, text = follow(run)
     assert code is ExitCode.FAILED

@@ -121,7 +121,7 @@ def test_damage_that_only_reading_shows_keeps_the_older_checkpoint(run: RunDir) 
     assert newest_sound(run.checkpoints)[0] == older
 
 
-@pytest.mark.parametrize("event", ["claimed", "started", "stopping", "restarting"])
+@pytest.mark.parametrize("event", ["claimed", "started", "stopping", "fault"])
 def test_a_run_that_lives_is_left_alone(tmp_path: Path, event: str) -> None:
     run = make_run(tmp_path / "one", event=event)
     save(run, 10)

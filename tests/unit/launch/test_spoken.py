@@ -1,6 +1,6 @@
 import pytest
 
-from launch.screens.spoken import say_duration, say_loss, say_seconds, say_span, say_time
+from launch.screens.spoken import say_duration, say_loss, say_seconds, say_span, say_time, say_time_spent
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,9 @@ def test_a_time_has_its_day_when_that_is_another_one(utc: None) -> None:
 def test_losses_and_spans() -> None:
     assert (say_loss(2.34567), say_loss(123_456.7), say_loss(float("nan"))) == ("2.3457", "1.235e+05", "nan")
     assert (say_span([1_204, 1_203]), say_span([7, 7])) == ("1,203-1,204", "7")
+
+
+def test_what_took_time_is_told_with_the_most_first_and_without_trifles() -> None:
+    spent = {"step": 600.0, "replay": 3.0, "lost": 4.0, "idle": 0.1, "start": 30.0, "detect": 2.9}
+    assert say_time_spent(spent, 0.942) == "94.2 % of 10 min; start 30 s, lost 4 s, detect 2.9 s"
+    assert say_time_spent({"step": 2.0}, 1.0) == "100.0 % of 2 s"

@@ -85,7 +85,8 @@ def test_running(run: WrittenRun) -> None:
         validation  0.8100, perplexity 2.25, at step 1,200
         speed       0.5 s a step, 8,192 tokens a second, 1.0 % data wait
         world       4 ranks on 2 nodes, generation 2, 1 restart
-        time        began 14:13:20, 10 min ago, goodput 97.1 %
+        time        began 14:13:20, 10 min ago
+        goodput     97.1 % of 10 min; lost 10 s, data wait 6 s, idle 2 s
         checkpoint  of step 1,200, 2 s ago
         directory   /runs/demo
 
@@ -98,7 +99,7 @@ def test_running(run: WrittenRun) -> None:
         14:13:20  ranks warm up on 2 nodes
         14:13:20  started on 4 ranks from step 0
         14:18:30  checkpoint of step 600, written in 1.2 s
-        14:18:30  restarting: rank process 4001 died
+        14:18:30  fault: rank process 4001 died
         14:18:30  a controller on head takes charge of generation 2
         14:18:30  ranks warm up on 2 nodes
         14:18:30  started on 4 ranks from step-00000600-g0001
@@ -119,14 +120,15 @@ def test_running_where_the_terminal_knows_ascii_only(run: WrittenRun) -> None:
         validation  0.8100, perplexity 2.25, at step 1,200
         speed       0.5 s a step, 8,192 tokens a second, 1.0 % data wait
         world       4 ranks on 2 nodes, generation 2, 1 restart
-        time        began 14:13:20, 10 min ago, goodput 97.1 %
+        time        began 14:13:20, 10 min ago
+        goodput     97.1 % of 10 min; lost 10 s, data wait 6 s, idle 2 s
         checkpoint  of step 1,200, 2 s ago
         directory   /runs/demo
 
         14:13:20  ranks warm up on 2 nodes
         14:13:20  started on 4 ranks from step 0
         14:18:30  checkpoint of step 600, written in 1.2 s
-        14:18:30  restarting: rank process 4001 died
+        14:18:30  fault: rank process 4001 died
         14:18:30  a controller on head takes charge of generation 2
         14:18:30  ranks warm up on 2 nodes
         14:18:30  started on 4 ranks from step-00000600-g0001
@@ -151,7 +153,8 @@ def test_running_on_many_ranks_that_stand_still(run: WrittenRun) -> None:
         loss        5.0000  ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁
         speed       2.31 s a step, 1,773 tokens a second, 1.0 % data wait
         world       64 ranks on 8 nodes
-        time        began 14:13:20, 13 min ago, goodput 86.5 %
+        time        began 14:13:20, 13 min ago
+        goodput     86.5 % of 13 min; idle 100 s, data wait 6.9 s
         directory   /runs/demo
 
         as of 100 s ago
@@ -298,13 +301,14 @@ def test_stopping(run: WrittenRun) -> None:
         validation  0.8100, perplexity 2.25, at step 1,200
         speed       0.5 s a step, 8,192 tokens a second, 1.0 % data wait
         world       4 ranks on 2 nodes, generation 2, 1 restart
-        time        began 14:13:20, 10 min ago, goodput 97.1 %
+        time        began 14:13:20, 10 min ago
+        goodput     97.1 % of 10 min; lost 10 s, data wait 6 s, idle 2 s
         checkpoint  of step 1,200, 2 s ago
         directory   /runs/demo
 
         14:13:20  started on 4 ranks from step 0
         14:18:30  checkpoint of step 600, written in 1.2 s
-        14:18:30  restarting: rank process 4001 died
+        14:18:30  fault: rank process 4001 died
         14:18:30  a controller on head takes charge of generation 2
         14:18:30  ranks warm up on 2 nodes
         14:18:30  started on 4 ranks from step-00000600-g0001
@@ -330,11 +334,12 @@ def test_stopped(run: WrittenRun) -> None:
         validation  0.8100, perplexity 2.25, at step 1,200
         speed       0.5 s a step, 8,192 tokens a second, 1.0 % data wait
         world       4 ranks on 2 nodes, generation 2, 1 restart
-        time        began 2026-09-21 14:13, ended 2026-09-21 14:23, goodput 97.1 %
+        time        began 2026-09-21 14:13, ended 2026-09-21 14:23
+        goodput     97.1 % of 10 min; lost 10 s, data wait 6 s, checkpoint 2 s
         checkpoint  of step 1,204, 1 d 0 h ago
         directory   /runs/demo
 
-        2026-09-21 14:18  restarting: rank process 4001 died
+        2026-09-21 14:18  fault: rank process 4001 died
         2026-09-21 14:18  a controller on head takes charge of generation 2
         2026-09-21 14:18  ranks warm up on 2 nodes
         2026-09-21 14:18  started on 4 ranks from step-00000600-g0001
@@ -403,14 +408,15 @@ def test_lost(run: WrittenRun) -> None:
         validation  0.8100, perplexity 2.25, at step 1,200
         speed       0.5 s a step, 8,192 tokens a second, 1.0 % data wait
         world       4 ranks on 2 nodes, generation 2, 1 restart
-        time        began 14:13:20, last heard of 14:23:32, goodput 97.1 %
+        time        began 14:13:20, last heard of 14:23:32
+        goodput     97.1 % of 10 min; lost 10 s, data wait 6 s, idle 2 s
         checkpoint  of step 1,200, 1 h 0 min ago
         directory   /runs/demo
 
         14:13:20  ranks warm up on 2 nodes
         14:13:20  started on 4 ranks from step 0
         14:18:30  checkpoint of step 600, written in 1.2 s
-        14:18:30  restarting: rank process 4001 died
+        14:18:30  fault: rank process 4001 died
         14:18:30  a controller on head takes charge of generation 2
         14:18:30  ranks warm up on 2 nodes
         14:18:30  started on 4 ranks from step-00000600-g0001
@@ -434,7 +440,8 @@ def test_done(run: WrittenRun) -> None:
         loss        1.0000  ▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁
         speed       0.02 s a step, 204,800 tokens a second, 1.0 % data wait
         world       2 ranks on 1 node
-        time        began 14:13:20, ended 14:14:00, goodput 99.0 %
+        time        began 14:13:20, ended 14:14:00
+        goodput     99.0 % of 40 s; data wait 0.4 s
         checkpoint  of step 2,000, 0 s ago
         directory   /runs/demo
 

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.core.errors import DataError
 from orchestrator.tracking import glance
-from orchestrator.tracking.glance import last_evaluation, last_steps, sample_steps, thin_out, true_steps
+from orchestrator.tracking.glance import last_evaluation, last_steps, sample_rows, thin_out, true_steps
 
 
 def step_row(step: int, generation: int = 1, loss: float = 1.0) -> dict[str, Any]:
@@ -34,21 +34,21 @@ def metrics(tmp_path: Path) -> Path:
 
 
 def test_a_run_without_rows_has_nothing_to_show(metrics: Path) -> None:
-    assert sample_steps(metrics) == last_steps(metrics, 1) == true_steps([]) == thin_out([], "loss", 5) == []
+    assert sample_rows(metrics) == last_steps(metrics, 1) == true_steps([]) == thin_out([], "loss", 5) == []
     assert last_evaluation(metrics) is None
     write(metrics, [])
-    assert sample_steps(metrics) == last_steps(metrics, 1) == []
+    assert sample_rows(metrics) == last_steps(metrics, 1) == []
 
 
 def test_of_a_short_file_every_step_is_taken(metrics: Path) -> None:
     write(metrics, [step_row(0), system_row(0), step_row(1)], torn='{"step": 2, "gen')
-    assert [row["step"] for row in sample_steps(metrics)] == [0, 1]
+    assert [row["step"] for row in sample_rows(metrics)] == [0, 1]
     assert [row["step"] for row in last_steps(metrics, 50)] == [0, 1]
 
 
 def test_of_a_long_file_steps_from_all_over_are_taken_and_few_bytes_read(metrics: Path) -> None:
     write(metrics, map(step_row, range(20_000)), torn='{"step": 20000')
-    found = [row["step"] for row in sample_steps(metrics)]
+    found = [row["step"] for row in sample_rows(metrics)]
     assert found == sorted(set(found))  # in order, none twice
     assert found[0] == 0
     assert found[-1] == 19_999
@@ -59,7 +59,7 @@ def test_of_a_long_file_steps_from_all_over_are_taken_and_few_bytes_read(metrics
 def test_steps_are_found_between_the_samples_of_many_nodes(metrics: Path) -> None:
     rows = (row for step in range(40) for row in (step_row(step), *[system_row(step)] * 500))  # 125 kB a step
     write(metrics, rows)
-    found = {row["step"] for row in sample_steps(metrics)}
+    found = {row["step"] for row in sample_rows(metrics)}
     assert len(found) > 35
     assert [row["step"] for row in last_steps(metrics, 3)][-3:] == [37, 38, 39]
 
@@ -79,7 +79,7 @@ def test_an_evaluation_half_written_is_passed_over(metrics: Path) -> None:
 def test_a_damaged_line_is_named(metrics: Path) -> None:
     write(metrics, [step_row(0)], torn="\0\0\0\n")
     with pytest.raises(DataError, match=r"metrics\.jsonl: holds a line that is no JSON"):
-        sample_steps(metrics)
+        sample_rows(metrics)
 
 
 def test_steps_that_were_done_again_are_left_out() -> None:

@@ -155,7 +155,7 @@ def test_many_checkpoints_do_not_push_out_what_is_rare(run: WrittenRun) -> None:
         run.save(step)
     run.restart("rank process 7 died")
     texts = [event.text for event in read_status(run.run_dir, run.clock).events]
-    assert [text.split()[0] for text in texts] == ["a", "ranks", "started", "checkpoint", "restarting:", "a"]
+    assert [text.split()[0] for text in texts] == ["a", "ranks", "started", "checkpoint", "fault:", "a"]
     assert "step 19," in texts[3]
 
 

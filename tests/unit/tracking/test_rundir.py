@@ -47,7 +47,7 @@ def test_an_existing_run_directory_is_refused_with_the_way_out(tmp_path: Path) -
         (["warming"], RunState.PENDING),
         (["started"], RunState.RUNNING),
         (["started", "checkpoint"], RunState.RUNNING),
-        (["started", "restarting"], RunState.PENDING),
+        (["started", "fault"], RunState.PENDING),
         (["started", "stopping"], RunState.STOPPING),
         (["started", "stopping", "stopped"], RunState.STOPPED),
         (["started", "failed"], RunState.FAILED),

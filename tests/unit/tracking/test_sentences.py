@@ -17,7 +17,7 @@ from orchestrator.tracking.sentences import describe_event
             {"event": "checkpoint", "step": 1_200, "seconds": 1.234, "pause_s": 0.042},
             "checkpoint of step 1,200, written in 1.23 s, of which training waited 0.042",
         ),
-        ({"event": "restarting", "reason": "rank 1 died\nTraceback"}, "restarting: rank 1 died"),
+        ({"event": "fault", "step": 7, "reason": "rank 1 died\nTraceback"}, "fault at step 7: rank 1 died"),
         (
             {"event": "preparing", "segments": 1, "expected": 8},
             "the other segments are being prepared; 1 of 8 are there",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +17,13 @@ from orchestrator.config.run import RunConfig
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.news import EvaluationNews, FedBy, News, StepNews, SystemNews, TroubleNews
 from orchestrator.core.words import RunState
+from orchestrator.tracking.journal import Journal
 from orchestrator.tracking.mirror import WandbMirror, open_wandb
 from orchestrator.tracking.rows import read_rows
 from orchestrator.tracking.rundir import RunDir
 from orchestrator.tracking.scribe import Scribe
 from orchestrator.tracking.wandb import default_host, read_run_id, read_url, run_config
+from tests.fakes.clock import FakeClock
 from tests.fakes.dying import do_and_die, do_until_killed
 from tests.fakes.wandb_server import FakeWandbServer, Manners
 
@@ -157,6 +160,19 @@ def test_online_there_is_one_run_over_all_scribes_and_no_step_twice(tmp_path: Pa
     assert server.configs[0]["longhaul"]["value"] == {"chain": "abc"}
     assert server.exit_codes == [130, 130]
     assert [note for note in notes(tmp_path) if "W&B" in note] == []
+
+
+def test_the_table_of_runs_shows_what_the_time_went_into(tmp_path: Path, monkeypatch: Any) -> None:
+    journal = Journal.claim(tmp_path / "events", FakeClock(99.0))
+    journal.append("started", world_size=2, checkpoint=None)
+    with FakeWandbServer() as server, closing(journal):
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        scribe = make_scribe(tmp_path, "online")
+        for step in range(5):
+            scribe.write([step_news(step)])
+        scribe.finish(RunState.DONE, 0)
+    assert server.summary["seconds/data wait"] == pytest.approx(0.5)
+    assert 0.0 < server.summary["goodput"] < 1.0
 
 
 def test_a_run_that_stopped_at_an_evaluation_misses_no_step_when_it_goes_on(tmp_path: Path, monkeypatch: Any) -> None:
