@@ -8,6 +8,7 @@ from orchestrator.checkpoint.shelf import Address
 from orchestrator.checkpoint.vault import Vault
 from orchestrator.config.run import RunConfig
 from orchestrator.core.clock import Clock
+from orchestrator.core.drill import Drill
 from orchestrator.core.errors import ConfigError
 from orchestrator.core.news import Helm, Sink
 from orchestrator.core.words import Excerpt, RunState, World
@@ -35,6 +36,9 @@ class TrainJob:
     vault: Vault | None = None  # None: one of this process alone
     wandb_run_id: str | None = None  # written into checkpoints
     excerpt: Excerpt | None = None  # of the run, to be looked at; None: the run itself
+    join_s: float = 0.0
+    leave_at: int | None = None
+    drill: Drill = Drill()
 
     @property
     def stop_step(self) -> int:
