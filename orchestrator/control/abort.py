@@ -153,17 +153,21 @@ def _abort_nccl(aborted: set[Any]) -> None:
     import torch
     from torch.distributed import distributed_c10d
 
-    if not torch.cuda.is_initialized():
-        return
-    backends = []
-    for group in list(distributed_c10d._world.pg_map):
-        with suppress(RuntimeError):  # a group without one
-            backends.append(group._get_backend(torch.device("cuda")))
-    fresh = [backend for backend in reversed(backends) if backend not in aborted]
-    if not fresh:
-        return
-    aborted.update(fresh)
-    fresh[0]._group_start()
-    for backend in fresh:
-        backend.abort()
-    fresh[0]._group_end()
+    if torch.cuda._initialized:
+        backends = [backend for group in distributed_c10d._world.pg_map if (backend := _nccl_of(group)) is not None]
+        fresh = [backend for backend in reversed(backends) if backend not in aborted]
+        aborted.update(fresh)
+        if fresh:
+            fresh[0]._group_start()
+            for backend in fresh:
+                backend.abort()
+            fresh[0]._group_end()
+
+
+def _nccl_of(group: Any) -> Any:
+    import torch
+
+    try:
+        return group._get_backend(torch.device("cuda"))
+    except RuntimeError:  # a group of gloo alone
+        return None
