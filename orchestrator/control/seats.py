@@ -14,7 +14,7 @@ from orchestrator.control.member import Carry, Member, Nursery
 from orchestrator.core.words import Word
 
 log = logging.getLogger(__name__)
-DEAD_KEPT = 8  # of those that had no job in the last generation
+DEAD_KEPT = 8  # of those that never had a job
 YOUNG_S = 5.0  # who dies before it is older, and before it has had a job, may do so again and again:
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0  # then the next one comes later
 
@@ -125,8 +125,9 @@ class Seats:
         self._add()
 
     def _forget_old_dead(self) -> None:
+        """Who was told to die, and only did so when the next generation had begun; and many that died as spares."""
         with self._lock:
             dead = [one for one in self._members if one.state is RankState.DIED]
-            idle = [one for one in dead if one.job is None or one.job.generation < self._generation]
-            for member in idle[:-DEAD_KEPT]:
+            old = [one for one in dead if one.job is not None and one.job.generation < self._generation]
+            for member in [*old, *[one for one in dead if one.job is None][:-DEAD_KEPT]]:
                 self._members.remove(member)
