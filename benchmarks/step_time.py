@@ -15,6 +15,7 @@ its imports were done (VmHWM), so it holds them too. Keep the machine quiet. Run
 """
 
 import argparse
+import itertools
 import tempfile
 import threading
 import time
@@ -198,9 +199,10 @@ class NoSink:
 
 def measure_on_rank(run: RunHandle, plan: WorldPlan, rank: int, pairs: int) -> Measured:
     """One rank: both trainers, turn by turn. Which of the two begins changes from pair to pair."""
-    from orchestrator.control.rank import NewsSender
+    from orchestrator.control.abort import WayOut
+    from orchestrator.control.line import Line
 
-    world, sink = World.flat(rank, RANKS, rank, RANKS), NewsSender(open_relay(run))
+    world, sink = World.flat(rank, RANKS, rank, RANKS), Line(open_relay(run), WayOut())
     warm("cpu", threads=1)
     join_world(world, "cpu", FileStore(str(run.path / "store"), RANKS), timeout_s=600.0)
     trainer = make_trainer(RunDir(run.path), plan, world, sink)
@@ -234,9 +236,9 @@ def open_relay(run: RunHandle) -> Connection:
     scribe = ray.get_actor(run.actor_name("scribe"), namespace=run.namespace)
 
     def carry() -> None:
-        while True:
+        for settled in itertools.count(1):
             ray.get(scribe.write.remote(relay.recv().news))
-            relay.send(None)
+            relay.send(settled)
 
     threading.Thread(target=carry, daemon=True).start()
     return ours

@@ -1,6 +1,7 @@
 """The board: a few numbers shared by a node actor and one of its ranks, without a call between them.
 
-The rank shows step, phase and that it lives; the node actor shows the controller's word and how long the lease runs.
+The rank, through all its jobs, shows step, phase and that it lives; the node actor shows the controller's word and how
+long the lease runs.
 It is an anonymous memory file reached through /proc/<node actor>/fd: nothing can be left behind, whoever dies how."""
 
 import mmap
@@ -12,7 +13,7 @@ from typing import Final
 from orchestrator.core.words import Word
 
 PHASES: Final = ("", "start", "data", "step", "evaluate", "checkpoint")
-_FIELDS: Final = ("step", "phase", "progress", "word", "lease_until_ns", "busy_ns")
+_FIELDS: Final = ("step", "phase", "progress", "word", "lease_until_ns", "busy_ns", "begun")
 _OFFSET: Final = {name: 8 * i for i, name in enumerate(_FIELDS)}
 _SIZE: Final = mmap.PAGESIZE
 
@@ -21,7 +22,7 @@ class Board:
     """Single aligned 8-byte fields, each with one writer: reads and writes need no lock."""
 
     def __init__(self, handle: int) -> None:
-        self._map = mmap.mmap(handle, _SIZE)
+        self._handle, self._map = handle, mmap.mmap(handle, _SIZE)
 
     @classmethod
     def create(cls) -> tuple["Board", str]:
@@ -45,6 +46,10 @@ class Board:
     def _set(self, name: str, value: int) -> None:
         struct.pack_into("<q", self._map, _OFFSET[name], value)
 
+    def close(self) -> None:
+        """Nobody opens it any more. What it shows last stays readable here. For the creator."""
+        os.close(self._handle)
+
     # the rank's side: this is a core.news.Helm
     def word(self) -> Word:
         return Word(self._get("word"))
@@ -53,6 +58,8 @@ class Board:
         self._set("step", step)
         self._set("phase", PHASES.index(phase))
         self._set("progress", self._get("progress") + 1)
+        if phase == "step":
+            self._set("begun", self._get("begun") + 1)
 
     def show_busy(self, seconds: float) -> None:
         self._set("busy_ns", int(seconds * 1e9))
@@ -82,3 +89,8 @@ class Board:
     @property
     def progress(self) -> int:
         return self._get("progress")
+
+    @property
+    def begun(self) -> int:
+        """How many steps it has begun, in all its jobs."""
+        return self._get("begun")

@@ -1,16 +1,17 @@
-"""The node actor's side of the vault: it owns the memory, and has a vault process kept alive over it (vault.py)."""
+"""The node actor's side of vault and store: both are processes that the nursery forks, and are forked again when they
+die. The memory of the vault is the node actor's (vault.py); a store that dies is another one then (store.py)."""
 
 import logging
 import os
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Connection
-from typing import Protocol
 
 from orchestrator.checkpoint.slot import Slot
-from orchestrator.control.jobs import RunHandle, VaultAddress, VaultDoor, VaultSetup
+from orchestrator.control.jobs import RunHandle, StoreSetup, VaultAddress, VaultDoor, VaultSetup
+from orchestrator.control.member import Nursery
 from orchestrator.core.words import MIRROR_SLOTS, OWN_SLOTS
 
 log = logging.getLogger(__name__)
@@ -18,15 +19,11 @@ START_TIMEOUT_S = 60.0
 PAUSE_S = 0.1
 
 
-class Nursery(Protocol):
-    """Forks what is asked of it over the connection (nursery.NurseryAddress)."""
-
-    def connect(self, timeout_s: float) -> Connection: ...
-
-
 class VaultHome:
-    def __init__(self, run: RunHandle, host: str, num_ranks: int, nursery: Nursery) -> None:
-        self._run, self._host, self._nursery = run, host, nursery
+    def __init__(
+        self, run: RunHandle, host: str, num_ranks: int, nursery: Nursery, changed: Callable[[], None] = lambda: None
+    ) -> None:
+        self._run, self._host, self._nursery, self._changed = run, host, nursery, changed
         self._own = [_create_slots(f"own-{rank}", OWN_SLOTS) for rank in range(num_ranks)]
         self._mirrors = [_create_slots(f"mirror-{rank}", MIRROR_SLOTS) for rank in range(num_ranks)]
         self._socket, self._token = f"longhaul-vault-{secrets.token_hex(8)}", secrets.token_hex(32)
@@ -49,6 +46,7 @@ class VaultHome:
                 with self._nursery.connect(START_TIMEOUT_S) as connection:
                     connection.send(self._setup())
                     self._port, self.pid = connection.recv()
+                    self._changed()
                     connection.recv()  # it says no more: this is where its death is seen
             except (OSError, EOFError, AuthenticationError) as error:
                 log.warning("the vault has died and is started again: %s", type(error).__name__)
@@ -64,6 +62,34 @@ class VaultHome:
             own=_paths(self._own),
             mirrors=_paths(self._mirrors),
         )
+
+
+class StoreHome:
+    """Every node has one; which node's a world meets on is the controller's choice."""
+
+    def __init__(self, host: str, nursery: Nursery, changed: Callable[[], None]) -> None:
+        self._host, self._nursery, self._changed = host, nursery, changed
+        self._port = 0
+        threading.Thread(target=self._keep_alive, daemon=True).start()
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """None while there is none."""
+        return (self._host, self._port) if self._port else None
+
+    def _keep_alive(self) -> None:
+        while True:
+            try:
+                with self._nursery.connect(START_TIMEOUT_S) as connection:
+                    connection.send(StoreSetup(self._host))
+                    self._port = connection.recv()
+                    self._changed()
+                    connection.recv()  # it says no more: this is where its death is seen
+            except (OSError, EOFError, AuthenticationError) as error:
+                log.warning("the store has died and is started again: %s", type(error).__name__)
+                self._port = 0
+                self._changed()
+                time.sleep(PAUSE_S)
 
 
 def _create_slots(name: str, count: int) -> list[Slot]:

@@ -74,10 +74,10 @@ class SnapshotStart:
 class RankSetup:
     """What a rank process is made with, before it has a seat or a place in a world."""
 
-    name: str
     host: str
     logs: Path
     board: str
+    stacks: str  # where it writes its stacks when it is sent rank.STACKS_SIGNAL
     node_actor_pid: int
     device: str  # "cpu" or "cuda"
     threads: int

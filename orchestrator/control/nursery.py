@@ -13,19 +13,21 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from orchestrator.control.jobs import RankSetup, StoreSetup, VaultSetup
 from orchestrator.control.logs import keep_output
 
 _VARIABLE = "LONGHAUL_NURSERY"  # where a nursery started ahead of time listens; inherited by everything below it
 _BACKLOG = 256
+Life = Callable[[Connection, Any], None]  # of a forked child: its connection, and what it is asked to be
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,32 @@ class NurseryAddress:
                 time.sleep(0.02)
 
 
+class LastingNursery:
+    """The node's nursery for as long as it needs one: that which was started ahead of time, or one of our own. When it
+    dies there is another one; what it has forked does not mind."""
+
+    def __init__(self, device: str, logs: Path, env: Mapping[str, str]) -> None:
+        self._device, self._logs, self._env = device, logs, env
+        self._finding = threading.Lock()
+        self._address: NurseryAddress | None = None
+        self._own: subprocess.Popen[bytes] | None = None
+
+    def connect(self, timeout_s: float) -> Connection:
+        with self._finding:
+            address = self._find()
+        return address.connect(timeout_s)
+
+    def _find(self) -> NurseryAddress:
+        if self._own is not None and self._own.poll() is None and self._address is not None:
+            return self._address
+        found = NurseryAddress.inherited()
+        if self._own is not None or found is None or found.device != self._device or not found.is_listening():
+            found = NurseryAddress.invent(self._device)
+            self._own = start_nursery(found, self._logs, self._env)
+        self._address = found
+        return found
+
+
 def start_nursery(address: NurseryAddress, logs: Path | None, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """It ends with the process that calls this. `logs`: where its output goes; otherwise to the caller's."""
     command = [sys.executable, "-m", "orchestrator.control.nursery", str(os.getpid()), *([str(logs)] if logs else [])]
@@ -91,8 +119,8 @@ def tend(parent: int, logs: Path | None) -> None:
     fork_for_all(listener, watched)
 
 
-def fork_for_all(listener: Listener, watched: int) -> None:
-    """Until the process behind that handle is gone."""
+def fork_for_all(listener: Listener, watched: int, live: Life | None = None) -> None:
+    """Until the process behind that handle is gone. `live`: instead of what is forked in a run."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the dead
     handle = listener._listener._socket.fileno()  # type: ignore[attr-defined]
     while watched not in select.select([handle, watched], [], [])[0]:
@@ -102,31 +130,35 @@ def fork_for_all(listener: Listener, watched: int) -> None:
             if os.fork() == 0:
                 listener.close()
                 os.close(watched)
-                _live(connection, setup)
+                _live(connection, setup, live or _live_as)
             connection.close()
 
 
-def _live(connection: Connection, setup: RankSetup | StoreSetup | VaultSetup) -> None:
+def _live(connection: Connection, setup: Any, live: Life) -> None:
     """In the forked child, which never returns."""
-    from orchestrator.control.rank import live_as_rank
-    from orchestrator.control.store import live_as_store
-    from orchestrator.control.vault import live_as_vault
-
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     code = 1
     try:
-        match setup:
-            case RankSetup():
-                live_as_rank(connection, setup)
-            case StoreSetup():
-                live_as_store(connection, setup)
-            case VaultSetup():
-                live_as_vault(connection, setup)
+        live(connection, setup)
         code = 0
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _live_as(connection: Connection, setup: RankSetup | StoreSetup | VaultSetup) -> None:
+    from orchestrator.control.rank import live_as_rank
+    from orchestrator.control.store import live_as_store
+    from orchestrator.control.vault import live_as_vault
+
+    match setup:
+        case RankSetup():
+            live_as_rank(connection, setup)
+        case StoreSetup():
+            live_as_store(connection, setup)
+        case VaultSetup():
+            live_as_vault(connection, setup)
 
 
 if __name__ == "__main__":

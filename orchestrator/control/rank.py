@@ -1,152 +1,188 @@
-"""One rank: forked by the nursery with the training stack imported, it waits for its job and runs the trainer.
+"""One rank process: forked by the nursery with the training stack imported, it lives through many jobs.
 
-It speaks with its node actor over one connection: says hello, hears its job, tells news, says how it ended. It outlives
-nothing: it ends itself when its lease runs out or its node actor dies."""
+It says hello, takes an assignment, trains, says how that ended, drops engine and world, says that it is free, and takes
+the next. It outlives nothing: it ends itself when its lease runs out, its node actor dies, or it cannot get free."""
 
 import faulthandler
+import gc
 import logging
 import os
-import queue
 import select
 import signal
 import threading
 import time
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.control.abort import WayOut
 from orchestrator.control.board import Board
 from orchestrator.control.faults import problem_of
-from orchestrator.control.jobs import NewsParcel, Problem, RankEnd, RankJob, RankSetup, SnapshotStart
+from orchestrator.control.jobs import Assignment, Free, Problem, RankEnd, RankJob, RankSetup, SnapshotStart
+from orchestrator.control.line import NODE_ACTOR_DIED, Line
 from orchestrator.control.logs import keep_output
 from orchestrator.control.vaulted import RankVault
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import TrainingFailed
-from orchestrator.core.news import News
+from orchestrator.tracking.logs import rank_log_name
 
 if TYPE_CHECKING:
+    from orchestrator.checkpoint.reader import StateReader
+    from orchestrator.checkpoint.shelf import Address
     from orchestrator.train.job import TrainJob
 
 log = logging.getLogger(__name__)
-FLUSH_TIMEOUT_S = 120.0
 LEASE_LAPSED = 71  # exit status of a rank that ended itself
-NODE_ACTOR_DIED = 72
+STACKS_SIGNAL = signal.SIGUSR2  # all stacks into the file of the setup, whoever holds the interpreter's lock
+_SPOILT = "CUDA error"  # nothing can be done with the device in a process that has seen one
+
+Work = Callable[[Board, Assignment, Line], RankEnd]
 
 
-def live_as_rank(connection: Connection, setup: RankSetup) -> None:
-    """A rank's whole life. A problem is told, not raised: the controller decides."""
+def live_as_rank(connection: Connection, setup: RankSetup, work: Work | None = None) -> None:
+    """A rank's whole life. A problem is told, not raised: the controller decides. `work`: instead of training."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # people interrupt the command, which asks the controller
-    keep_output(setup.logs, setup.name)
+    keep_output(setup.logs, rank_log_name(setup.host, os.getpid()))
     faulthandler.enable()  # a segfault leaves the stacks in the log
+    show_stacks_when_asked(setup)
     os.environ.update(setup.env)
     torch.set_num_threads(setup.threads)
     board = Board.open(setup.board)
-    threading.Thread(target=_end_without_lease, args=(board,), daemon=True).start()
-    threading.Thread(target=_end_with, args=(setup.node_actor_pid,), daemon=True).start()
-    connection.send(os.getpid())
-    job: RankJob = connection.recv()
-    sender = NewsSender(connection)
-    sender.say_end(_train(sender, setup, board, job))
+    end_with_its_owners(setup, board)
+    way_out = WayOut()
+    line = Line(connection, way_out)
+    line.say(os.getpid())
+    while True:
+        _do_job(setup, board, line, way_out, work or train_job)
 
 
-def _train(sink: "NewsSender", setup: RankSetup, board: Board, job: RankJob) -> RankEnd | Problem:
+def _do_job(setup: RankSetup, board: Board, line: Line, way_out: WayOut, work: Work) -> None:
+    """From the assignment until it can take the next one. What cannot be left behind ends the process, by raising."""
+    ended = _end_of(work, setup, board, line.next_assignment(), line, way_out)
+    if isinstance(ended, Problem) and not ended.collateral:
+        try:
+            line.flush()  # the cause is not the last thing heard of a run: what was told before it is
+        except (TrainingFailed, ConnectionAbortedError) as error:
+            log.warning("what was told before the problem is not on disk: %s", error)
+    line.say(ended)
+    if isinstance(ended, Problem) and _SPOILT in ended.message:
+        raise SystemExit(1)
+    _leave_world()
+    way_out.leave()
+    board.show(board.step, "")
+    line.say(Free())
+
+
+def _end_of(
+    work: Work, setup: RankSetup, board: Board, assignment: Assignment, line: Line, way_out: WayOut
+) -> RankEnd | Problem:
+    """When it returns, no frame of the work is left, nor what hung on it."""
+    rank = assignment.job.world.rank
+    try:
+        return work(board, assignment, line)
+    except Exception as error:  # the boundary: whatever went wrong is reported whole
+        log.exception("rank %d of generation %d failed at step %d", rank, assignment.job.generation, board.step)
+        problem = problem_of(error, rank=rank, node=setup.host, step=board.step)
+    return replace(problem, collateral=True) if way_out.was_taken else problem
+
+
+def _leave_world() -> None:
+    import torch
+
+    from orchestrator.train.engine import leave_world
+
+    if torch.distributed.is_initialized():
+        leave_world()
+    gc.collect()
+
+
+def train_job(board: Board, assignment: Assignment, line: Line) -> RankEnd:
+    """What a rank is for."""
     from orchestrator.control.store import open_store
     from orchestrator.train.engine import join_world
     from orchestrator.train.loop import train
 
-    try:
-        store = open_store(job.store_host, job.store_port, f"g{job.generation}", job.timeout_s)
-        join_world(job.world, setup.device, store, job.timeout_s)
-        with closing(_open_vault(setup, job)) as vault:
-            outcome = train(_make_train_job(setup, board, job, sink, vault))
-    except Exception as error:  # the boundary: whatever went wrong is reported whole
-        log.exception("rank %d failed at step %d", job.world.rank, board.step)
-        return problem_of(error, rank=job.world.rank, node=setup.host, step=board.step)
-    return RankEnd(state=outcome.state, step=outcome.step, reason=outcome.reason)
+    job, seat = assignment.job, assignment.seat
+    began = time.monotonic()
+    board.show(0, "start")
+    store = open_store(job.store_host, job.store_port, f"g{job.generation}", job.timeout_s)
+    join_world(job.world, seat.device, store, job.timeout_s)
+    join_s = time.monotonic() - began
+    with ExitStack() as stack:
+        outcome = train(_make_train_job(board, assignment, line, join_s, stack))
+    line.flush()
+    back_to = getattr(outcome, "back_to", None)
+    return RankEnd(state=outcome.state, step=outcome.step, reason=outcome.reason, back_to=back_to)
 
 
-def _open_vault(setup: RankSetup, job: RankJob) -> RankVault:
-    committed = (job.start.generation, job.start.step) if isinstance(job.start, SnapshotStart) else None
-    return RankVault(setup.vault, generation=job.generation, buddy=job.buddy, committed=committed)
-
-
-def _make_train_job(setup: RankSetup, board: Board, job: RankJob, sink: "NewsSender", vault: RankVault) -> "TrainJob":
+def _make_train_job(board: Board, assignment: Assignment, line: Line, join_s: float, stack: ExitStack) -> "TrainJob":
+    """What has to be closed after it is in the stack."""
     from orchestrator.config.check import replace_values
     from orchestrator.config.load import load_config
-    from orchestrator.control.snapshots import open_snapshot
     from orchestrator.data.shards.manifest import Manifest
     from orchestrator.tracking.rundir import RunDir
     from orchestrator.tracking.wandb import read_run_id
     from orchestrator.train.job import TrainJob
 
+    job, seat = assignment.job, assignment.seat
     run_dir = RunDir(job.run.path)
     config = load_config(run_dir.config).config
     if not job.snapshots:
         config = replace_values(config, {"checkpoint.snapshot_every": None})
+    vault = _open_vault(assignment)
+    stack.callback(vault.close)
     return TrainJob(
         config=config,
         manifest=Manifest.load(run_dir.manifest),
         world=job.world,
         generation=job.generation,
-        device=setup.device,
+        device=seat.device,
         micro_batch=job.micro_batch,
         accumulation=job.accumulation,
         checkpoints=run_dir.checkpoints,
-        start=open_snapshot(job.start, setup.vault.token) if isinstance(job.start, SnapshotStart) else job.start,
-        sink=sink,
+        start=_open_start(job, seat.vault.token, stack),
+        sink=line,
         helm=board,
         clock=SystemClock(),
         vault=vault,
         wandb_run_id=read_run_id(run_dir.path) if config.tracking.wandb.mode != "off" else None,
         skips_file=run_dir.skips,
         excerpt=run_dir.excerpt(),
+        join_s=join_s,
+        leave_at=job.leave_at,
+        drill=run_dir.drill(),
     )
 
 
-class NewsSender:
-    """A core.news.Sink: sends news, and at last the end, to the node actor from a thread, in order, one at a time.
+def _open_vault(assignment: Assignment) -> RankVault:
+    job = assignment.job
+    committed = (job.start.generation, job.start.step) if isinstance(job.start, SnapshotStart) else None
+    return RankVault(assignment.seat.vault, generation=job.generation, buddy=job.buddy, committed=committed)
 
-    The node actor answers a parcel when the scribe has it on disk, and the end when it has read it: a process that went
-    away before would take with it what had not been read."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._queue: queue.Queue[News | RankEnd | Problem] = queue.Queue()
-        self.told = self.settled = 0
-        threading.Thread(target=self._send, daemon=True).start()
+def _open_start(job: RankJob, own_token: str, stack: ExitStack) -> "Address | StateReader | None":
+    from orchestrator.control.snapshots import open_snapshot
 
-    def tell(self, news: News) -> None:
-        self.told += 1
-        self._queue.put(news)
+    if not isinstance(job.start, SnapshotStart):
+        return job.start
+    reader = open_snapshot(job.start, own_token)
+    stack.callback(reader.close)
+    return reader
 
-    def say_end(self, end: RankEnd | Problem) -> None:
-        """Return when everything told, and then `end`, is acknowledged."""
-        self._queue.put(end)
-        self.flush()
 
-    def flush(self) -> None:
-        """Return when everything told so far is acknowledged."""
-        deadline = time.monotonic() + FLUSH_TIMEOUT_S
-        with self._queue.all_tasks_done:
-            while self._queue.unfinished_tasks:
-                if not self._queue.all_tasks_done.wait(deadline - time.monotonic()):
-                    raise TrainingFailed(f"no news has been taken for {FLUSH_TIMEOUT_S:g} s", where="scribe")
+def show_stacks_when_asked(setup: RankSetup) -> None:
+    """Written by a signal handler in C, which needs no lock of the interpreter."""
+    faulthandler.register(STACKS_SIGNAL, Path(setup.stacks).open("a"))  # noqa: SIM115 (for good)
 
-    def _send(self) -> None:
-        while True:
-            items = [self._queue.get()]
-            while not self._queue.empty():
-                items.append(self._queue.get_nowait())
-            ends = [item for item in items if isinstance(item, RankEnd | Problem)]
-            news = tuple(item for item in items if not isinstance(item, RankEnd | Problem))
-            for message in ([NewsParcel(news)] if news else []) + ends:
-                self._connection.send(message)
-                self._connection.recv()
-            self.settled += len(items) - len(ends)
-            for _ in items:
-                self._queue.task_done()
+
+def end_with_its_owners(setup: RankSetup, board: Board) -> None:
+    threading.Thread(target=_end_without_lease, args=(board,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(setup.node_actor_pid,), daemon=True).start()
 
 
 def _end_without_lease(board: Board) -> None:

@@ -2,7 +2,6 @@
 
 Processes write them (control/logs.py); the journal says which rank writes which."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,8 +45,9 @@ class LogLine:
         return cls(file=fields["file"], rank=fields["rank"], text=fields["text"], cursor=Position(*fields["cursor"]))
 
 
-def rank_log_name(host: str, local_rank: int) -> str:
-    return f"rank-{host}-{local_rank}"
+def rank_log_name(host: str, pid: int) -> str:
+    """By process: it may be one rank after another."""
+    return f"rank-{host}-{pid}"
 
 
 def read_log_lines(run_dir: RunDir, wish: LogWish, clock: Clock) -> Iterator[LogLine]:
@@ -90,19 +90,13 @@ def roster_of(events: Iterable[Event]) -> Roster:
     for event in events:
         if event["event"] == "started":
             ranks, culprits = _ranks_by_log(event.get("ranks", ())), ()
-        elif event["event"] in ("restarting", "failed"):
+        elif event["event"] in ("fault", "failed"):
             culprits = event.get("culprits", ())
     return Roster(ranks, culprits)
 
 
 def _ranks_by_log(ranks: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """The journal lists ranks in order, so those of a node stand in the order of their local ranks."""
-    local: Counter[str] = Counter()
-    found = {}
-    for rank, place in enumerate(ranks):
-        found[rank_log_name(place["node"], local[place["node"]])] = rank
-        local[place["node"]] += 1
-    return found
+    return {rank_log_name(place["node"], place["pid"]): rank for rank, place in enumerate(ranks)}
 
 
 def _which_ranks(roster: Roster) -> str:

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from orchestrator.control.board import Board
-from orchestrator.control.jobs import RankSetup, StoreSetup, VaultDoor
-from orchestrator.control.nursery import NurseryAddress, start_nursery
+from orchestrator.control.jobs import RankSetup, StoreSetup
+from orchestrator.control.nursery import LastingNursery, NurseryAddress, start_nursery
 
 TIMEOUT_S = 60.0
 
@@ -29,9 +29,8 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NurseryAddress
 
 def setup_of(folder: Path, board: str, parent: int | None = None) -> RankSetup:
     return RankSetup(
-        name="rank-here-0", host="127.0.0.1", logs=folder, board=board, node_actor_pid=parent or os.getpid(),
+        host="127.0.0.1", logs=folder, board=board, stacks=os.devnull, node_actor_pid=parent or os.getpid(),
         device="cpu", threads=1, env={"A_VARIABLE": "of the rank"},
-        vault=VaultDoor(socket="none", token="", local_rank=0, slots=()),
     )  # fmt: skip
 
 
@@ -106,7 +105,7 @@ def test_a_wrong_key_and_a_client_that_goes_away_do_no_harm(nursery: NurseryAddr
 
 def test_a_nursery_ends_with_its_parent() -> None:
     code = (
-        "import sys, time; from orchestrator.control.nursery import NurseryAddress, start_nursery\n"
+        "import sys, time; from orchestrator.control.nursery import LastingNursery, NurseryAddress, start_nursery\n"
         "print(start_nursery(NurseryAddress.invent('cpu'), None, {}).pid, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -120,3 +119,23 @@ def test_a_nursery_ends_with_its_parent() -> None:
 
 def test_nobody_listens_where_there_is_no_nursery() -> None:
     assert not NurseryAddress.invent("cpu").is_listening()
+
+
+def test_a_node_uses_the_nursery_that_was_started_for_it(
+    nursery: NurseryAddress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in nursery.as_environment().items():
+        monkeypatch.setenv(name, value)
+    with LastingNursery("cpu", tmp_path, {}).connect(TIMEOUT_S) as connection:
+        connection.send(StoreSetup("127.0.0.1"))
+        assert connection.recv() > 0
+    assert not list(tmp_path.iterdir())  # no other was started
+
+
+def test_a_nursery_that_dies_is_followed_by_another(tmp_path: Path) -> None:
+    lasting = LastingNursery("cpu", tmp_path, {})
+    for _ in range(2):
+        lasting.connect(TIMEOUT_S).close()  # it listens before it imports
+        [child] = psutil.Process().children()
+        child.kill()
+        child.wait()

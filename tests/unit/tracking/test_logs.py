@@ -46,7 +46,9 @@ def journal(run: RunDir) -> Iterator[Journal]:
 
 
 def start(journal: Journal, *hosts: str) -> None:
-    journal.append("started", ranks=[{"node": host, "pid": 1} for host in hosts])
+    """Pids count from 0 on each host."""
+    ranks = [{"node": host, "pid": hosts[:number].count(host)} for number, host in enumerate(hosts)]
+    journal.append("started", ranks=ranks)
 
 
 def write(run: RunDir, log: str, *lines: str) -> None:
@@ -78,7 +80,7 @@ def test_ranks_are_named_by_the_journal_and_come_before_the_others(run: RunDir, 
 
 def test_the_newest_world_says_which_log_is_whose(run: RunDir, journal: Journal) -> None:
     start(journal, "h1", "h2")
-    journal.append("restarting", reason="h1 is gone")
+    journal.append("fault", reason="h1 is gone")
     with closing(Journal.claim(run.events, FakeClock())) as later:
         start(later, "h2", "h3")
         for host in ("h1", "h2", "h3"):
@@ -86,7 +88,7 @@ def test_the_newest_world_says_which_log_is_whose(run: RunDir, journal: Journal)
         assert read(run) == [(0, "h2"), (1, "h3"), ("rank-h1-0", "h1")]
 
 
-@pytest.mark.parametrize("event", ["failed", "restarting"])
+@pytest.mark.parametrize("event", ["failed", "fault"])
 def test_the_ranks_that_failed_first_come_first(run: RunDir, journal: Journal, event: str) -> None:
     start(journal, "h1", "h1", "h1", "h1")
     journal.append(event, reason="bad", culprits=[2, 1])

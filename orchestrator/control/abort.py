@@ -1,0 +1,173 @@
+"""The way out of a broken world: whatever a rank waits for there raises. Called by line.py when the node actor says so.
+
+gloo waits for ever for a peer that is frozen or cut off, and cannot be told. Its connections are those that its own
+epoll watches, beside the port it listens on: exactly these are cut, and those to the store and the vaults that the job
+named. NCCL is aborted. Again and again until the rank is out, since it may only just be connecting."""
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from orchestrator.control.jobs import RankJob, SnapshotStart
+
+EVERY_S = 0.02
+Peer = tuple[str, int]
+
+
+class WayOut:
+    """Of the job that a rank has now."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._job: RankJob | None = None
+        self.was_taken = False  # in the job that the rank has, or had last
+
+    def enter(self, job: RankJob) -> None:
+        with self._lock:
+            self._job, self.was_taken = job, False
+
+    def leave(self) -> None:
+        """Nothing is cut any more when it returns."""
+        with self._lock:
+            self._job = None
+
+    def take(self, generation: int) -> None:
+        """Unless the job is of a later one."""
+        with self._lock:
+            if self._job is None or self._job.generation > generation or self.was_taken:
+                return
+            self.was_taken = True
+            threading.Thread(target=self._cut_until_out, args=(self._job,), name="abort", daemon=True).start()
+
+    def _cut_until_out(self, job: RankJob) -> None:
+        peers, aborted = _peers_of(job), set[Any]()
+        while self._cut_once(job, peers, aborted):
+            time.sleep(EVERY_S)
+
+    def _cut_once(self, job: RankJob, peers: set[Peer], aborted: set[Any]) -> bool:
+        """Whether the rank is still in that job."""
+        with self._lock:
+            if self._job is not job:
+                return False
+            cut_sockets(peers)
+            _abort_nccl(aborted)
+            return True
+
+
+def _peers_of(job: RankJob) -> set[Peer]:
+    parts = job.start.parts if isinstance(job.start, SnapshotStart) else ()
+    return {(job.store_host, job.store_port), *((part.vault.host, part.vault.port) for part in parts)}
+
+
+# ---- sockets ----
+
+
+def cut_sockets(peers: Collection[Peer]) -> int:
+    """Those of gloo and those to the peers; how many."""
+    count = 0
+    for handle in {*list_gloo_sockets(), *_list_sockets_to(peers)}:
+        with suppress(OSError), _open_again(handle) as same:
+            same.shutdown(socket.SHUT_RDWR)
+            count += 1
+    return count
+
+
+def list_gloo_sockets() -> list[int]:
+    """Descriptors of its connections, also of groups that are only being made."""
+    found: list[int] = []
+    for handle in _list_handles():
+        if _target_of(handle) == "anon_inode:[eventpoll]":
+            watched = list(_list_watched(handle))
+            if any(_is_listening(one) for one in watched):
+                found += [one for one in watched if _peer_of(one) is not None]
+    return found
+
+
+def _list_sockets_to(peers: Collection[Peer]) -> Iterator[int]:
+    for handle in _list_handles():
+        if _target_of(handle).startswith("socket:") and _peer_of(handle) in peers:
+            yield handle
+
+
+def _list_handles() -> list[int]:
+    return [int(name) for name in os.listdir("/proc/self/fd")]  # noqa: PTH208 (Path.iterdir opens one more)
+
+
+def _target_of(handle: int) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{handle}")  # noqa: PTH115 (no file)
+    except OSError:  # closed meanwhile
+        return ""
+
+
+def _list_watched(epoll: int) -> Iterator[int]:
+    with suppress(OSError), Path(f"/proc/self/fdinfo/{epoll}").open() as lines:
+        for line in lines:
+            if line.startswith("tfd:"):
+                yield int(line.split()[1])
+
+
+def _is_listening(handle: int) -> bool:
+    try:
+        with _open_again(handle) as same:
+            return bool(same.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:  # no socket
+        return False
+
+
+def _peer_of(handle: int) -> Peer | None:
+    """The other end of a TCP connection."""
+    try:
+        with _open_again(handle) as same:
+            if same.family not in (socket.AF_INET, socket.AF_INET6):
+                return None
+            host, port = same.getpeername()[:2]
+            return host.removeprefix("::ffff:"), port
+    except OSError:  # no socket, or not connected
+        return None
+
+
+def _open_again(handle: int) -> socket.socket:
+    """The same socket behind another descriptor, which can be closed."""
+    copy = os.dup(handle)
+    try:
+        return socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        raise
+
+
+# ---- NCCL ----
+
+
+def _abort_nccl(aborted: set[Any]) -> None:
+    """All its groups that have not been aborted, the newest first, as one: else they could wait for each other."""
+    if "torch.distributed" not in sys.modules:
+        return
+    import torch
+    from torch.distributed import distributed_c10d
+
+    if torch.cuda._initialized:
+        backends = [backend for group in distributed_c10d._world.pg_map if (backend := _nccl_of(group)) is not None]
+        fresh = [backend for backend in reversed(backends) if backend not in aborted]
+        aborted.update(fresh)
+        if fresh:
+            fresh[0]._group_start()
+            for backend in fresh:
+                backend.abort()
+            fresh[0]._group_end()
+
+
+def _nccl_of(group: Any) -> Any:
+    import torch
+
+    try:
+        return group._get_backend(torch.device("cuda"))
+    except RuntimeError:  # a group of gloo alone
+        return None

@@ -1,0 +1,166 @@
+"""The watch of a node over its ranks: who is stopped, and who holds up the others. Looks at seats.py, tells it whom to
+kill; stacks.py reads what a rank is doing.
+
+A silent rank is never killed for its silence alone: one regular expression can hold the interpreter for seconds. One
+without progress shows its stacks, and if it waits for others there, the fault is elsewhere."""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from orchestrator.config.running import ElasticSection
+from orchestrator.control.bell import Bell
+from orchestrator.control.jobs import RankState
+from orchestrator.control.member import Member
+from orchestrator.control.seats import Seats
+from orchestrator.control.stacks import describe_place, waits_for_others
+
+log = logging.getLogger(__name__)
+MOST_OFTEN_S = 0.25
+STEPS_TO_WAIT = 3  # of auto: times the longest step of the job until now
+STACKS_TIMEOUT_S = 1.0
+STOPPED = "T"  # of /proc/<pid>/stat; a process that is being traced has another letter
+
+
+class Sight(NamedTuple):
+    """One rank that has a job, at one moment."""
+
+    pid: int
+    generation: int
+    process: str  # its letter in /proc/<pid>/stat
+    phase: str
+    progress: int  # changes with everything that it shows
+
+
+class Finding(NamedTuple):
+    pid: int
+    is_stopped: bool  # otherwise it is late
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What is remembered of a rank."""
+
+    generation: int
+    progress: int
+    since: float  # it has shown this progress
+    stopped_since: float | None = None
+    longest_s: float | None = None  # of the steps of this job until now
+
+
+class Patience:
+    """Says who has tried it: pure, over what is seen one time after another."""
+
+    def __init__(self, elastic: ElasticSection) -> None:
+        self._elastic = elastic
+        self._seen: dict[int, _Seen] = {}
+
+    def look(self, sights: Sequence[Sight], now: float) -> list[Finding]:
+        self._seen = {one.pid: self._remember(one, now) for one in sights}
+        return [finding for one in sights if (finding := self._judge(one, self._seen[one.pid], now))]
+
+    def _remember(self, sight: Sight, now: float) -> _Seen:
+        seen = self._seen.get(sight.pid)
+        if seen is None or seen.generation != sight.generation:
+            seen = _Seen(generation=sight.generation, progress=sight.progress, since=now)
+        if sight.progress != seen.progress:
+            took_s = now - seen.since
+            seen.longest_s = max(seen.longest_s or 0.0, took_s)
+            seen.progress, seen.since = sight.progress, now
+        if sight.process != STOPPED:
+            seen.stopped_since = None
+        elif seen.stopped_since is None:
+            seen.stopped_since = now
+        return seen
+
+    def _judge(self, sight: Sight, seen: _Seen, now: float) -> Finding | None:
+        stopped_s = now - seen.stopped_since if seen.stopped_since is not None else 0.0
+        if stopped_s >= self._elastic.heartbeat_timeout_s:
+            return Finding(sight.pid, True, stopped_s)
+        limit_s = self._limit_s(seen)
+        if sight.phase == "step" and limit_s is not None and now - seen.since > limit_s:
+            return Finding(sight.pid, False, now - seen.since)
+        return None
+
+    def _limit_s(self, seen: _Seen) -> float | None:
+        """None: nobody knows how long is too long. The first step of a job may have to compile."""
+        limit = self._elastic.step_timeout_s
+        if limit != "auto":
+            return limit
+        if seen.longest_s is None:
+            return None
+        return max(self._elastic.heartbeat_timeout_s, STEPS_TO_WAIT * seen.longest_s)
+
+
+class Watch:
+    """The thread that looks, and acts."""
+
+    def __init__(self, seats: Seats, elastic: ElasticSection, logs: Path, host: str, bell: Bell) -> None:
+        self._seats, self._logs, self._host, self._bell = seats, logs, host, bell
+        self._patience = Patience(elastic)
+        self._every_s = min(MOST_OFTEN_S, elastic.heartbeat_timeout_s / 10)
+        self._asked: dict[int, float] = {}  # by pid, when it may be asked for its stacks again
+
+    def start(self) -> None:
+        threading.Thread(target=self._look_for_ever, name="watch", daemon=True).start()
+
+    def _look_for_ever(self) -> None:
+        while True:
+            time.sleep(self._every_s)
+            members = {one.pid: one for one in self._seats.members if one.state is RankState.TRAINING}
+            sights = [sight for one in members.values() if (sight := _see(one))]
+            now = time.monotonic()
+            findings = self._patience.look(sights, now)
+            for finding in findings:
+                self._act(members[finding.pid], finding, now)
+            for pid in members.keys() - {finding.pid for finding in findings}:
+                members[pid].note("")
+
+    def _act(self, member: Member, finding: Finding, now: float) -> None:
+        if finding.is_stopped:
+            member.kill(f"stopped for {finding.seconds:.1f} s")
+        elif now >= self._asked.get(member.pid, 0.0):
+            self._asked[member.pid] = now + finding.seconds
+            self._find_out(member, finding.seconds)
+
+    def _find_out(self, member: Member, seconds: float) -> None:
+        """Where it is stuck. It is left alone if it waits for others, and if it has gone on meanwhile."""
+        progress = member.board.progress
+        text = _take_stacks(member)
+        if member.board.progress != progress:
+            return
+        place = describe_place(text) if text else "shows no stacks"
+        if text and waits_for_others(text):
+            member.note(f"waits for other ranks for {seconds:.1f} s in {place}")
+            self._bell.ring()
+            return
+        path = self._logs / f"stacks-{self._host}-{member.pid}.txt"
+        path.write_text(text)
+        member.kill(f"no progress for {seconds:.1f} s, stuck in {place}; stacks in {path.name}")
+
+
+def _see(member: Member) -> Sight | None:
+    try:
+        stat = Path(f"/proc/{member.pid}/stat").read_text()
+    except OSError:  # it is dead
+        return None
+    assert member.job is not None
+    process = stat.rpartition(")")[2].split()[0]
+    return Sight(member.pid, member.job.generation, process, member.board.phase, member.board.progress)
+
+
+def _take_stacks(member: Member) -> str:
+    """Nothing, where not even a signal gets through."""
+    member.ask_for_stacks()
+    deadline, text = time.monotonic() + STACKS_TIMEOUT_S, ""
+    while time.monotonic() < deadline:
+        time.sleep(0.05)
+        before, text = text, member.read_stacks()
+        if text and text == before:
+            break
+    return text
