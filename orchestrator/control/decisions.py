@@ -58,9 +58,10 @@ class BurySpare:
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """Abort the world."""
+    """Abort the world. `back_to`: the run goes on from the newest state of at most so many updates."""
 
     fault: Fault
+    back_to: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,7 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Seek:
-    """Look for the state that the next world goes on from: of at most `back_to` updates, if that is given."""
-
-    back_to: int | None
+    """Look for the state that the next world goes on from."""
 
 
 @dataclass(frozen=True, slots=True)

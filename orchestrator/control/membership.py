@@ -17,12 +17,12 @@ class Leaving(NamedTuple):
     can_wait: bool = False  # a moment, for others that may come, too
 
 
-def can_begin(node: NodeSeen, limits: Limits) -> bool:
+def can_begin(node: NodeSeen, ranks: int) -> bool:
     """Its ranks are warm and free, and it keeps what a world needs."""
     report = node.report
     if node.lost or report is None or report.store is None or report.vault is None:
         return False
-    return sum(rank.is_free for rank in report.ranks) >= limits.ranks_per_node
+    return sum(rank.is_free for rank in report.ranks) >= ranks
 
 
 def count_wanted(step: int, limits: Limits) -> int:
@@ -58,7 +58,7 @@ def choose_world(
     None: not yet. While `patient`, it waits for the ranks of nodes that were there before, the first world for all."""
     wanted, least = count_wanted(step, limits), count_least(step, limits)
     members = find_members(nodes, bad, least)
-    able = [node.name for node in members if can_begin(node, limits)]
+    able = [node.name for node in members if can_begin(node, limits.ranks_per_node)]
     awaited = {node.name for node in members}.difference(able)
     if before:
         awaited &= set(before)
@@ -81,7 +81,11 @@ def find_leaving(
     """Whether another world would be better than the one that trains."""
     inside = set(world)
     going = [node for node in nodes if node.name in inside and not _stays(node, bad)]
-    idle = [node for node in nodes if node.name not in inside and _stays(node, bad) and can_begin(node, limits)]
+    idle = [
+        node
+        for node in nodes
+        if node.name not in inside and _stays(node, bad) and can_begin(node, limits.ranks_per_node)
+    ]
     kept = len(world) - len(going)
     if going and kept + len(idle) >= limits.min_nodes:
         return Leaving("; ".join(f"{node.host} {why_going(node)}" for node in going), _hosts(going))
@@ -94,7 +98,7 @@ def must_stop(nodes: Sequence[NodeSeen], world: Sequence[str], limits: Limits) -
     """Machines of the world are about to go, and too few would be left."""
     inside = set(world)
     staying = [node for node in nodes if node.notice is None and not node.lost]
-    left = sum(node.name in inside or can_begin(node, limits) for node in staying)
+    left = sum(node.name in inside or can_begin(node, limits.ranks_per_node) for node in staying)
     return left < limits.min_nodes and any(node.notice is not None for node in nodes if node.name in inside)
 
 

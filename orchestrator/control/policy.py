@@ -52,7 +52,7 @@ from orchestrator.control.decisions import (
     Stop,
     Why,
 )
-from orchestrator.control.jobs import RankEnd, RankReport, RankState
+from orchestrator.control.jobs import RankEnd, RankState
 from orchestrator.control.membership import (
     choose_world,
     count_wanted,
@@ -90,7 +90,6 @@ class State:
     since: float
     world: tuple[str, ...] = ()
     why: Why = "start"  # what makes the next world necessary
-    back_to: int | None = None
     step: int = 0  # that the last world had come to when it was left
     failures: tuple[Failure, ...] = ()
     avoided: tuple[BadNode, ...] = ()
@@ -171,7 +170,7 @@ def _while_waiting(state: State, seen: Seen, now: float, limits: Limits) -> Step
     if seen.unprepared is not None and not worth_saving:
         return _finish(state, now, endings.cannot_prepare(seen.unprepared))
     if world is not None:
-        return replace(state, phase=Phase.FORMING, since=now, half_since=None), [Seek(state.back_to)]
+        return replace(state, phase=Phase.FORMING, since=now, half_since=None), [Seek()]
     there = len(seen.offered) + sum(not node.lost for node in seen.nodes)
     if limits.start_timeout_s is not None and waited > limits.start_timeout_s and there < limits.min_nodes:
         return _finish(state, now, endings.give_up_waiting(there, seen, limits))
@@ -211,7 +210,7 @@ def _while_forming(state: State, seen: Seen, now: float, limits: Limits) -> Step
         return replace(state, phase=Phase.WAITING, since=now), []
     if not seen.start_found:
         return state, []
-    begun = replace(state, phase=Phase.TRAINING, since=now, world=world, back_to=None, idle_since=None, preempted=False)
+    begun = replace(state, phase=Phase.TRAINING, since=now, world=world, idle_since=None, preempted=False)
     return begun, [Begin(world, state.why)]
 
 
@@ -247,8 +246,8 @@ def _break_up(state: State, fault: Fault, crew: Crew, now: float, limits: Limits
         return _finish(state, now, endings.spend_budget(spent, fault.reason, fault.culprits, limits))
     ends = [seated.rank.end for seated in crew.ranks]
     back_to = min((end.back_to for end in ends if end is not None and end.back_to is not None), default=None)
-    broken = replace(state, phase=Phase.ABORTING, since=now, why="fault", back_to=back_to, step=fault.step)
-    return replace(broken, failures=failures, killed=(), signs_since=None), [Break(fault)]
+    broken = replace(state, phase=Phase.ABORTING, since=now, why="fault", step=fault.step, signs_since=None)
+    return replace(broken, failures=failures, killed=()), [Break(fault, back_to)]
 
 
 def _after_end(state: State, crew: Crew, seen: Seen, now: float) -> Step:
@@ -264,7 +263,7 @@ def _after_end(state: State, crew: Crew, seen: Seen, now: float) -> Step:
 
 def _leave_behind(state: State, end: RankEnd, now: float) -> Step:
     why: Why = "resize" if end.back_to is None else "back"
-    left = replace(state, phase=Phase.WAITING, since=now, why=why, back_to=end.back_to, step=end.step)
+    left = replace(state, phase=Phase.WAITING, since=now, why=why, step=end.step)
     return left, [Left(end.step, end.back_to, end.reason)]
 
 

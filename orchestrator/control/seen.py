@@ -3,7 +3,7 @@
 Comes after gang.py and group.py, which look; before policy.py, which decides."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ class Limits:
     forget_after_s: float = 3600.0
     bad_node_after: int = 3
     bad_node_for_s: float = 3600.0
-    drill: Drill = Drill()
+    drill: Drill = field(default_factory=Drill)
     jitter: float = 0.0  # of 1; another for every run, so that two that block each other do not try in step
 
 
