@@ -142,10 +142,9 @@ class Acting:
 
     def _avoid(self, bad: BadNode) -> None:
         until = self._clock.now() + bad.until - self._clock.monotonic()
-        reason = f"{len(bad.evidence)} failures, the last: {bad.evidence[-1]}"
-        self._write(
-            "node_avoided", node=bad.host, host=bad.host, until=until, evidence=list(bad.evidence), reason=reason
-        )
+        evidence = list(bad.evidence)
+        reason = f"{len(evidence)} failures, the last: {evidence[-1]}"
+        self._write("node_avoided", node=bad.host, host=bad.host, until=until, evidence=evidence, reason=reason)
 
     def _break(self, fault: Fault, back_to: int | None) -> None:
         self._write(

@@ -71,7 +71,7 @@ def find_fault(crew: Crew, waited_s: float, failures: Sequence[Failure], limits:
         return _find_raised(crew, problems, causes, waited_s, failures)
     if crew.lost:
         return _lose_nodes(crew)
-    if dead := [seated for seated in crew.ranks if seated.rank.state is RankState.DIED]:
+    if dead := [one for one in crew.ranks if one.rank.state is RankState.DIED and one.rank.end is None]:
         return _lose_ranks(crew, dead)
     patience_s = limits.heartbeat_timeout_s + MARGIN_S
     if causes and all(map(_is_damage, causes)):  # or the node whose memory it was is gone
@@ -89,7 +89,7 @@ def _find_raised(
     crew: Crew, problems: Sequence[Problem], causes: Sequence[Problem], waited_s: float, failures: Sequence[Failure]
 ) -> Fault | None:
     """What we raise ourselves holds everywhere; so does what all raise, or what comes again where it came before."""
-    if not crew.are_all(RankState.RAISED, RankState.DIED, RankState.ENDED) and waited_s < GATHER_S:
+    if any(one.rank.state is RankState.TRAINING for one in crew.ranks) and waited_s < GATHER_S:
         return None
     first = causes[0]
     raised = Raised(first.kind, first.rank, first.step)

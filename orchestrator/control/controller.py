@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,15 +21,16 @@ from orchestrator.config.run import RunConfig
 from orchestrator.control.acting import Acting, Tools
 from orchestrator.control.decisions import Finish
 from orchestrator.control.gang import Gang
-from orchestrator.control.group import Groups, Wish
+from orchestrator.control.group import Groups, ReadyNode, Wish, remove_groups
 from orchestrator.control.jobs import Notice, PreparerReport, RunHandle
 from orchestrator.control.logs import keep_output
+from orchestrator.control.membership import find_shunned
 from orchestrator.control.notes import Note
 from orchestrator.control.policy import Phase, State, decide
 from orchestrator.control.preparer import Preparation
 from orchestrator.control.recall import recall
 from orchestrator.control.scribe import ScribeActor
-from orchestrator.control.seen import Limits, OfferedNode, Seen, StopWish, Suspicion
+from orchestrator.control.seen import Limits, NodeSeen, OfferedNode, Seen, StopWish, Suspicion
 from orchestrator.control.showing import Showing
 from orchestrator.control.start import StartSearch
 from orchestrator.core.clock import SystemClock
@@ -118,8 +119,10 @@ class Controller:
         """Adopt what an earlier controller left running; where nothing is left, begin by waiting."""
         recalled = recall(read_events(self._run_dir.events), self._clock.now() - self._clock.monotonic())
         journal = Journal.claim(self._run_dir.events, self._clock, address=self._charge.address)
-        self._groups.start()
         adopted = not begins_anew and self._gang.adopt(recalled.world)
+        if not adopted:  # what still lies in them is about to end, and to remove them
+            remove_groups(self._charge.run)
+        self._groups.start()
         world = recalled.world if adopted else ()
         tools = Tools(self._charge.address, journal, self._gang, self._groups, self._search, self._start_scribe())
         self._acting = Acting(
@@ -150,17 +153,14 @@ class Controller:
         suspicions = self._acting.write_notes()
         notices = self._find_notices()
         nodes = self._gang.beat(notices)
-        look, used = self._groups.look, self._gang.node_ids
-        avoided = {bad.host for bad in state.avoided}
-        can_ask = self._clock.monotonic() >= self._acting.ask_after
-        total = self._limits.max_nodes + self._limits.spare_nodes
-        self._groups.wish(Wish(total if can_ask else 0, used or frozenset(), frozenset(avoided | notices.keys())))
         self._acting.greet(nodes)
+        self._wish_for_nodes(state, nodes, notices)
+        look = self._groups.look
         self._showing.show(self._acting.journal.generation, state, nodes, look.offers)
         return Seen(
             generation=self._acting.generation,
             nodes=nodes,
-            offered=[OfferedNode(n.node_id, n.host) for n in look.ready if used is not None and n.node_id not in used],
+            offered=self._find_offered(look.ready),
             start_found=self._search.has_found,
             suspicions=[Suspicion(fed.rank, news.step) for news in suspicions for fed in news.fed],
             stop=self._stop_wish(),
@@ -168,11 +168,25 @@ class Controller:
             unprepared=self._look_at_preparing(),
         )
 
+    def _wish_for_nodes(self, state: State, nodes: Sequence[NodeSeen], notices: Collection[str]) -> None:
+        """While it is not known where an earlier controller's node actors are, none of the groups may be removed."""
+        used = self._gang.node_ids
+        shunned = find_shunned(nodes, state.avoided, self._limits).union(notices) if used is not None else ()
+        can_ask = used is None or self._clock.monotonic() >= self._acting.ask_after
+        total = self._limits.max_nodes + self._limits.spare_nodes if can_ask else 0
+        self._groups.wish(Wish(total, used or frozenset(), frozenset(shunned)))
+
+    def _find_offered(self, ready: Sequence[ReadyNode]) -> list[OfferedNode]:
+        used = self._gang.node_ids
+        if used is None:
+            return []
+        return [OfferedNode(node.node_id, node.host) for node in ready if node.node_id not in used]
+
     def _find_notices(self) -> dict[str, Notice]:
         """By host: what people and the cluster say of machines that are about to go."""
         look, now = self._groups.look, self._clock.now()
         asked = {
-            look.hosts.get(node, node): Notice("its node is being drained", until)
+            look.hosts.get(node, node): Notice(reason="its node is being drained", until=until)
             for node, until in self._run_dir.drained_nodes().items()
             if now < until + DRAINED_FOR_S
         }
@@ -202,6 +216,8 @@ class Controller:
 
     def give_up(self, error: Exception) -> None:
         """The controller itself cannot go on: say so, and leave the machines to their leases."""
+        if not self._in_charge.is_set():
+            return  # nothing has happened that somebody could wait for
         journal = self._acting.journal
         if isinstance(error, StoreDown):  # the checkpoints are in it
             journal.append(RunState.STOPPED.value, exit_code=int(error.exit_code), reason=str(error))

@@ -83,8 +83,7 @@ class Groups:
         self._ended.set()
         self._woken.set()
         self._thread.join(timeout_s)
-        for group_id in list_groups(self._run):
-            _remove(group_id)
+        remove_groups(self._run)
 
     def _show(self, look: Look) -> None:
         self.look = replace(look, ready=tuple(node for node in look.ready if node.node_id not in self._given_back))
@@ -165,6 +164,12 @@ class Groups:
             )
 
 
+def remove_groups(run: RunHandle) -> None:
+    """All that this run has asked for, whoever did."""
+    for group_id in list_groups(run):
+        _remove(group_id)
+
+
 def list_groups(run: RunHandle) -> dict[str, dict[str, Any]]:
     """By id, what Ray knows of the groups of a run."""
     prefix = run.actor_name("group-")
@@ -186,7 +191,7 @@ def _list_draining() -> dict[str, int]:
 
 def _notice(deadline_ms: int) -> Notice:
     """A deadline of 0 is none."""
-    return Notice(DRAINED, deadline_ms / 1000 if deadline_ms else float("inf"))
+    return Notice(reason=DRAINED, until=deadline_ms / 1000 if deadline_ms else float("inf"))
 
 
 def offers(bundle: dict[str, float], nodes: Sequence[dict[str, Any]], held: Collection[str]) -> list[NodeOffer]:

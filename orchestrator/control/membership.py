@@ -102,6 +102,12 @@ def must_stop(nodes: Sequence[NodeSeen], world: Sequence[str], limits: Limits) -
     return left < limits.min_nodes and any(node.notice is not None for node in nodes if node.name in inside)
 
 
+def find_shunned(nodes: Sequence[NodeSeen], bad: Sequence[BadNode], limits: Limits) -> set[str]:
+    """Hosts on which no further node is asked for. A bad one is better than none."""
+    good = sum(_stays(node, bad) for node in nodes)
+    return {one.host for one in bad if good >= limits.min_nodes}
+
+
 def _stays(node: NodeSeen, bad: Sequence[BadNode]) -> bool:
     return not node.lost and node.notice is None and not is_bad(node, bad)
 

@@ -219,7 +219,9 @@ def _while_forming(state: State, seen: Seen, now: float, limits: Limits) -> Step
 
 def _while_world_lives(state: State, seen: Seen, now: float, limits: Limits) -> Step:
     crew = find_crew(state.world, seen)
-    since = (state.signs_since or now) if has_signs(crew) else None
+    since = None
+    if has_signs(crew):
+        since = now if state.signs_since is None else state.signs_since
     fault = find_fault(crew, now - since if since is not None else 0.0, state.failures, limits)
     state = replace(state, signs_since=since)
     if fault is None and not crew.is_complete(limits):
@@ -230,7 +232,7 @@ def _while_world_lives(state: State, seen: Seen, now: float, limits: Limits) -> 
         return _break_up(state, fault, crew, now, limits)
     if since is not None:
         return state, []
-    if crew.are_all(RankState.ENDED):
+    if all(seated.rank.end is not None for seated in crew.ranks):
         return _after_end(state, crew, seen, now)
     return _steer(state, crew, seen, now, limits)
 

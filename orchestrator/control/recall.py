@@ -1,4 +1,4 @@
-"""What a new controller knows from the journal: where the run stood, what failed, and which states still count. Pure."""
+"""What a new controller knows from the journal: where the run stood, what failed, which states still count. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

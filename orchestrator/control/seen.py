@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple
 
-from orchestrator.control.jobs import NodeReport, Notice, PreparerReport, RankReport, RankState
+from orchestrator.control.jobs import NodeReport, Notice, PreparerReport, RankReport
 from orchestrator.core.drill import Drill
 
 
@@ -102,9 +102,6 @@ class Crew:
 
     def is_complete(self, limits: Limits) -> bool:
         return not self.lost and len(self.ranks) == len(self.nodes) * limits.ranks_per_node
-
-    def are_all(self, *states: RankState) -> bool:
-        return all(seated.rank.state in states for seated in self.ranks)
 
 
 def find_crew(world: Sequence[str], seen: Seen) -> Crew:

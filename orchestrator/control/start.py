@@ -91,8 +91,8 @@ class StartSearch:
             self._distrusts_checkpoints = True
 
     def _find(self, vaults: Sequence[VaultAddress], bounds: Sequence[Bound]) -> Start:
-        """Of a checkpoint in a store the bytes are left to the ranks, who check what they read, until they have found one
-        damaged."""
+        """The bytes of a checkpoint in a store are left to the ranks, who check what they read, until they have found
+        one damaged."""
 
         def may_use(generation: int, step: int) -> bool:
             return all(step <= bound.step for bound in bounds if generation <= bound.generation)
