@@ -16,13 +16,13 @@ def write_journal(folder: Path) -> None:
     journal = Journal.claim(folder, clock)
     journal.append("started", node_actors=["a", "b"], step=0)
     clock.sleep(5.0)
-    journal.append(
-        "fault", kind="raised", reason="bad\nTraceback", nodes=["h1"], step=12, raised=["ValueError", 3, 11], back_to=None
-    )  # fmt: skip
+    raised = ["ValueError", 3, 11]
+    journal.append("fault", kind="raised", reason="bad\nTraceback", nodes=["h1"], step=12, raised=raised, back_to=None)
     journal = journal.claim_next()
     journal.append("started", node_actors=["a"], step=10)
     journal.append("not_repeated", step=13, reason="loss of rank 0", fed={})
     journal.append("left", step=20, back_to=15, reason="a leap")
+    journal.close()
 
 
 def test_the_last_world_its_generation_and_what_failed_are_known_again(tmp_path: Path) -> None:
