@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from orchestrator.checkpoint import layout
 from orchestrator.checkpoint.chunks import CheckedFile, RecentChunks
-from orchestrator.checkpoint.layout import RankRecord, checkpoint_name
+from orchestrator.checkpoint.layout import MayUse, RankRecord, checkpoint_name, use_any
 from orchestrator.checkpoint.shelf import Address, Shelf, shelf_of, to_shelf
 from orchestrator.core.errors import CheckpointDamaged
 from orchestrator.storage.stores import StoreSettings
@@ -40,13 +40,17 @@ def list_checkpoints(kept: Shelf | Path) -> list[Found]:
     return [_look_at(shelf, name, files) for name, files in in_order(shelf.list()) if layout.COMMIT in files]
 
 
-def newest_sound(kept: Shelf | Path, *, thoroughly: bool = True) -> tuple[Address | None, list[str]]:
+def newest_sound(
+    kept: Shelf | Path, *, thoroughly: bool = True, may_use: MayUse = use_any
+) -> tuple[Address | None, list[str]]:
     """The newest checkpoint that is whole, and what is wrong with every newer one. Not `thoroughly`: what a look shows;
     whoever reads it checks what it reads."""
     shelf = to_shelf(kept)
     problems: list[str] = []
     for name, files in reversed(in_order(shelf.list())):
         found = _look_at(shelf, name, files)
+        if not may_use(found.generation, found.step):
+            continue
         wrong = [found.problem] if found.problem else verify_on(shelf, name) if thoroughly else []
         if not wrong:
             return found.path, problems

@@ -10,7 +10,7 @@ Written by writer.py, read by reader.py, thrown away by keep.py."""
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -45,6 +45,7 @@ ELEMENT_BYTES = {
     "uint8": 1,
     "bool": 1,
 }
+MayUse = Callable[[int, int], bool]  # whether the state of a generation at a step is of any use
 _FOLDER = re.compile(r"step-(\d{8,})-g(\d{4,})")
 
 
@@ -106,6 +107,10 @@ class RankRecord:
 
 def checkpoint_name(step: int, generation: int) -> str:
     return f"step-{step:08d}-g{generation:04d}"
+
+
+def use_any(generation: int, step: int) -> bool:  # noqa: ARG001
+    return True
 
 
 def parse_name(name: str) -> tuple[int, int] | None:

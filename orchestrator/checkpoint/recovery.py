@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from orchestrator.checkpoint.layout import MayUse, use_any
 from orchestrator.checkpoint.part import PartPlace
 
 
@@ -32,7 +33,7 @@ class Choice:
     parts: tuple[Found, ...]  # by rank
 
 
-def choose_snapshot(inventories: Sequence[Sequence[Held]]) -> Choice | None:
+def choose_snapshot(inventories: Sequence[Sequence[Held]], may_use: MayUse = use_any) -> Choice | None:
     """One inventory a vault. A later generation is newer, whatever its step: it went back for a reason.
 
     Of several copies of a part the one beside its rank is taken before a mirrored one."""
@@ -41,7 +42,7 @@ def choose_snapshot(inventories: Sequence[Sequence[Held]]) -> Choice | None:
         place = found.held.place
         snapshots[place[:3]].setdefault(place.rank, found)
     for (generation, step, world_size), parts in sorted(snapshots.items(), reverse=True):
-        if len(parts) == world_size:
+        if len(parts) == world_size and may_use(generation, step):
             return Choice(generation, step, tuple(parts[rank] for rank in range(world_size)))
     return None
 

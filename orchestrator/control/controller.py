@@ -1,60 +1,51 @@
-"""The controller of one run: a detached actor that observes, decides (control/policy.py) and acts.
+"""The controller of one run: a detached actor that observes, decides (control/policy.py) and acts (control/acting.py).
 
 It alone appends to the journal, and writes each decision down before acting on it. When it dies, Ray starts it again:
 it claims the next generation and adopts the ranks that are still running."""
 
 import logging
 import os
-import queue
 import threading
-import time
 import traceback
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.checkpoint.found import newest_sound
-from orchestrator.checkpoint.shelf import Address, LocalShelf, open_shelf
+from orchestrator.checkpoint.shelf import open_shelf
 from orchestrator.config.load import load_config
-from orchestrator.config.resolve import Facts, WorldPlan, resolve_world
+from orchestrator.config.resolve import Facts, resolve_world
 from orchestrator.config.run import RunConfig
+from orchestrator.control.acting import Acting, Tools
+from orchestrator.control.decisions import Finish
 from orchestrator.control.gang import Gang
-from orchestrator.control.group import Groups, ReadyNode, offers, remove_leftover_groups
-from orchestrator.control.jobs import NodeReport, PreparerReport, RankReport, RunHandle
+from orchestrator.control.group import Groups, ReadyNode, Wish, remove_groups
+from orchestrator.control.jobs import Notice, PreparerReport, RunHandle
 from orchestrator.control.logs import keep_output
-from orchestrator.control.policy import (
-    Begin,
-    Decision,
-    Finish,
-    Limits,
-    Phase,
-    Restart,
-    Say,
-    Seen,
-    StartNodes,
-    State,
-    StopWish,
-    decide,
-)
+from orchestrator.control.membership import find_shunned
+from orchestrator.control.notes import Note
+from orchestrator.control.policy import Phase, State, decide
 from orchestrator.control.preparer import Preparation
+from orchestrator.control.recall import recall
 from orchestrator.control.scribe import ScribeActor
+from orchestrator.control.seen import Limits, NodeSeen, OfferedNode, Seen, StopWish, Suspicion
+from orchestrator.control.showing import Showing
+from orchestrator.control.start import StartSearch
 from orchestrator.core.clock import SystemClock
-from orchestrator.core.errors import CheckpointDamaged, LonghaulError, StoreDown, Superseded
-from orchestrator.core.news import CheckpointNews, TroubleNews
+from orchestrator.core.errors import LonghaulError, StoreDown, Superseded
+from orchestrator.core.keyed import text_key
 from orchestrator.core.words import ExitCode, RunState
 from orchestrator.data.shards.manifest import Manifest
-from orchestrator.tracking.journal import Journal
+from orchestrator.tracking.journal import Journal, read_events
 from orchestrator.tracking.lease import host_identity, write_lease
-from orchestrator.tracking.now import Now, RankNow, Waiting, write_now
-from orchestrator.tracking.rundir import RunDir, RunView
+from orchestrator.tracking.rundir import RunDir
 
 log = logging.getLogger(__name__)
 TICK_S = 0.05
 LEASE_EVERY_S = 1.0
-SHOW_EVERY_S = 1.0
+DRAINED_FOR_S = 300.0  # a machine that was to go by then and is still there, or there again, may be used
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +78,7 @@ class ControllerActor:
         finally:
             ray.kill(ray.get_runtime_context().current_actor)
 
-    def note(self, news: Sequence[CheckpointNews | TroubleNews]) -> None:
+    def note(self, news: Sequence[Note]) -> None:
         self._controller.note(news)
 
     def pid(self) -> int:
@@ -96,25 +87,15 @@ class ControllerActor:
 
 class Controller:
     def __init__(self, charge: Charge) -> None:
-        self._charge, self._run_dir = charge, RunDir(charge.run.path)
-        self._config: RunConfig = load_config(self._run_dir.config).config
-        self._clock = SystemClock()
-        self._notes: queue.Queue[CheckpointNews | TroubleNews] = queue.Queue()
-        self._device = self._config.cluster.device
-        cluster = self._config.cluster
-        self._limits = Limits(
-            min_nodes=cluster.nodes.min,
-            max_nodes=cluster.nodes.max,
-            ranks_per_node=cluster.ranks_per_node,
-            restart_budget=self._config.elastic.restart_budget,
-            start_timeout_s=cluster.start_timeout_s,
-        )
-        self._gang = Gang(charge.run, self._config)
-        self._groups = Groups(charge.run, self._bundle(), cluster.nodes.max)
-        self._leased = self._shown = 0.0
-        self._why_waiting = ""
-        self._distrusts_checkpoints = False  # a rank has found one damaged
-        self._scribe: Any = None
+        self._charge, self._run_dir, self._clock = charge, RunDir(charge.run.path), SystemClock()
+        self._config = load_config(self._run_dir.config).config
+        self._limits = _limits_of(self._config, charge.run, self._run_dir)
+        bundle = _bundle_of(self._config, charge.facts)
+        self._gang, self._groups = Gang(charge.run, self._config), Groups(charge.run, bundle)
+        self._search = StartSearch(open_shelf(self._config, self._run_dir.checkpoints))
+        self._showing = Showing(self._run_dir, self._clock, bundle, self._limits)
+        self._in_charge = threading.Event()  # only then is there a journal
+        self._leased = 0.0
         self._preparation: Preparation | None = None  # while data is still being prepared
 
     # observe -> decide -> act
@@ -124,210 +105,125 @@ class Controller:
         before = self._run_dir.view()
         if before.state.ended and before.generation > self._charge.after_generation:
             return  # this actor came back only to find its work done
-        self._journal = Journal.claim(self._run_dir.events, self._clock, address=self._charge.address)
-        self._renew_leases()
-        self._scribe = self._start_scribe()
-        if Manifest.load(self._run_dir.manifest).segments_to_come:
-            self._preparation = Preparation(self._charge.run, self._world_plan(1).prepare_cpus, self._config.elastic)
-        state = self._take_over(before)
+        state = self._take_charge(begins_anew=before.state.ended)
         while state.phase is not Phase.ENDED:
+            self._wait()
             seen = self._observe(state)
             state, decisions = decide(state, seen, self._clock.monotonic(), self._limits)
             for decision in decisions:
-                self._act(decision, seen)
-            time.sleep(TICK_S)
+                if isinstance(decision, Finish) and self._preparation is not None:
+                    self._preparation.end()
+                self._acting.act(decision)
 
-    def _take_over(self, before: RunView) -> State:
-        """Adopt what an earlier life of this controller left running; otherwise clear it away and begin by waiting."""
-        now = self._clock.monotonic()
-        alive = not before.state.ended and bool(before.started)
-        if alive and self._gang.adopt(before.started["node_actors"]):
-            self._journal.append("adopted", node_actors=self._gang.node_actors)
-            self._annotate("a new controller has taken over the running ranks")
-            return State(phase=Phase.RUNNING, since=now)
-        remove_leftover_groups(self._charge.run)
-        return State(phase=Phase.WAITING, since=now)
+    def _take_charge(self, *, begins_anew: bool) -> State:
+        """Adopt what an earlier controller left running; where nothing is left, begin by waiting."""
+        recalled = recall(read_events(self._run_dir.events), self._clock.now() - self._clock.monotonic())
+        journal = Journal.claim(self._run_dir.events, self._clock, address=self._charge.address)
+        adopted = not begins_anew and self._gang.adopt(recalled.world)
+        if not adopted:  # what still lies in them is about to end, and to remove them
+            remove_groups(self._charge.run)
+        self._groups.start()
+        world = recalled.world if adopted else ()
+        tools = Tools(self._charge.address, journal, self._gang, self._groups, self._search, self._start_scribe())
+        self._acting = Acting(
+            self._config, self._charge.facts, self._limits.drill, self._clock, tools,
+            world=world, generation=recalled.generation, bounds=recalled.bounds,
+        )  # fmt: skip
+        self._in_charge.set()
+        self._renew_leases()
+        if Manifest.load(self._run_dir.manifest).segments_to_come:
+            cpus = resolve_world(self._config, self._charge.facts, self._limits.ranks_per_node).prepare_cpus
+            self._preparation = Preparation(self._charge.run, cpus, self._config.elastic)
+        if world:
+            journal.append("adopted", node_actors=self._gang.node_actors)
+            self._acting.annotate("a new controller has taken over the running ranks")
+        phase = Phase.TRAINING if world else Phase.WAITING
+        failures = () if begins_anew else tuple(recalled.failures)
+        return State(phase=phase, since=self._clock.monotonic(), world=world, step=recalled.step, failures=failures)
+
+    def _wait(self) -> None:
+        """Until something may have changed."""
+        if self._search.is_under_way:
+            self._search.wait(TICK_S)
+        else:
+            self._gang.wait(TICK_S)
 
     def _observe(self, state: State) -> Seen:
         self._renew_leases()
-        self._write_notes()
-        seen = Seen(stop=self._stop_wish(), unprepared=self._look_at_preparing())
-        if state.phase is Phase.WAITING:
-            self._groups.ask()
-            ready = self._groups.ready()
-            if self._is_time_to_show():
-                self._show_waiting(state, ready)
-            return replace(seen, ready_nodes=len(ready), why_waiting=self._why_waiting)
-        reports, lost = self._gang.beat()
-        if self._is_time_to_show():
-            self._show(state.phase, ranks=[rank_now(node.host, rank) for node in reports for rank in node.ranks])
-        return replace(seen, nodes=reports, expected_nodes=self._gang.size, lost=lost)
+        suspicions = self._acting.write_notes()
+        notices = self._find_notices()
+        nodes = self._gang.beat(notices)
+        self._acting.greet(nodes)
+        self._wish_for_nodes(state, nodes, notices)
+        look = self._groups.look
+        self._showing.show(self._acting.journal.generation, state, nodes, look.offers)
+        return Seen(
+            generation=self._acting.generation,
+            nodes=nodes,
+            offered=self._find_offered(look.ready),
+            start_found=self._search.has_found,
+            suspicions=[Suspicion(fed.rank, news.step) for news in suspicions for fed in news.fed],
+            stop=self._stop_wish(),
+            why_waiting=self._showing.why_waiting,
+            unprepared=self._look_at_preparing(),
+        )
+
+    def _wish_for_nodes(self, state: State, nodes: Sequence[NodeSeen], notices: Collection[str]) -> None:
+        """While it is not known where an earlier controller's node actors are, none of the groups may be removed."""
+        used = self._gang.node_ids
+        shunned = find_shunned(nodes, state.avoided, self._limits).union(notices) if used is not None else ()
+        can_ask = used is None or self._clock.monotonic() >= self._acting.ask_after
+        total = self._limits.max_nodes + self._limits.spare_nodes if can_ask else 0
+        self._groups.wish(Wish(total, used or frozenset(), frozenset(shunned)))
+
+    def _find_offered(self, ready: Sequence[ReadyNode]) -> list[OfferedNode]:
+        used = self._gang.node_ids
+        if used is None:
+            return []
+        return [OfferedNode(node.node_id, node.host) for node in ready if node.node_id not in used]
+
+    def _find_notices(self) -> dict[str, Notice]:
+        """By host: what people and the cluster say of machines that are about to go."""
+        look, now = self._groups.look, self._clock.now()
+        asked = {
+            look.hosts.get(node, node): Notice(reason="its node is being drained", until=until)
+            for node, until in self._run_dir.drained_nodes().items()
+            if now < until + DRAINED_FOR_S
+        }
+        return {**look.draining, **asked}
 
     def _look_at_preparing(self) -> PreparerReport | None:
         """What has changed is written down. The report, if preparing has failed."""
         if self._preparation is None:
             return None
         for event, fields in self._preparation.look():
-            self._journal.append(event, **fields)
+            self._acting.journal.append(event, **fields)
         return self._preparation.failed
 
-    # now.json, for people
+    def _stop_wish(self) -> StopWish:
+        request = self._run_dir.asked_to_stop()
+        if request is None:
+            return StopWish.NONE
+        if request["at_once"]:
+            return StopWish.AT_ONCE
+        return StopWish.PREEMPTED if request.get("preempted") else StopWish.AT_BOUNDARY
 
-    def _is_time_to_show(self) -> bool:
-        now = self._clock.monotonic()
-        if now - self._shown < SHOW_EVERY_S:
-            return False
-        self._shown = now
-        return True
+    # being in charge
 
-    def _show_waiting(self, state: State, ready: Sequence[ReadyNode]) -> None:
-        bundle = self._bundle()
-        waiting = Waiting(
-            since=self._clock.now() - (self._clock.monotonic() - state.since),
-            asked=bundle,
-            needed=self._limits.min_nodes,
-            wanted=self._limits.max_nodes,
-            ready=len(ready),
-            nodes=offers(bundle, {node.node_id for node in ready}),
-        )
-        self._why_waiting = waiting.describe()
-        self._show(state.phase, waiting=waiting)
-
-    def _show(self, phase: Phase, *, waiting: Waiting | None = None, ranks: Sequence[RankNow] = ()) -> None:
-        now = Now(
-            t=self._clock.now(),
-            generation=self._journal.generation,
-            phase=phase.name.lower(),
-            waiting=waiting,
-            ranks=list(ranks),
-        )
-        try:
-            write_now(self._run_dir.path, now)
-        except OSError as error:  # a full disk must not end a run for the sake of a picture of it
-            log.warning("now.json cannot be written: %s", error)
-
-    def _act(self, decision: Decision, seen: Seen) -> None:
-        match decision:
-            case StartNodes():
-                self._start_nodes()
-            case Begin():
-                self._begin(seen.nodes)
-            case Say(word):
-                self._journal.append("stopping")
-                self._gang.word = word
-            case Restart():
-                self._restart(decision)
-            case Finish():
-                self._finish(decision)
-
-    # act
-
-    def _start_nodes(self) -> None:
-        nodes = self._groups.ready()[: self._limits.max_nodes]
-        self._groups.keep_only(nodes)
-        self._journal.append("warming", nodes=[node.node_id for node in nodes])
-        threads = self._world_plan(len(nodes)).cpus_per_rank
-        self._gang.start_nodes(self._journal.generation, nodes, self._device, threads)
-
-    def _begin(self, nodes: Sequence[NodeReport]) -> None:
-        start = self._find_start()
-        name = str(start).rpartition("/")[2] if start is not None else None
-        plan = self._world_plan(len(nodes))
-        ranks = [{"node": node.host, "pid": rank.pid} for node in nodes for rank in node.ranks]
-        self._journal.append(
-            "started",
-            world_size=plan.world_size,
-            checkpoint=name,
-            plan=asdict(plan),
-            node_actors=self._gang.node_actors,
-            node_pids=[node.pid for node in nodes],
-            ranks=ranks,
-        )
-        self._gang.begin(self._journal.generation, plan, start, self._collective_timeout_s())
-        self._annotate(f"generation {self._journal.generation}: {plan.world_size} rank(s) from {name or 'step 0'}")
-
-    def _find_start(self) -> Address | None:
-        """The newest sound checkpoint. Leases are kept meanwhile: every byte of it may have to be read.
-
-        Of one in a store that is left to the ranks, who check what they read, until they have found one damaged."""
-        shelf = open_shelf(self._config, self._run_dir.checkpoints)
-        thoroughly = isinstance(shelf, LocalShelf) or self._distrusts_checkpoints
-        with ThreadPoolExecutor(1) as thread:
-            search = thread.submit(newest_sound, shelf, thoroughly=thoroughly)
-            while not search.done():
-                self._renew_leases()
-                self._gang.beat()
-                time.sleep(TICK_S)
-        start, damaged = search.result()
-        for problem in damaged:
-            self._journal.append("checkpoint_damaged", reason=problem)
-        return start
-
-    def _restart(self, restart: Restart) -> None:
-        """A generation has failed: the next one starts from the newest sound checkpoint."""
-        self._journal.append("restarting", reason=restart.reason, culprits=restart.culprits)
-        self._distrusts_checkpoints |= CheckpointDamaged.__name__ in restart.reason
-        self._gang.end()
-        self._groups.give_back_all()
-        self._journal.close()
-        self._journal = Journal.claim(self._run_dir.events, self._clock, address=self._charge.address)
-        self._annotate(f"restart as generation {self._journal.generation}: {restart.reason.splitlines()[0]}")
-
-    def _finish(self, finish: Finish) -> None:
-        """News first, then the journal's last word, then the machines."""
-        if self._preparation is not None:
-            self._preparation.end()
-        try:
-            told = self._scribe.finish.remote(finish.state, finish.exit_code, finish.reason)
-            ray.get(told, timeout=_SCRIBE_FINISH_S)
-        except ray.exceptions.RayError as error:
-            self._journal.append("scribe_failed", reason=str(error).splitlines()[0])
-        self._write_notes()
-        fields: dict[str, Any] = {"exit_code": int(finish.exit_code), "reason": finish.reason}
-        if finish.step is not None:
-            fields["step"] = finish.step
-        if finish.culprits:
-            fields["culprits"] = finish.culprits
-        self._journal.append(finish.state.value, **fields)
-        self._gang.end()
-        self._groups.give_back_all()
-        ray.kill(self._scribe)
+    def note(self, news: Sequence[Note]) -> None:
+        self._in_charge.wait()
+        self._acting.note(news)
 
     def give_up(self, error: Exception) -> None:
         """The controller itself cannot go on: say so, and leave the machines to their leases."""
+        if not self._in_charge.is_set():
+            return  # nothing has happened that somebody could wait for
+        journal = self._acting.journal
         if isinstance(error, StoreDown):  # the checkpoints are in it
-            self._journal.append(RunState.STOPPED.value, exit_code=int(error.exit_code), reason=str(error))
+            journal.append(RunState.STOPPED.value, exit_code=int(error.exit_code), reason=str(error))
             return
         reason = "".join(traceback.format_exception(error)).rstrip()
-        self._journal.append("failed", exit_code=int(ExitCode.FAILED), reason=f"the controller failed: {reason}")
-
-    # helpers of both
-
-    def _annotate(self, text: str) -> None:
-        """Something to see beside the curves."""
-        self._scribe.annotate.remote(text)
-
-    def note(self, news: Sequence[CheckpointNews | TroubleNews]) -> None:
-        for one in news:
-            self._notes.put(one)
-
-    def _write_notes(self) -> None:
-        while not self._notes.empty():
-            note = self._notes.get()
-            if isinstance(note, TroubleNews):
-                fed = {str(one.rank): list(one.samples) for one in note.fed}
-                self._journal.append(note.kind, step=note.step, reason=note.describe(), fed=fed)
-                continue
-            event = "checkpoint_failed" if note.problem else "checkpoint"
-            self._journal.append(
-                event,
-                step=note.step,
-                folder=note.folder,
-                seconds=round(note.seconds, 3),
-                pause_s=round(note.pause_s, 3),
-                size_bytes=note.size_bytes,
-                **({"reason": note.problem} if note.problem else {}),
-            )
+        journal.append("failed", exit_code=int(ExitCode.FAILED), reason=f"the controller failed: {reason}")
 
     def _renew_leases(self) -> None:
         now = self._clock.monotonic()
@@ -338,15 +234,14 @@ class Controller:
         here = [node for node in nodes if node.identity == host_identity()]
         write_lease(
             self._run_dir.lease,
-            generation=self._journal.generation,
+            generation=self._acting.journal.generation,
             lease_s=self._config.elastic.lease_s,
             address=self._charge.address,
             clock=self._clock,
             pids=[pid for node in here for pid in (node.pid, *(rank.pid for rank in node.ranks if rank.pid))],
             all_here=len(here) == len(nodes),
         )
-        if self._scribe is not None:
-            self._scribe.renew.remote()
+        self._acting.renew_scribe()
 
     def _start_scribe(self) -> Any:
         return (
@@ -360,51 +255,46 @@ class Controller:
                 max_restarts=-1,
                 max_task_retries=-1,
                 max_concurrency=4,  # leases are renewed while a slow W&B finishes
+                scheduling_strategy=_on_head(),
             )
             .remote(self._charge.run.path, self._charge.about, self._config.elastic.lease_s)
         )
 
-    def _stop_wish(self) -> StopWish:
-        request = self._run_dir.asked_to_stop()
-        if request is None:
-            return StopWish.NONE
-        if request["at_once"]:
-            return StopWish.AT_ONCE
-        return StopWish.PREEMPTED if request.get("preempted") else StopWish.AT_BOUNDARY
 
-    def _collective_timeout_s(self) -> float:
-        """Ranks that have their batch wait in a collective for one whose store is down."""
-        reads_stores = self._config.packed_len is None
-        return _COLLECTIVE_TIMEOUT_S + (self._config.data.store.retry_for_s if reads_stores else 0.0)
-
-    def _world_plan(self, nodes: int) -> WorldPlan:
-        return resolve_world(self._config, self._charge.facts, nodes * self._config.cluster.ranks_per_node)
-
-    def _bundle(self) -> dict[str, float]:
-        """What one node must offer."""
-        cluster = self._config.cluster
-        threads = resolve_world(self._config, self._charge.facts, cluster.ranks_per_node).cpus_per_rank
-        bundle = {"CPU": float(cluster.ranks_per_node * threads)}
-        if cluster.device == "cuda":
-            bundle["GPU"] = float(cluster.ranks_per_node)
-        return bundle
-
-
-_COLLECTIVE_TIMEOUT_S = 600.0
-_SCRIBE_FINISH_S = 60.0
-
-
-def rank_now(host: str, report: RankReport) -> RankNow:
-    return RankNow(
-        rank=report.rank,
-        host=host,
-        local_rank=report.local_rank,
-        pid=report.pid,
-        state=report.state,
-        step=report.step,
-        phase=report.phase,
-        busy_s=round(report.busy_s, 6),
+def _limits_of(config: RunConfig, run: RunHandle, run_dir: RunDir) -> Limits:
+    cluster, elastic = config.cluster, config.elastic
+    return Limits(
+        min_nodes=cluster.nodes.min,
+        max_nodes=cluster.nodes.max,
+        spare_nodes=cluster.spare_nodes,
+        ranks_per_node=cluster.ranks_per_node,
+        start_timeout_s=cluster.start_timeout_s,
+        heartbeat_timeout_s=elastic.heartbeat_timeout_s,
+        abort_timeout_s=elastic.abort_timeout_s,
+        restart_budget=elastic.restart_budget,
+        forget_after_s=elastic.forget_after_s,
+        bad_node_after=elastic.bad_node_after,
+        bad_node_for_s=elastic.bad_node_for_s,
+        drill=run_dir.drill(),
+        jitter=text_key(run.key) % 1000 / 1000,
     )
+
+
+def _bundle_of(config: RunConfig, facts: Facts) -> dict[str, float]:
+    """What one node must offer."""
+    cluster = config.cluster
+    threads = resolve_world(config, facts, cluster.ranks_per_node).cpus_per_rank
+    bundle = {"CPU": float(cluster.ranks_per_node * threads)}
+    return bundle | ({"GPU": float(cluster.ranks_per_node)} if cluster.device == "cuda" else {})
+
+
+def _on_head() -> NodeAffinitySchedulingStrategy:
+    """Whatever other node is lost, what is kept there lives on; without the head there is no cluster anyway."""
+    head = next(node["NodeID"] for node in ray.nodes() if HEAD_RESOURCE in node["Resources"])
+    return NodeAffinitySchedulingStrategy(head, soft=True)
+
+
+HEAD_RESOURCE = "node:__internal_head__"
 
 
 def start_controller(charge: Charge) -> None:
@@ -418,6 +308,7 @@ def start_controller(charge: Charge) -> None:
             num_cpus=0,
             max_restarts=-1,
             max_task_retries=-1,
+            scheduling_strategy=_on_head(),
         )
         .remote(charge)
     )

@@ -1,24 +1,30 @@
-"""The gang: the node actors of one generation, seen and steered as one. Calls to them are never waited for."""
+"""The gang: the node actors of a run, seen and steered as one. No call to one of them is ever waited for: a node may be
+gone at any time, and it is here that its silence is noticed."""
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import RayActorError, RayError
+from ray.util import list_named_actors
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.checkpoint.shelf import Address
 from orchestrator.config.resolve import WorldPlan
 from orchestrator.config.run import RunConfig
 from orchestrator.control.group import ReadyNode
-from orchestrator.control.jobs import NodeReport, RankJob, RunHandle, SnapshotStart, VaultAddress
+from orchestrator.control.jobs import NodeReport, Notice, RankJob, RunHandle, SnapshotStart, VaultAddress
 from orchestrator.control.node import NodeActor
+from orchestrator.control.seen import NodeSeen
 from orchestrator.core.words import Word, World
 
 log = logging.getLogger(__name__)
+UNHEARD = -1  # a version that no report has: answered at once
+END_S = 5.0
 
 
 @dataclass(slots=True)
@@ -26,10 +32,11 @@ class _Member:
     """One node actor as the controller knows it."""
 
     name: str
+    node_id: str  # "" until it is known
+    host: str
     actor: Any
+    answered: float
     beat: Any = None
-    sent: float = 0.0
-    answered: float = 0.0
     report: NodeReport | None = None
     lost: str = ""
 
@@ -39,122 +46,206 @@ class Gang:
 
     def __init__(self, run: RunHandle, config: RunConfig) -> None:
         self._run, self._config = run, config
-        self._members: list[_Member] = []
-        self.word = Word.GO_ON
-
-    @property
-    def size(self) -> int:
-        return len(self._members)
+        self._members: dict[str, _Member] = {}
+        self._word = Word.GO_ON
+        self._born = 0  # node actors that this controller has made
+        self._errands = ThreadPoolExecutor(8, thread_name_prefix="errands")
 
     @property
     def node_actors(self) -> list[str]:
-        return [member.name for member in self._members]
+        return list(self._members)
 
     @property
     def reports(self) -> list[NodeReport]:
         """The last answer of every node that has given one."""
-        return [member.report for member in self._members if member.report is not None]
+        return [member.report for member in self._members.values() if member.report is not None]
 
-    def start_nodes(self, generation: int, nodes: Sequence[ReadyNode], device: str, threads: int) -> None:
-        """A node actor on each ready group; it starts its warming ranks at once."""
-        cluster = self._config.cluster
+    @property
+    def node_ids(self) -> frozenset[str] | None:
+        """None while one of them is not known yet."""
+        ids = frozenset(member.node_id for member in self._members.values() if not member.lost)
+        return ids if "" not in ids else None
+
+    def report_of(self, name: str) -> NodeReport:
+        report = self._members[name].report
+        assert report is not None
+        return report
+
+    # who is of it
+
+    def start_node(self, generation: int, node: ReadyNode, device: str, threads: int) -> str:
+        """A node actor on a ready group; it starts its warming ranks at once. Returns its name."""
+        cluster, elastic = self._config.cluster, self._config.elastic
         amount = {"num_gpus": cluster.ranks_per_node} if device == "cuda" else {}
-        for number, node in enumerate(sorted(nodes, key=lambda node: node.node_id)):
-            name = self._run.actor_name(f"node-g{generation}-{number}")
-            strategy = PlacementGroupSchedulingStrategy(node.group, placement_group_bundle_index=0)
-            actor = (
-                ray.remote(NodeActor)
-                .options(
-                    name=name,
-                    namespace=self._run.namespace,
-                    lifetime="detached",
-                    num_cpus=0,
-                    scheduling_strategy=strategy,
-                    max_restarts=0,
-                    **amount,
-                )
-                .remote(self._run, node.group, self._config.elastic.lease_s, self._config.tracking.system_every_s)
+        self._born += 1
+        name = self._run.actor_name(f"node-{generation}-{self._born}")
+        actor = (
+            ray.remote(NodeActor)
+            .options(
+                name=name,
+                namespace=self._run.namespace,
+                lifetime="detached",
+                num_cpus=0,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(node.group, placement_group_bundle_index=0),
+                max_restarts=0,
+                max_concurrency=8,
+                **amount,
             )
-            actor.start_ranks.remote(
-                cluster.ranks_per_node, device=device, threads=threads, env=cluster.env, with_store=number == 0
-            )
-            self._members.append(_Member(name=name, actor=actor, answered=time.monotonic()))
+            .remote(self._run, node.group, elastic, self._config.tracking.system_every_s)
+        )
+        actor.start_ranks.remote(
+            cluster.ranks_per_node, cluster.spares, device=device, threads=threads, env=cluster.env
+        )
+        self._members[name] = _Member(
+            name=name, node_id=node.node_id, host=node.host, actor=actor, answered=time.monotonic()
+        )
+        return name
 
-    def adopt(self, node_actors: Sequence[str]) -> bool:
-        """Find the node actors of an earlier controller. False when one of them is gone."""
-        for name in node_actors:
+    def adopt(self, world: Iterable[str]) -> bool:
+        """Take over the node actors of an earlier controller. Those of `world` that are gone are members that are lost.
+
+        False when none is left."""
+        listed = list_named_actors(all_namespaces=True)
+        prefix = self._run.actor_name("node-")
+        living = [a["name"] for a in listed if a["namespace"] == self._run.namespace and a["name"].startswith(prefix)]
+        now = time.monotonic()
+        for name in dict.fromkeys([*world, *sorted(living)]):
             try:
                 actor = ray.get_actor(name, namespace=self._run.namespace)
             except ValueError:
-                self._members.clear()
-                return False
-            self._members.append(_Member(name=name, actor=actor, answered=time.monotonic()))
-        return bool(self._members)
+                lost = f"node actor {name} is gone"
+                self._members[name] = _Member(name=name, node_id="", host=name, actor=None, answered=now, lost=lost)
+            else:
+                self._members[name] = _Member(name=name, node_id="", host=name, actor=actor, answered=now)
+        if not living:
+            self._members.clear()
+        return bool(living)
 
-    def begin(self, generation: int, plan: WorldPlan, start: Address | SnapshotStart | None, timeout_s: float) -> int:
-        """Hand every rank its job; ranks are numbered node by node. Returns the world size."""
+    def drop(self, name: str) -> str:
+        """Forget a node actor that is lost; should it live, it ends. Returns its node's id."""
+        member = self._members.pop(name)
+        if member.actor is not None:
+            self._errands.submit(ray.kill, member.actor)
+        return member.node_id
+
+    def release(self, name: str) -> str:
+        """End its ranks and it. Returns its node's id."""
+        member = self._members.pop(name)
+        self._errands.submit(_end, member.actor)
+        return member.node_id
+
+    def end(self) -> None:
+        """End ranks and node actors, the silent ones included."""
+        ends = [self._errands.submit(_end, m.actor) for m in self._members.values() if m.actor is not None]
+        self._members.clear()
+        for end in ends:
+            end.result()
+
+    # what is heard of it
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when one has something new to tell, at the latest after so long."""
+        asked = [member.beat for member in self._members.values() if member.beat is not None]
+        if asked:
+            ray.wait(asked, timeout=timeout_s)
+        else:
+            time.sleep(timeout_s)
+
+    def beat(self, notices: Mapping[str, Notice]) -> list[NodeSeen]:
+        """Take the answers that have come, send the next beats. `notices`: of hosts, what others say of them."""
+        now = time.monotonic()
+        self._take_answers(now)
+        for member in self._members.values():
+            if member.beat is None and not member.lost:
+                version = member.report.version if member.report is not None else UNHEARD
+                member.beat = member.actor.beat.remote(self._word, version)
+        return [_seen(member, notices) for member in self._members.values()]
+
+    def _take_answers(self, now: float) -> None:
+        beats = {member.beat: member for member in self._members.values() if member.beat is not None}
+        done = ray.wait(list(beats), num_returns=len(beats), timeout=0)[0] if beats else []
+        for beat in done:
+            self._take_answer(beats.pop(beat), now)
+        for member in beats.values():
+            silence = now - member.answered
+            if member.report is not None and silence > self._config.elastic.heartbeat_timeout_s:
+                member.lost = f"node {member.host} has been silent for {silence:.1f} s (elastic.heartbeat_timeout_s)"
+
+    def _take_answer(self, member: _Member, now: float) -> None:
+        beat, member.beat, member.answered = member.beat, None, now
+        try:
+            member.report = ray.get(beat)
+            member.node_id, member.host = member.report.node_id, member.report.host
+        except RayActorError as error:
+            member.lost = f"node actor {member.name} on {member.host} is gone: {str(error).splitlines()[0]}"
+
+    # what is told to it
+
+    def say(self, word: Word) -> None:
+        """From now on, and at once: beats under way still carry the last one."""
+        if word is not self._word:
+            self._word = word
+            for member in self._members.values():
+                if not member.lost:
+                    member.actor.beat.remote(word, UNHEARD)
+
+    def begin(
+        self,
+        generation: int,
+        world: Sequence[str],
+        plan: WorldPlan,
+        start: Address | SnapshotStart | None,
+        timeout_s: float,
+        leave_at: int | None,
+    ) -> None:
+        """Hand every rank of these node actors its job; ranks are numbered node by node."""
         per_node = self._config.cluster.ranks_per_node
-        size = per_node * self.size
-        store = next(m.report.store for m in self._members if m.report is not None and m.report.store is not None)
-        for number, member in enumerate(self._members):
+        reports = [self.report_of(name) for name in world]
+        assert reports[0].store is not None
+        store_host, store_port = reports[0].store
+        for number, name in enumerate(world):
             jobs = [
                 RankJob(
                     run=self._run,
                     generation=generation,
-                    world=World.flat(number * per_node + local, size, local, per_node),
+                    world=World.flat(number * per_node + local, per_node * len(world), local, per_node),
                     micro_batch=plan.micro_batch,
                     accumulation=plan.accumulation,
-                    store_host=store[0],
-                    store_port=store[1],
+                    store_host=store_host,
+                    store_port=store_port,
                     timeout_s=timeout_s,
                     start=start,
                     snapshots=plan.snapshots != "none",
-                    buddy=self._buddy_of(number) if plan.snapshots == "mirrored" else None,
+                    buddy=_buddy_of(number, reports) if plan.snapshots == "mirrored" else None,
+                    leave_at=leave_at,
                 )
                 for local in range(per_node)
             ]
-            member.actor.train.remote(jobs)
-        return size
+            self._members[name].actor.train.remote(jobs)
 
-    def _buddy_of(self, number: int) -> VaultAddress | None:
-        """Nodes form a ring: each keeps what the one before it holds."""
-        report = self._members[(number + 1) % self.size].report
-        return report.vault if report is not None and self.size > 1 else None
+    def abort(self, world: Iterable[str], generation: int) -> None:
+        for name in world:
+            if (member := self._members.get(name)) is not None and not member.lost:
+                member.actor.abort.remote(generation)
 
-    def beat(self) -> tuple[list[NodeReport], list[str]]:
-        """Take the answers that have come, send the next beats; reports of the living and why others are lost."""
-        now = time.monotonic()
-        for member in self._members:
-            self._take_answer(member, now)
-            if member.beat is None and not member.lost:
-                member.beat, member.sent = member.actor.beat.remote(self.word), now
-        reports = [m.report for m in self._members if m.report is not None and not m.lost]
-        return reports, [m.lost for m in self._members if m.lost]
+    def kill(self, name: str, pids: Sequence[int], why: str) -> None:
+        self._members[name].actor.kill_ranks.remote(list(pids), why)
 
-    def _take_answer(self, member: _Member, now: float) -> None:
-        if member.beat is None:
-            return
-        done, _ = ray.wait([member.beat], timeout=0)
-        if done:
-            try:
-                member.report = ray.get(member.beat)
-                member.answered = now
-            except RayActorError as error:
-                member.lost = f"node actor {member.name} is gone: {str(error).splitlines()[0]}"
-            member.beat = None
-        elif member.report is not None and now - member.answered > self._config.elastic.heartbeat_timeout_s:
-            silence = now - member.answered
-            member.lost = f"node {member.report.host} has been silent for {silence:.1f} s (elastic.heartbeat_timeout_s)"
 
-    def end(self) -> None:
-        """End ranks and node actors, the silent ones included."""
-        asked = [member.actor.end_ranks.remote() for member in self._members if not member.lost]
-        for call in asked:
-            try:
-                ray.get(call, timeout=5.0)
-            except (RayActorError, GetTimeoutError) as error:
-                log.warning("a node actor did not end its ranks: %s", error)
-        for member in self._members:
-            ray.kill(member.actor)
-        self._members.clear()
-        self.word = Word.GO_ON
+def _seen(member: _Member, notices: Mapping[str, Notice]) -> NodeSeen:
+    told = member.report.notice if member.report is not None else None
+    notice = told or notices.get(member.host)
+    return NodeSeen(name=member.name, host=member.host, report=member.report, lost=member.lost, notice=notice)
+
+
+def _buddy_of(number: int, reports: Sequence[NodeReport]) -> VaultAddress | None:
+    """Nodes form a ring: each keeps what the one before it holds."""
+    return reports[(number + 1) % len(reports)].vault if len(reports) > 1 else None
+
+
+def _end(actor: Any) -> None:
+    try:
+        ray.get(actor.end_ranks.remote(), timeout=END_S)
+    except RayError as error:  # gone, or silent
+        log.warning("a node actor did not end its ranks: %s", str(error).splitlines()[0])
+    ray.kill(actor)

@@ -1,244 +1,324 @@
 """What the controller does, as a pure function: (state, what is seen, now) -> (next state, decisions).
 
-No Ray, no files, no clock in here; tests walk it one iteration at a time."""
+One world of ranks lives at a time; nodes, their ranks and what they hold in memory outlive it:
 
-from collections.abc import Sequence
+    WAITING  -> FORMING    enough nodes have enough free ranks: what to go on from is looked for
+    FORMING  -> TRAINING   it is found: every rank gets its job
+             -> WAITING    a node, or too many ranks, were lost meanwhile
+    TRAINING -> LEAVING    nodes have come, or have to go: all ranks leave at one step boundary
+             -> STOPPING   somebody wants it, or too few nodes will be left: the same, with a checkpoint
+    TRAINING, LEAVING -> WAITING               all ranks have left (some worlds are left unasked)
+    TRAINING, LEAVING, STOPPING -> ABORTING    a fault (blame.py): whatever holds up its ranks is cut
+    ABORTING -> WAITING    every rank of the broken world is free or dead; who takes too long is killed
+    any      -> ENDED      the ranks are done or have stopped, or going on makes no sense
+
+Whatever is seen of the ranks counts only if it is of the world that was begun last. Nodes that are lost are dropped in
+every phase, by themselves no reason to end a world that they are not of. A new controller begins in TRAINING if a world
+was begun and not ended, whatever has become of it: then ranks that have left, have died or never got their jobs lead
+out of it like in any other look round. No Ray, no files, no clock in here; tests walk it one look at a time."""
+
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from orchestrator.control.faults import describe_problems
-from orchestrator.control.jobs import NodeReport, PreparerReport, Problem, RankReport, RankState
-from orchestrator.core.errors import CheckpointDamaged
-from orchestrator.core.words import ExitCode, RunState, Word
+from orchestrator.control import endings
+from orchestrator.control.blame import (
+    BadNode,
+    Failure,
+    Fault,
+    count_spent,
+    find_bad_nodes,
+    find_fault,
+    has_signs,
+    miss_jobs,
+    remember,
+)
+from orchestrator.control.decisions import (
+    Avoid,
+    Begin,
+    Break,
+    BurySpare,
+    Decision,
+    Drop,
+    Finish,
+    Freed,
+    GiveBack,
+    Kill,
+    Leave,
+    Left,
+    Release,
+    Seek,
+    StartNodes,
+    Stop,
+    Why,
+)
+from orchestrator.control.jobs import RankEnd, RankState
+from orchestrator.control.membership import (
+    choose_world,
+    count_wanted,
+    find_leaving,
+    find_released,
+    must_stop,
+    why_going,
+)
+from orchestrator.control.seen import Crew, Limits, NodeSeen, Seen, StopWish, find_crew
+from orchestrator.core.words import RunState
 
-ECHO_PATIENCE_S = 2.0  # how long to look for the cause when ranks only report broken connections
-GATHER_S = 1.0  # how long to wait for what other ranks say, once one has named a cause
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """The config values that decide."""
-
-    min_nodes: int
-    max_nodes: int
-    ranks_per_node: int
-    restart_budget: int
-    start_timeout_s: float | None
-    gather_s: float = 1.0  # with min_nodes there, wait this long for more
+GATHER_S = 1.0  # with the fewest nodes there, wait this long for more
+REFILL_S = 10.0  # so long does a world wait for ranks that are about to be warm again
+WARM_S = 300.0  # and the first world, for those that have never been
+HALF_HELD_S = 20.0  # so long some of the nodes are held, though they are too few
+HALF_HELD_MOST_S = 300.0
+FREE_S = 10.0  # after which a node that cannot end its ranks is given up
 
 
 class Phase(Enum):
-    WAITING = auto()  # for nodes
-    WARMING = auto()  # node actors start ranks
-    RUNNING = auto()
+    WAITING = auto()
+    FORMING = auto()
+    TRAINING = auto()
+    LEAVING = auto()
     STOPPING = auto()
+    ABORTING = auto()
     ENDED = auto()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class State:
+    """`world`: the node actors of the world that was begun last, by place."""
+
     phase: Phase
     since: float
-    failures: int = 0
-    problem_since: float | None = None
+    world: tuple[str, ...] = ()
+    why: Why = "start"  # what makes the next world necessary
+    step: int = 0  # that the last world had come to when it was left
+    failures: tuple[Failure, ...] = ()
+    avoided: tuple[BadNode, ...] = ()
+    buried: frozenset[tuple[str, int]] = frozenset()  # host and pid of spares whose deaths have been counted
+    killed: tuple[int, ...] = ()  # while ABORTING
+    signs_since: float | None = None  # of a fault whose cause is not known yet
+    idle_since: float | None = None  # since when nodes could come in
+    half_since: float | None = None  # since when some nodes are held, but too few
+    given_back: int = 0  # how often
+    preempted: bool = False  # the run stops because its machines go
 
 
-class StopWish(Enum):
-    NONE = auto()
-    AT_BOUNDARY = auto()
-    PREEMPTED = auto()  # at a boundary, too, because the machines are about to be taken away
-    AT_ONCE = auto()
+Step = tuple[State, list[Decision]]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Seen:
-    """One round of observations. `lost` says why a node no longer answers."""
-
-    ready_nodes: int = 0
-    nodes: Sequence[NodeReport] = ()
-    expected_nodes: int = 0
-    lost: Sequence[str] = ()
-    stop: StopWish = StopWish.NONE
-    why_waiting: str = ""
-    unprepared: PreparerReport | None = None  # preparing ahead has failed: what the ranks will need never comes
-
-
-@dataclass(frozen=True, slots=True)
-class StartNodes:
-    """Put node actors and warming ranks onto the ready groups."""
-
-
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """All ranks are warm: give them their jobs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Say:
-    word: Word
-
-
-@dataclass(frozen=True, slots=True)
-class Restart:
-    """End this generation's ranks and start again from the newest sound checkpoint."""
-
-    reason: str
-    culprits: tuple[int, ...] = ()  # ranks that told a cause, the first one first
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finish:
-    state: RunState
-    exit_code: ExitCode
-    reason: str = ""
-    step: int | None = None
-    culprits: tuple[int, ...] = ()
-
-
-Decision = StartNodes | Begin | Say | Restart | Finish
-
-
-def decide(state: State, seen: Seen, now: float, limits: Limits) -> tuple[State, list[Decision]]:
+def decide(state: State, seen: Seen, now: float, limits: Limits) -> Step:
     if state.phase is Phase.ENDED:
         return state, []
     if seen.stop is StopWish.AT_ONCE:
-        return _finish(state, now, _stopped("stopped at once; steps since the last checkpoint are given up"))
-    if state.phase is Phase.WAITING:
-        return _while_waiting(state, seen, now, limits)
-    if seen.lost:
-        return _after_loss(state, now, limits, "; ".join(seen.lost))
-    return _while_ranks_live(state, seen, now, limits)
+        return _finish(state, now, endings.stop_at_once())
+    state, kept = _keep_nodes(state, seen, now, limits)
+    if state.phase is not Phase.ENDED:
+        state, decided = _PHASES[state.phase](state, seen, now, limits)
+        kept += decided
+    return state, kept
 
 
-def _while_waiting(state: State, seen: Seen, now: float, limits: Limits) -> tuple[State, list[Decision]]:
+# in every phase: nodes and what is remembered of them
+
+
+def _keep_nodes(state: State, seen: Seen, now: float, limits: Limits) -> Step:
+    """Spares that died and numbers that went wrong are put down to their nodes; lost nodes are dropped."""
+    state, decisions = _bury_spares(state, seen, now, limits)
+    state = _suspect(state, seen, now, limits)
+    bad = find_bad_nodes(state.failures, now, limits)
+    decisions += [Avoid(one) for one in bad if one not in state.avoided]
+    decisions += [Drop(node.name, node.host, node.lost) for node in seen.nodes if node.lost]
+    return replace(state, avoided=bad), decisions
+
+
+def _bury_spares(state: State, seen: Seen, now: float, limits: Limits) -> Step:
+    """They cost nothing, but ranks that always die before their first job would go on doing so."""
+    decisions: list[Decision] = []
+    for node in seen.nodes:
+        for rank in node.ranks:
+            if rank.state is not RankState.DIED or rank.generation > 0 or (node.host, rank.pid) in state.buried:
+                continue
+            evidence = rank.evidence or f"process {rank.pid} on {node.host} died before it had a job"
+            failures = remember(state.failures, Failure(t=now, hosts=(node.host,), evidence=evidence), limits)
+            state = replace(state, failures=failures, buried=state.buried | {(node.host, rank.pid)})
+            decisions.append(BurySpare(node.host, rank.pid, evidence))
+    spent = count_spent(state.failures, now, limits)
+    if decisions and spent > limits.restart_budget:
+        state, finish = _finish(state, now, endings.spend_budget(spent, state.failures[-1].evidence, (), limits))
+        decisions += finish
+    return state, decisions
+
+
+def _suspect(state: State, seen: Seen, now: float, limits: Limits) -> State:
+    hosts = {one.rank.rank: one.host for one in find_crew(state.world, seen).ranks} if seen.suspicions else {}
+    for rank, step in seen.suspicions:
+        if rank in hosts:
+            evidence = f"the loss of rank {rank} at step {step} was not finite, and was when it was computed again"
+            failure = Failure(t=now, hosts=(hosts[rank],), evidence=evidence, spends_budget=False)
+            state = replace(state, failures=remember(state.failures, failure, limits))
+    return state
+
+
+# between worlds
+
+
+def _while_waiting(state: State, seen: Seen, now: float, limits: Limits) -> Step:
+    world = _choose(state, seen, now, limits)
     waited = now - state.since
-    if seen.stop is not StopWish.NONE:
-        return _finish(state, now, _stopped("stopped before it had started", seen.stop))
-    if seen.unprepared is not None:
-        return _finish(state, now, _cannot_prepare(seen.unprepared))
-    enough = seen.ready_nodes >= limits.min_nodes
-    if seen.ready_nodes >= limits.max_nodes or (enough and waited >= limits.gather_s):
-        return replace(state, phase=Phase.WARMING, since=now), [StartNodes()]
-    if limits.start_timeout_s is not None and waited > limits.start_timeout_s:
-        reason = (
-            f"{seen.ready_nodes} of cluster.nodes.min={limits.min_nodes} nodes after "
-            f"cluster.start_timeout_s={limits.start_timeout_s:g}: {seen.why_waiting}"
-        )
-        return _finish(state, now, Finish(state=RunState.FAILED, exit_code=ExitCode.FAILED, reason=reason))
+    worth_saving = bool(state.world) and (world is not None or waited < REFILL_S)  # it goes on, to stop well
+    if seen.stop is not StopWish.NONE and not worth_saving:
+        return _finish(state, now, endings.stop_between_worlds(seen.stop))
+    if seen.unprepared is not None and not worth_saving:
+        return _finish(state, now, endings.cannot_prepare(seen.unprepared))
+    if world is not None:
+        return replace(state, phase=Phase.FORMING, since=now, half_since=None), [Seek()]
+    there = len(seen.offered) + sum(not node.lost for node in seen.nodes)
+    if limits.start_timeout_s is not None and waited > limits.start_timeout_s and there < limits.min_nodes:
+        return _finish(state, now, endings.give_up_waiting(there, seen, limits))
+    if state.world or seen.nodes or there >= limits.min_nodes:
+        return replace(state, half_since=None), _start_offered(seen)
+    return _hold_half(state, seen, now, limits)
+
+
+def _hold_half(state: State, seen: Seen, now: float, limits: Limits) -> Step:
+    """Two runs that each hold what the other waits for: both give back, and not in step."""
+    if not seen.offered:
+        return replace(state, half_since=None), []
+    if state.half_since is None:
+        return replace(state, half_since=now), []
+    hold_s = min(HALF_HELD_S * 2**state.given_back, HALF_HELD_MOST_S) * (0.5 + limits.jitter)
+    if now - state.half_since < hold_s:
+        return state, []
+    return replace(state, half_since=None, given_back=state.given_back + 1), [GiveBack(again_in_s=hold_s)]
+
+
+def _choose(state: State, seen: Seen, now: float, limits: Limits) -> tuple[str, ...] | None:
+    waited = now - state.since
+    patient = waited < (REFILL_S if state.world else WARM_S)
+    world = choose_world(seen.nodes, state.world, state.avoided, state.step, limits, patient=patient)
+    gathers = not state.world and waited < GATHER_S
+    return None if world is not None and gathers and len(world) < count_wanted(state.step, limits) else world
+
+
+def _start_offered(seen: Seen) -> list[Decision]:
+    return [StartNodes(tuple(node.node_id for node in seen.offered))] if seen.offered else []
+
+
+def _while_forming(state: State, seen: Seen, now: float, limits: Limits) -> Step:
+    """A node that is lost now may hold a part of what is found."""
+    world = choose_world(seen.nodes, state.world, state.avoided, state.step, limits, patient=False)
+    if world is None or any(node.lost for node in seen.nodes):
+        return replace(state, phase=Phase.WAITING, since=now), []
+    if not seen.start_found:
+        return state, []
+    begun = replace(state, phase=Phase.TRAINING, since=now, world=world, idle_since=None, preempted=False)
+    return begun, [Begin(world, state.why)]
+
+
+# while a world lives
+
+
+def _while_world_lives(state: State, seen: Seen, now: float, limits: Limits) -> Step:
+    crew = find_crew(state.world, seen)
+    since = None
+    if has_signs(crew):
+        since = now if state.signs_since is None else state.signs_since
+    fault = find_fault(crew, now - since if since is not None else 0.0, state.failures, limits)
+    state = replace(state, signs_since=since)
+    if fault is None and not crew.is_complete(limits):
+        if now - state.since <= limits.heartbeat_timeout_s:
+            return state, []
+        fault = miss_jobs(crew, limits)
+    if fault is not None:
+        return _break_up(state, fault, crew, now, limits)
+    if since is not None:
+        return state, []
+    if all(seated.rank.end is not None for seated in crew.ranks):
+        return _after_end(state, crew, seen, now)
+    return _steer(state, crew, seen, now, limits)
+
+
+def _break_up(state: State, fault: Fault, crew: Crew, now: float, limits: Limits) -> Step:
+    """Ranks that were about to leave for a reason still tell how far the run has to go back."""
+    if fault.ends_run:
+        return _finish(state, now, endings.fail_by(fault))
+    failure = Failure(t=now, hosts=fault.hosts, evidence=fault.reason.splitlines()[0], raised=fault.raised)
+    failures = remember(state.failures, failure, limits)
+    spent = count_spent(failures, now, limits)
+    if spent > limits.restart_budget:
+        return _finish(state, now, endings.spend_budget(spent, fault.reason, fault.culprits, limits))
+    ends = [seated.rank.end for seated in crew.ranks]
+    back_to = min((end.back_to for end in ends if end is not None and end.back_to is not None), default=None)
+    broken = replace(state, phase=Phase.ABORTING, since=now, why="fault", step=fault.step, signs_since=None)
+    return replace(broken, failures=failures, killed=()), [Break(fault, back_to)]
+
+
+def _after_end(state: State, crew: Crew, seen: Seen, now: float) -> Step:
+    ends = [seated.rank.end for seated in crew.ranks]
+    end = endings.sum_ends(ends)
+    if end is None:
+        return _finish(state, now, endings.end_apart(ends))
+    if end.state is RunState.RUNNING:
+        return _leave_behind(state, end, now)
+    wish = StopWish.PREEMPTED if state.preempted else seen.stop
+    return _finish(state, now, endings.end_together(end, seen, wish))
+
+
+def _leave_behind(state: State, end: RankEnd, now: float) -> Step:
+    why: Why = "resize" if end.back_to is None else "back"
+    left = replace(state, phase=Phase.WAITING, since=now, why=why, step=end.step)
+    return left, [Left(end.step, end.back_to, end.reason)]
+
+
+def _steer(state: State, crew: Crew, seen: Seen, now: float, limits: Limits) -> Step:
+    """Nothing is wrong: another word may have to be said, and nodes may come and go."""
+    if state.phase is not Phase.TRAINING:
+        return state, []
+    preempted = must_stop(seen.nodes, state.world, limits)
+    if preempted or seen.stop is not StopWish.NONE or seen.unprepared is not None:
+        return replace(state, phase=Phase.STOPPING, since=now, preempted=preempted), [Stop()]
+    decisions = _start_offered(seen)
+    if not all(seated.rank.trained for seated in crew.ranks):  # what came before it may still be read from
+        return state, decisions
+    released = find_released(seen.nodes, state.world, state.avoided)
+    decisions += [Release(node.name, node.host, why_going(node)) for node in released]
+    leaving = find_leaving(seen.nodes, state.world, state.avoided, limits)
+    if leaving is None:
+        return replace(state, idle_since=None), decisions
+    idle_since = now if state.idle_since is None else state.idle_since
+    if leaving.can_wait and now - idle_since < GATHER_S:
+        return replace(state, idle_since=idle_since), decisions
+    return replace(state, phase=Phase.LEAVING, since=now, idle_since=None), [*decisions, Leave(leaving)]
+
+
+def _while_aborting(state: State, seen: Seen, now: float, limits: Limits) -> Step:
+    waited = now - state.since
+    nodes = [node for node in seen.nodes if not node.lost]
+    held = [(node, pids) for node in nodes if (pids := _find_held(node, seen.generation))]
+    if not held:
+        return replace(state, phase=Phase.WAITING, since=now), [Freed(state.killed)]
+    if not state.killed and waited >= limits.abort_timeout_s:
+        killed = tuple(pid for _, pids in held for pid in pids)
+        return replace(state, killed=killed), [Kill(node.name, pids) for node, pids in held]
+    if waited >= limits.abort_timeout_s + FREE_S:
+        return state, [Drop(node.name, node.host, "cannot end its ranks") for node, _ in held]
     return state, []
 
 
-def _while_ranks_live(state: State, seen: Seen, now: float, limits: Limits) -> tuple[State, list[Decision]]:
-    ranks = [rank for node in seen.nodes for rank in node.ranks]
-    died = [r for r in ranks if r.state is RankState.DIED]
-    problems = [r.problem for r in ranks if r.problem is not None]
-    causes = [p for p in problems if not p.collateral]
-    since = now if state.problem_since is None else state.problem_since
-    if causes:
-        all_told = all(r.state in (RankState.RAISED, RankState.DIED, RankState.ENDED) for r in ranks)
-        if not all_told and now - since < GATHER_S:
-            return replace(state, problem_since=since), []
-        if all(p.kind == CheckpointDamaged.__name__ for p in causes):  # another one may be sound
-            return _after_loss(state, now, limits, describe_problems(problems), _culprits(problems))
-        return _finish(state, now, _failed(problems))
-    if died:
-        return _after_loss(state, now, limits, f"rank process {', '.join(str(r.pid) for r in died)} died", _ranks(died))
-    if problems:
-        if now - since < ECHO_PATIENCE_S:
-            return replace(state, problem_since=since), []
-        return _after_loss(state, now, limits, describe_problems(problems), _culprits(problems))
-    if state.phase is Phase.WARMING:
-        return _while_warming(state, seen, ranks, now, limits)
-    if ranks and all(r.state is RankState.ENDED for r in ranks):
-        return _finish(state, now, _ended(ranks, seen))
-    asked = seen.stop is not StopWish.NONE or seen.unprepared is not None
-    if asked and state.phase is Phase.RUNNING:
-        return replace(state, phase=Phase.STOPPING, since=now), [Say(Word.STOP)]
-    return state, []
+def _find_held(node: NodeSeen, generation: int) -> tuple[int, ...]:
+    """Processes that are still in the broken world, as far as is known."""
+    ranks = [rank for rank in node.ranks if rank.generation == generation and rank.rank is not None]
+    return tuple(rank.pid for rank in ranks if not rank.is_free and rank.state is not RankState.DIED)
 
 
-def _while_warming(
-    state: State, seen: Seen, ranks: Sequence[RankReport], now: float, limits: Limits
-) -> tuple[State, list[Decision]]:
-    if seen.stop is not StopWish.NONE:
-        return _finish(state, now, _stopped("stopped before it had started", seen.stop))
-    if seen.unprepared is not None:
-        return _finish(state, now, _cannot_prepare(seen.unprepared))
-    all_there = seen.expected_nodes > 0 and len(ranks) == seen.expected_nodes * limits.ranks_per_node
-    can_meet = any(node.store for node in seen.nodes) and all(node.vault for node in seen.nodes)
-    if all_there and can_meet and all(r.state is RankState.READY for r in ranks):
-        return replace(state, phase=Phase.RUNNING, since=now, problem_since=None), [Begin()]
-    return state, []
-
-
-def _after_loss(
-    state: State, now: float, limits: Limits, reason: str, culprits: tuple[int, ...] = ()
-) -> tuple[State, list[Decision]]:
-    failures = state.failures + 1
-    if failures > limits.restart_budget:
-        text = f"{reason}\nfailure {failures} is above elastic.restart_budget={limits.restart_budget}"
-        failed = Finish(state=RunState.FAILED, exit_code=ExitCode.FAILED, reason=text, culprits=culprits)
-        return _finish(state, now, failed)
-    return State(phase=Phase.WAITING, since=now, failures=failures), [Restart(reason, culprits)]
-
-
-def _finish(state: State, now: float, finish: Finish) -> tuple[State, list[Decision]]:
+def _finish(state: State, now: float, finish: Finish) -> Step:
     return replace(state, phase=Phase.ENDED, since=now), [finish]
 
 
-def _stopped(reason: str, wish: StopWish = StopWish.AT_BOUNDARY) -> Finish:
-    return Finish(state=RunState.STOPPED, exit_code=_code_of_stop(wish), reason=reason)
-
-
-def _code_of_stop(wish: StopWish) -> ExitCode:
-    return ExitCode.PREEMPTED if wish is StopWish.PREEMPTED else ExitCode.STOPPED
-
-
-def _failed(problems: Sequence[Problem]) -> Finish:
-    """By the first cause. What says that the run can go on later (a store that is down) has not failed it."""
-    first = min((p for p in problems if not p.collateral), key=lambda p: p.t)
-    return Finish(
-        state=RunState.STOPPED if first.exit_code == ExitCode.PREEMPTED else RunState.FAILED,
-        exit_code=ExitCode(first.exit_code),
-        reason=describe_problems(problems),
-        step=first.step,
-        culprits=_culprits(problems),
-    )
-
-
-def _culprits(problems: Sequence[Problem]) -> tuple[int, ...]:
-    """Ranks with a cause to tell, the first one first."""
-    causes = [p for p in problems if not p.collateral]
-    return tuple(p.rank for p in sorted(causes, key=lambda p: p.t))
-
-
-def _ranks(reports: Sequence[RankReport]) -> tuple[int, ...]:
-    return tuple(report.rank for report in reports if report.rank is not None)
-
-
-def _cannot_prepare(report: PreparerReport, step: int | None = None) -> Finish:
-    """What says that the run can go on later (a store that is down) has not failed it."""
-    return Finish(
-        state=RunState.STOPPED if report.exit_code == ExitCode.PREEMPTED else RunState.FAILED,
-        exit_code=ExitCode(report.exit_code),
-        reason=f"preparing ahead failed at segment {report.segments} of {report.expected}: {report.problem}",
-        step=step,
-    )
-
-
-def _ended(ranks: Sequence[RankReport], seen: Seen) -> Finish:
-    """All at one step. A reason, told by the ranks that have one, says why a run is done early; otherwise it means that
-    what they need is away for now."""
-    ends = [r.end for r in ranks]
-    places = {(end.state, end.step) if end is not None else None for end in ends}
-    if len(places) != 1 or (place := places.pop()) is None:
-        reason = f"ranks ended apart: {ends}"
-        return Finish(state=RunState.FAILED, exit_code=ExitCode.FAILED, reason=reason)
-    state, step = place
-    reason = "\n".join(sorted({end.reason for end in ends if end is not None and end.reason}))
-    if state is RunState.DONE:
-        return Finish(state=state, exit_code=ExitCode.DONE, reason=reason, step=step)
-    if seen.unprepared is not None:
-        return _cannot_prepare(seen.unprepared, step)
-    code = ExitCode.PREEMPTED if reason else _code_of_stop(seen.stop)
-    return Finish(state=state, exit_code=code, reason=reason, step=step)
+_PHASES: dict[Phase, Callable[[State, Seen, float, Limits], Step]] = {
+    Phase.WAITING: _while_waiting,
+    Phase.FORMING: _while_forming,
+    Phase.TRAINING: _while_world_lives,
+    Phase.LEAVING: _while_world_lives,
+    Phase.STOPPING: _while_world_lives,
+    Phase.ABORTING: _while_aborting,
+}

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from orchestrator.checkpoint.chunks import CheckedFile, RecentChunks
 from orchestrator.checkpoint.fragments import TensorInfo
-from orchestrator.checkpoint.layout import RankRecord
+from orchestrator.checkpoint.layout import MayUse, RankRecord, use_any
 from orchestrator.checkpoint.part import Part, PartPlace
 from orchestrator.checkpoint.reader import StateReader
 from orchestrator.checkpoint.recovery import Held, choose_snapshot
@@ -25,10 +25,10 @@ from orchestrator.core.errors import CheckpointDamaged
 ASKED_AT_ONCE = 32
 
 
-def find_snapshot(vaults: Sequence[VaultAddress]) -> SnapshotStart | None:
+def find_snapshot(vaults: Sequence[VaultAddress], may_use: MayUse = use_any) -> SnapshotStart | None:
     """The newest that is there as a whole; vaults that do not answer are passed over."""
     with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-        choice = choose_snapshot(list(pool.map(list_held, vaults)))
+        choice = choose_snapshot(list(pool.map(list_held, vaults)), may_use)
     if choice is None:
         return None
     parts = tuple(PartAt(vaults[found.vault], found.held.path) for found in choice.parts)

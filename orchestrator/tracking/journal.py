@@ -38,12 +38,23 @@ class Journal:
         """Claim the next generation."""
         while True:
             generation = max(generations(events), default=0) + 1
-            head = {"format": 1, **_event(clock, "claimed", generation=generation, host=socket.gethostname(), **fields)}
+            head = _head(clock, generation, **fields)
             try:
                 create_exclusive(generation_file(events, generation), _line(head))
             except FileExistsError:
                 continue
             return cls(events, generation, clock)
+
+    def claim_next(self, **fields: Any) -> "Journal":
+        """Claim the generation after this one, which ends with that. Whoever did so first has taken over."""
+        generation = self.generation + 1
+        head = _head(self._clock, generation, **fields)
+        try:
+            create_exclusive(generation_file(self._events, generation), _line(head))
+        except FileExistsError:
+            raise self._superseded() from None
+        self.close()
+        return Journal(self._events, generation, self._clock)
 
     def close(self) -> None:
         self._lines.close()
@@ -51,10 +62,12 @@ class Journal:
     def append(self, event: str, **fields: Any) -> None:
         """Write one event to disk before its consequences happen."""
         if generation_file(self._events, self.generation + 1).exists():
-            raise Superseded(
-                f"generation {self.generation + 1} has been claimed by another controller", where=str(self._events)
-            )
+            raise self._superseded()
         self._lines.append([_event(self._clock, event, **fields)], durable=True)
+
+    def _superseded(self) -> Superseded:
+        claimed = f"generation {self.generation + 1} has been claimed by another controller"
+        return Superseded(claimed, where=str(self._events))
 
 
 def read_events(events: Path) -> Iterator[Event]:
@@ -62,6 +75,10 @@ def read_events(events: Path) -> Iterator[Event]:
     for generation in generations(events):
         for event in read_lines(generation_file(events, generation)):
             yield {"generation": generation, **event}
+
+
+def _head(clock: Clock, generation: int, **fields: Any) -> Event:
+    return {"format": 1, **_event(clock, "claimed", generation=generation, host=socket.gethostname(), **fields)}
 
 
 def _event(clock: Clock, event: str, **fields: Any) -> Event:

@@ -45,7 +45,7 @@ class RankNow:
 
     rank: int | None  # None until it has its place in a world
     host: str
-    local_rank: int
+    local_rank: int | None  # its seat; None: it has not had one
     pid: int
     state: str  # control.jobs.RankState
     step: int
@@ -57,7 +57,7 @@ class RankNow:
 class Now:
     t: float
     generation: int
-    phase: str  # waiting, warming, running, stopping
+    phase: str  # control.policy.Phase
     waiting: Waiting | None = None
     ranks: list[RankNow] = field(default_factory=list)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from orchestrator.core.clock import Clock
 from orchestrator.core.drill import Drill
@@ -148,8 +149,20 @@ class RunDir:
         request: dict[str, Any] = read_json(self.stop_request)
         return request
 
+    def ask_to_drain(self, node: str, clock: Clock, *, grace_s: float) -> None:
+        """Leave a request: this node, by address or name, is about to be taken away."""
+        until = clock.now() + grace_s
+        path = self.stop_request.with_name(f"drain-{quote(node, safe='')}.json")
+        publish_json(path, {"format": 1, "t": clock.now(), "node": node, "until": until})
+
+    def drained_nodes(self) -> dict[str, float]:
+        """Until when (seconds since the epoch) each node is there, as asked."""
+        requests = [read_json(path) for path in self.stop_request.parent.glob("drain-*.json")]
+        return {request["node"]: request["until"] for request in requests}
+
     def forget_requests(self) -> None:
-        self.stop_request.unlink(missing_ok=True)
+        for path in (self.stop_request, *self.stop_request.parent.glob("drain-*.json")):
+            path.unlink(missing_ok=True)
 
     def view(self) -> "RunView":
         return view_of(read_events(self.events), read_lease(self.lease), self.touched)

@@ -14,9 +14,9 @@ def node(name: str, alive: bool = True, **total: float) -> dict[str, Any]:
 def test_every_living_node_is_told_with_why_it_does_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [node("free", CPU=4, GPU=8), node("small", CPU=1), node("busy", CPU=4, GPU=8), node("held", CPU=4, GPU=8)]
     free = {"id-free": {"CPU": 4, "GPU": 8}, "id-small": {"CPU": 1}, "id-busy": {"CPU": 4, "GPU": 5}, "id-held": {}}
-    monkeypatch.setattr(group.ray, "nodes", lambda: [*nodes, node("dead", alive=False, CPU=4, GPU=8)])
     monkeypatch.setattr(group, "available_resources_per_node", lambda: free)
-    found = group.offers({"CPU": 4.0, "GPU": 8.0}, held={"id-held"})
+    dead = node("dead", alive=False, CPU=4, GPU=8)
+    found = group.offers({"CPU": 4.0, "GPU": 8.0}, [*nodes, dead], held={"id-held"})
     assert {offer.host: offer.why_not for offer in found} == {
         "free": "",
         "small": "too small: 1 CPU, 0 GPU",

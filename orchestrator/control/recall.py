@@ -1,0 +1,53 @@
+"""What a new controller knows from the journal: where the run stood, what failed, which states still count. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from orchestrator.control.blame import Failure, Raised
+from orchestrator.control.start import Bound
+from orchestrator.tracking.journal import Event
+
+
+@dataclass(slots=True)
+class Recalled:
+    """`world`: the node actors of the world that was begun last, `generation`: its own."""
+
+    generation: int = 0
+    world: tuple[str, ...] = ()
+    step: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    bounds: list[Bound] = field(default_factory=list)
+
+
+def recall(events: Iterable[Event], since_epoch_s: float) -> Recalled:
+    """`since_epoch_s`: what to take from the times of events to have them on the controller's clock."""
+    recalled = Recalled()
+    for event in events:
+        match event["event"]:
+            case "started":
+                recalled.generation, recalled.world = event["generation"], tuple(event["node_actors"])
+                recalled.step = event.get("step", 0)
+            case "fault" | "spare_died" | "not_repeated":
+                recalled.failures.append(_recall_failure(event, since_epoch_s))
+        if (bound := bound_of(event)) is not None:
+            recalled.bounds.append(bound)
+    return recalled
+
+
+def bound_of(event: Event) -> Bound | None:
+    """Where a world began bounds the generations before it; where it was left to go back to bounds its own."""
+    if event["event"] == "started" and "step" in event:
+        return Bound(event["generation"] - 1, event["step"])
+    if event["event"] in ("left", "fault") and event.get("back_to") is not None:
+        return Bound(event["generation"], event["back_to"])
+    return None
+
+
+def _recall_failure(event: Event, since_epoch_s: float) -> Failure:
+    return Failure(
+        t=event["t"] - since_epoch_s,
+        hosts=tuple(event.get("nodes", ())),
+        evidence=event["reason"].partition("\n")[0],
+        raised=Raised(*event["raised"]) if event.get("raised") else None,
+        spends_budget=event["event"] != "not_repeated",
+    )

@@ -1,0 +1,107 @@
+"""What a world goes on from: the newest snapshot in memory, else the newest sound checkpoint, else step 0.
+
+Comes after the policy's Seek, and runs in a thread: every byte of a checkpoint may have to be read. Whether a state is
+of any use, the journal says: what an earlier generation did beyond the step from which a later one went on does not
+count any more, however newly it was written."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from orchestrator.checkpoint.found import newest_sound
+from orchestrator.checkpoint.layout import parse_name
+from orchestrator.checkpoint.shelf import Address, LocalShelf, Shelf
+from orchestrator.control.jobs import SnapshotStart, VaultAddress
+from orchestrator.control.snapshots import find_snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """`damaged`: newer checkpoints that could not be used, with why."""
+
+    address: Address | SnapshotStart | None
+    damaged: tuple[str, ...] = ()
+
+    @property
+    def step(self) -> int:
+        if isinstance(self.address, SnapshotStart):
+            return self.address.step
+        return (parse_name(self.checkpoint or "") or (0, 0))[0]
+
+    @property
+    def name(self) -> str:
+        return f"the snapshot of step {self.snapshot}" if self.snapshot is not None else self.checkpoint or "step 0"
+
+    @property
+    def snapshot(self) -> int | None:
+        """The step of the snapshot, if it is one."""
+        return self.address.step if isinstance(self.address, SnapshotStart) else None
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The name of the checkpoint, if it is one."""
+        is_checkpoint = self.address is not None and not isinstance(self.address, SnapshotStart)
+        return str(self.address).rpartition("/")[2] if is_checkpoint else None
+
+
+class Bound(NamedTuple):
+    """States of this generation and of earlier ones count up to this step."""
+
+    generation: int
+    step: int
+
+
+class StartSearch:
+    """One search at a time; the one before is forgotten."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._threads = ThreadPoolExecutor(thread_name_prefix="search")  # a forgotten one may wait for a vault in vain
+        self._search: Future[Start] | None = None
+        self._damaged: set[tuple[int, int]] = set()  # generation and step of snapshots that could not be read
+        self._distrusts_checkpoints = False
+
+    def begin(self, vaults: Sequence[VaultAddress], bounds: Sequence[Bound]) -> None:
+        self._search = self._threads.submit(self._find, vaults, tuple(bounds))
+
+    @property
+    def is_under_way(self) -> bool:
+        return self._search is not None and not self._search.done()
+
+    @property
+    def has_found(self) -> bool:
+        return self._search is not None and self._search.done()
+
+    def wait(self, timeout_s: float) -> None:
+        assert self._search is not None
+        wait([self._search], timeout_s)
+
+    def take(self) -> Start:
+        """What was found; raises what was raised."""
+        assert self._search is not None
+        search, self._search = self._search, None
+        return search.result()
+
+    def distrust(self, start: Start) -> None:
+        """Ranks have found it damaged."""
+        if isinstance(start.address, SnapshotStart):
+            self._damaged.add((start.address.generation, start.address.step))
+        else:
+            self._distrusts_checkpoints = True
+
+    def _find(self, vaults: Sequence[VaultAddress], bounds: Sequence[Bound]) -> Start:
+        """The bytes of a checkpoint in a store are left to the ranks, who check what they read, until they have found
+        one damaged."""
+
+        def may_use(generation: int, step: int) -> bool:
+            return all(step <= bound.step for bound in bounds if generation <= bound.generation)
+
+        def may_use_snapshot(generation: int, step: int) -> bool:
+            return (generation, step) not in self._damaged and may_use(generation, step)
+
+        if vaults and (snapshot := find_snapshot(vaults, may_use_snapshot)) is not None:
+            return Start(snapshot)
+        thoroughly = isinstance(self._shelf, LocalShelf) or self._distrusts_checkpoints
+        address, damaged = newest_sound(self._shelf, thoroughly=thoroughly, may_use=may_use)
+        return Start(address, tuple(damaged))

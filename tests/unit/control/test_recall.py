@@ -1,0 +1,46 @@
+"""What a new controller knows from the journal of those before it."""
+
+from pathlib import Path
+
+from orchestrator.control.blame import Raised
+from orchestrator.control.recall import recall
+from orchestrator.control.start import Bound
+from orchestrator.tracking.journal import Journal, read_events
+from tests.fakes.clock import FakeClock
+
+
+def write_journal(folder: Path) -> None:
+    """Two worlds, of which the second was left to go back."""
+    folder.mkdir()
+    clock = FakeClock(1_000.0)
+    journal = Journal.claim(folder, clock)
+    journal.append("started", node_actors=["a", "b"], step=0)
+    clock.sleep(5.0)
+    raised = ["ValueError", 3, 11]
+    journal.append("fault", kind="raised", reason="bad\nTraceback", nodes=["h1"], step=12, raised=raised, back_to=None)
+    journal = journal.claim_next()
+    journal.append("started", node_actors=["a"], step=10)
+    journal.append("not_repeated", step=13, reason="loss of rank 0", fed={})
+    journal.append("left", step=20, back_to=15, reason="a leap")
+    journal.close()
+
+
+def test_the_last_world_its_generation_and_what_failed_are_known_again(tmp_path: Path) -> None:
+    write_journal(tmp_path / "events")
+    recalled = recall(read_events(tmp_path / "events"), since_epoch_s=900.0)
+    assert (recalled.generation, recalled.world, recalled.step) == (2, ("a",), 10)
+    fault, suspicion = recalled.failures
+    assert (fault.t, fault.hosts, fault.evidence) == (105.0, ("h1",), "bad")
+    assert fault.raised == Raised("ValueError", 3, 11)
+    assert (fault.spends_budget, suspicion.spends_budget) == (True, False)
+
+
+def test_what_went_beyond_where_a_later_world_began_does_not_count(tmp_path: Path) -> None:
+    write_journal(tmp_path / "events")
+    recalled = recall(read_events(tmp_path / "events"), since_epoch_s=0.0)
+    assert recalled.bounds == [Bound(0, 0), Bound(1, 10), Bound(2, 15)]
+
+
+def test_worlds_that_earlier_versions_began_bound_nothing() -> None:
+    event = {"event": "started", "generation": 2, "t": 1.0, "node_actors": ["a"], "checkpoint": "step-00000005-g0001"}
+    assert recall([event], 0.0).bounds == []

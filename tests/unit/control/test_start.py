@@ -1,0 +1,71 @@
+"""What a world goes on from: memory before disk, and never what a later world has gone back behind."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from orchestrator.checkpoint.shelf import LocalShelf
+from orchestrator.control.start import Bound, Start, StartSearch
+from tests.fakes.saving import save_all, small_model, split
+from tests.fakes.vault_nodes import Cluster, cluster_of
+
+
+def save(folder: Path, step: int, generation: int) -> str:
+    save_all(folder, split(small_model(), 2, random.Random(0)), step, generation)
+    return f"step-{step:08d}-g{generation:04d}"
+
+
+def find(search: StartSearch, cluster: Cluster | None = None, bounds: Sequence[Bound] = ()) -> Start:
+    search.begin([node.address for node in cluster.nodes] if cluster is not None else [], bounds)
+    search.wait(10.0)
+    assert search.has_found
+    return search.take()
+
+
+def test_without_anything_to_go_on_from_it_is_step_0(tmp_path: Path) -> None:
+    start = find(StartSearch(LocalShelf(tmp_path)))
+    assert (start.address, start.step, start.snapshot, start.checkpoint) == (None, 0, None, None)
+
+
+def test_a_snapshot_is_taken_before_a_checkpoint_until_it_proves_damaged(tmp_path: Path) -> None:
+    name = save(tmp_path / "checkpoints", 4, 1)
+    search = StartSearch(LocalShelf(tmp_path / "checkpoints"))
+    with cluster_of(tmp_path, nodes=1) as cluster:
+        cluster.begin(1)
+        cluster.take(5, slot=0)
+        start = find(search, cluster)
+        assert (start.step, start.snapshot, start.checkpoint) == (5, 5, None)
+        search.distrust(start)
+        start = find(search, cluster)
+        assert (start.step, start.snapshot, start.checkpoint) == (4, None, name)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "step"),
+    [
+        ([], 8),
+        ([Bound(1, 6)], 8),  # of another generation
+        ([Bound(2, 6)], 6),
+        ([Bound(2, 8)], 8),
+        ([Bound(1, 8), Bound(2, 5)], 0),
+    ],
+)
+def test_what_lies_beyond_where_a_later_world_began_is_of_no_use(
+    tmp_path: Path, bounds: list[Bound], step: int
+) -> None:
+    save(tmp_path, 6, 2)
+    save(tmp_path, 8, 2)
+    assert find(StartSearch(LocalShelf(tmp_path)), bounds=bounds).step == step
+
+
+def test_snapshots_in_memory_are_bounded_too(tmp_path: Path) -> None:
+    with cluster_of(tmp_path, nodes=1) as cluster:
+        cluster.begin(2)
+        cluster.take(5, slot=0)
+        cluster.take(6, slot=1)
+        search = StartSearch(LocalShelf(tmp_path / "checkpoints"))
+        assert find(search, cluster).step == 6
+        assert find(search, cluster, [Bound(2, 5)]).step == 5
+        assert find(search, cluster, [Bound(2, 4)]).address is None
