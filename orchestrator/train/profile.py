@@ -25,6 +25,7 @@ class StepProfiler:
         self._excerpt = excerpt if asked else None
         self._rank, self._on_cuda = rank, device.type == "cuda"
         self._profile: Any = None
+        self._is_watching = False
 
     @contextmanager
     def watching(self, step: int) -> Iterator[None]:
@@ -41,9 +42,8 @@ class StepProfiler:
 
     def close(self) -> None:
         """If training ended before the excerpt did."""
-        if self._profile is not None:
+        if self._is_watching:
             self._profile.stop()
-            self._profile = None
             if self._on_cuda:
                 torch.cuda.memory._record_memory_history(enabled=None)
 
@@ -53,16 +53,17 @@ class StepProfiler:
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._on_cuda else [])]
         self._profile = profile(activities=activities, record_shapes=True, profile_memory=True)
         self._profile.start()
+        self._is_watching = True
 
     def _finish(self, excerpt: Excerpt) -> None:
         assert excerpt.folder is not None
         self._profile.stop()
+        self._is_watching = False
         name = f"rank-{self._rank:05d}"
         self._profile.export_chrome_trace(str(excerpt.folder / f"{name}.trace.json.gz"))
         if self._on_cuda:
             write_memory_map(excerpt.folder / f"{name}.memory.html")
         publish_json(excerpt.folder / f"{name}.json", {"format": 1, "operators": self._list_operators()})
-        self._profile = None
 
     def _list_operators(self) -> list[dict[str, Any]]:
         """The ones that took the most time themselves, on the device that computes; seconds over all steps."""

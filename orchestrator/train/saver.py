@@ -102,14 +102,13 @@ class Saver:
         self._cadence.note(step)
 
     def hand_over(self, step: int, losses: tuple[float, ...]) -> None:
-        """For the next world: this step's state, whole on all ranks when this returns. In memory, or where nothing is
-        kept there, on disk."""
+        """For the next world: this step's state in memory or, where nothing is kept there, on disk; whole on all ranks
+        after finish."""
         if self._job.config.checkpoint.snapshot_every is None:
             self.save(step, losses)
         else:
             self.settle()
             self._take(step, losses, write=False)
-        self.settle()
 
     @property
     def is_writing(self) -> bool:

@@ -127,10 +127,13 @@ class RecordingSink:
         self._skips_file = skips_file
         self._untold: list[HolesNews | VoidedNews] = []
         self.told = self.settled = 0
+        self.steps_too_early: list[int] = []  # told before all that was skipped was on disk
 
     def tell(self, news: News) -> None:
         self.news.append(news)
         self.told += 1
+        if isinstance(news, StepNews) and self._untold:
+            self.steps_too_early.append(news.step)
         if isinstance(news, HolesNews | VoidedNews):
             self._untold.append(news)
 

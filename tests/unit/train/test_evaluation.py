@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributed import PrefixStore
 
-from orchestrator.train import engine
+from orchestrator.train import agreement
 from orchestrator.train.evaluation.classes import ClassMetrics
 from orchestrator.train.evaluation.numbers import NumberMetrics
 from orchestrator.train.evaluation.ranks import Ranks
@@ -24,9 +24,9 @@ def measure_in_all(rank: int, size: int, store: Any) -> dict[int, Any]:
         if rank < world:
             own_store = PrefixStore(f"world{world}", store)
             torch.distributed.init_process_group("gloo", store=own_store, rank=rank, world_size=world)
-            engine._agreement[:] = [torch.distributed.group.WORLD]  # as join_world does, without DeepSpeed
+            agreement.use_group(torch.distributed.group.WORLD)  # as join_world does, without DeepSpeed
             seen[world] = measure_rows(rank, world)
-            engine._agreement.clear()
+            agreement.use_group(None)
             torch.distributed.destroy_process_group()
     return seen
 
@@ -49,7 +49,7 @@ def measure_rows(rank: int, world: int) -> Any:
         numbers.update(outputs[part, 0], targets[part], part_counting)
     scores = classes.compute()
     told = (scores.counts, scores.accuracy, scores.precision, scores.recall, scores.f1, scores.roc_auc, scores.matrix)
-    return told, numbers.compute(), engine.gather_over_ranks(torch.tensor(mine, dtype=torch.long)).tolist()
+    return told, numbers.compute(), agreement.gather_over_ranks(torch.tensor(mine, dtype=torch.long)).tolist()
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,17 @@ def test_a_trace_holds_the_steps_that_were_asked_for_and_no_others(tmp_path):
     assert [operator["self_s"] for operator in operators] == sorted((o["self_s"] for o in operators), reverse=True)
 
 
+def test_a_profiler_that_is_closed_early_lets_another_one_begin(tmp_path):
+    """A process can have one at a time."""
+    broken = StepProfiler(Excerpt(first_step=0, stop_step=9, folder=tmp_path), 1, torch.device("cpu"))
+    with broken.watching(0):
+        pass
+    broken.close()
+    assert not list(tmp_path.iterdir())
+    train_watched(Excerpt(first_step=1, stop_step=3, folder=tmp_path))
+    assert (tmp_path / "rank-00001.json").exists()
+
+
 @pytest.mark.parametrize("ranks", [(0, 2), ()])
 def test_ranks_that_were_not_asked_for_leave_nothing(tmp_path, ranks):
     train_watched(Excerpt(first_step=0, stop_step=2, ranks=ranks, folder=tmp_path))
