@@ -84,6 +84,13 @@ class LastingNursery:
             address = self._find()
         return address.connect(timeout_s)
 
+    def end(self) -> None:
+        """Of our own; the other one is whose it is."""
+        with self._finding:
+            if self._own is not None:
+                self._own.kill()
+                self._own.wait()
+
     def _find(self) -> NurseryAddress:
         if self._own is not None and self._own.poll() is None and self._address is not None:
             return self._address
