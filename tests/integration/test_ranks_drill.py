@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from orchestrator.control.jobs import RankReport, RankState
-from tests.fakes.training_node import TrainingNode, training_node
+from orchestrator.control.stacks import waits_for_others
+from tests.fakes.training_node import TIMEOUT_S, TrainingNode, training_node
 from tests.integration.conftest import small_config, write_corpus
 
 pytestmark = pytest.mark.cluster
@@ -53,6 +54,16 @@ def recover(node: TrainingNode) -> None:
     node.wait_until_trained()
 
 
+def wait_until_it_waits(node: TrainingNode, pid: int) -> None:
+    """For other ranks, by its stacks."""
+    [member] = [one for one in node.seats.members if one.pid == pid]
+    deadline = time.monotonic() + TIMEOUT_S
+    while not waits_for_others(member.read_stacks()):
+        assert time.monotonic() < deadline, member.read_stacks()
+        member.ask_for_stacks()
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGABRT, signal.SIGBUS])
 def test_a_rank_that_dies_is_replaced_by_the_spare_and_the_other_lives_on(node: TrainingNode, number: int) -> None:
     victim, survivor = both(node)
@@ -66,8 +77,7 @@ def test_a_rank_that_dies_is_replaced_by_the_spare_and_the_other_lives_on(node: 
 def test_who_waits_for_a_frozen_rank_gets_out(node: TrainingNode) -> None:
     survivor, victim = both(node)
     os.kill(victim.pid, signal.SIGSTOP)
-    step = survivor.step
-    node.wait_for(lambda reports: reports[0].step > step or reports[0].phase == "data")
+    wait_until_it_waits(node, survivor.pid)
     node.seats.abort(node.generation)
     freed = node.wait_for(lambda reports: reports[0].is_free)[0]
     assert freed.problem is not None
