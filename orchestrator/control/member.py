@@ -108,7 +108,7 @@ class Member:
         with self._lock:
             job = self.job
             return RankReport(
-                rank=job.world.rank if job is not None else None,
+                rank=job.world.rank if job is not None and self.seat is not None else None,
                 local_rank=self.seat,
                 pid=self.pid,
                 state=self.state,

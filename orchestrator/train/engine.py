@@ -91,12 +91,17 @@ def join_world(world: World, device: str, store: Store, timeout_s: float) -> Non
 
 
 def leave_world() -> None:
-    """Destroy the process groups. Engines must have been dropped."""
+    """Destroy the process groups, also of a world that could not be joined. Engines must have been dropped."""
     from deepspeed.comm import comm
 
     _agreement.clear()
-    comm.destroy_process_group()  # forgets the groups that DeepSpeed keeps in module variables, too
+    if comm.cdb is not None:
+        comm.destroy_process_group()  # forgets the groups that DeepSpeed keeps in module variables, too
+    elif torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
     comm.cdb = None
+    # a group that could not be formed has been counted: later ones would have other names here than in a new process
+    torch.distributed.distributed_c10d._world.group_count = 0
 
 
 def sum_over_ranks(values: Sequence[float]) -> list[float]:

@@ -14,7 +14,7 @@ from orchestrator.config.resolve import Facts, WorldPlan, resolve_run, resolve_w
 from orchestrator.config.show import dump_yaml
 from orchestrator.control.bell import Bell
 from orchestrator.control.home import StoreHome, VaultHome
-from orchestrator.control.jobs import RankJob, RankReport, RunHandle, Seat, SnapshotStart
+from orchestrator.control.jobs import RankJob, RankReport, RankState, RunHandle, Seat, SnapshotStart
 from orchestrator.control.member import Carry, Member
 from orchestrator.control.nursery import LastingNursery
 from orchestrator.control.seats import Seats
@@ -98,7 +98,13 @@ class TrainingNode:
         )
 
     def wait_until_free(self) -> tuple[RankReport, ...]:
-        return self.wait_for(lambda reports: sum(one.is_free for one in reports) >= self._plan.world_size)
+        """Those of the newest world that live, and enough for the next one."""
+
+        def is_free(reports: tuple[RankReport, ...]) -> bool:
+            living = [one for one in reports if one.state not in (RankState.DIED, RankState.WARMING)]
+            return all(one.is_free for one in living) and len(living) >= self._plan.world_size
+
+        return self.wait_for(is_free)
 
     def helpers(self) -> list[psutil.Process]:
         """Nursery, vault and store."""
@@ -107,7 +113,7 @@ class TrainingNode:
 
     def end(self) -> None:
         self.seats.end()
-        self.wait_for(lambda reports: all(one.state == "died" for one in reports))
+        self.wait_for(lambda reports: all(one.state is RankState.DIED for one in reports))
         self.nursery.end()
 
     def _seated(self, reports: Sequence[RankReport]) -> list[RankReport]:
