@@ -130,21 +130,3 @@ def test_a_node_uses_the_nursery_that_was_started_for_it(
         connection.send(StoreSetup("127.0.0.1"))
         assert connection.recv() > 0
     assert not list(tmp_path.iterdir())  # no other was started
-
-
-def test_a_nursery_that_dies_is_followed_by_another(tmp_path: Path) -> None:
-    lasting = LastingNursery("cpu", tmp_path, {})
-    others = {child.pid for child in psutil.Process().children()}
-
-    def find_own() -> psutil.Process:
-        [own] = [child for child in psutil.Process().children() if child.pid not in others]
-        return own
-
-    lasting.connect(TIMEOUT_S).close()  # it listens before it imports
-    first = find_own()
-    first.kill()
-    first.wait()
-    lasting.connect(TIMEOUT_S).close()
-    assert find_own() != first
-    lasting.end()
-    assert {child.pid for child in psutil.Process().children()} == others
