@@ -74,8 +74,8 @@ class SnapshotStart:
 class RankSetup:
     """What a rank process is made with, before it has a seat or a place in a world."""
 
+    run: Path
     host: str
-    logs: Path
     board: str
     stacks: str  # where it writes its stacks when it is sent rank.STACKS_SIGNAL
     node_actor_pid: int
@@ -141,7 +141,8 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """Told by a rank process, after RankEnd or Problem: engine and process groups are gone, it can take another job."""
+    """Told by a rank process: it can take a job. At first it is warm then; after RankEnd or Problem, engine and process
+    groups are gone."""
 
 
 class RankState(StrEnum):

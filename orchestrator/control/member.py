@@ -108,7 +108,7 @@ class Member:
         with self._lock:
             job = self.job
             return RankReport(
-                rank=job.world.rank if job is not None else None,
+                rank=job.world.rank if job is not None and self.seat is not None else None,
                 local_rank=self.seat,
                 pid=self.pid,
                 state=self.state,
@@ -142,7 +142,6 @@ class Member:
     def _begin(self, connection: Connection, pid: int) -> None:
         with self._lock:
             self.pid, self._handle, self._connection = pid, os.pidfd_open(pid), connection
-            self.state, self.is_free = RankState.READY, True
 
     def _listen(self, connection: Connection, changed: Callable[[], None]) -> None:
         """What it had sent before its death is heard all the same."""
@@ -163,6 +162,7 @@ class Member:
                     self._problem, self.state = message, RankState.RAISED
                 case Free():
                     self.is_free = True
+                    self.state = RankState.READY if self.state is RankState.WARMING else self.state
                     self.note("")
         return True
 

@@ -66,7 +66,9 @@ class NodeActor:
 
         def recruit(carry: Carry) -> Member:
             variables = visible | dict(env)
-            return Member.make(carry, host=self._host, logs=self._logs, device=device, threads=threads, env=variables)
+            return Member.make(
+                carry, run=self._run.path, host=self._host, device=device, threads=threads, env=variables
+            )
 
         self._seats = seats = Seats(
             [Seat(device if device == "cpu" else f"{device}:{number}", vault.door(number)) for number in range(count)],

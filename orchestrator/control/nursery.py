@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing import AuthenticationError
@@ -84,6 +85,13 @@ class LastingNursery:
             address = self._find()
         return address.connect(timeout_s)
 
+    def end(self) -> None:
+        """Of our own; the other one is whose it is."""
+        with self._finding:
+            if self._own is not None:
+                self._own.kill()
+                self._own.wait()
+
     def _find(self) -> NurseryAddress:
         if self._own is not None and self._own.poll() is None and self._address is not None:
             return self._address
@@ -113,7 +121,8 @@ def tend(parent: int, logs: Path | None) -> None:
         keep_output(logs, f"nursery-{socket.gethostname()}-{os.getpid()}", rotation=None)  # no thread before a fork
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking whether there is CUDA must not start it
-    from orchestrator.train import engine, loop  # noqa: F401 (what ranks will need)
+    from orchestrator.control import rank, snapshots, store, vault  # noqa: F401 (what is forked will need them)
+    from orchestrator.train import engine, loop  # noqa: F401
 
     engine.warm(address.device, threads=1)  # one thread: pools of worker threads do not survive a fork
     fork_for_all(listener, watched)
@@ -141,6 +150,8 @@ def _live(connection: Connection, setup: Any, live: Life) -> None:
     try:
         live(connection, setup)
         code = 0
+    except Exception:  # noqa: BLE001 (its last words; nobody else prints them)
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

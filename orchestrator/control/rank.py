@@ -1,6 +1,6 @@
 """One rank process: forked by the nursery with the training stack imported, it lives through many jobs.
 
-It says hello, takes an assignment, trains, says how that ended, drops engine and world, says that it is free, and takes
+It warms up, takes an assignment, trains, says how that ended, drops engine and world, says that it is free, and takes
 the next. It outlives nothing: it ends itself when its lease runs out, its node actor dies, or it cannot get free."""
 
 import faulthandler
@@ -28,6 +28,7 @@ from orchestrator.control.vaulted import RankVault
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import TrainingFailed
 from orchestrator.tracking.logs import rank_log_name
+from orchestrator.tracking.rundir import RunDir
 
 if TYPE_CHECKING:
     from orchestrator.checkpoint.reader import StateReader
@@ -47,7 +48,7 @@ def live_as_rank(connection: Connection, setup: RankSetup, work: Work | None = N
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # people interrupt the command, which asks the controller
-    keep_output(setup.logs, rank_log_name(setup.host, os.getpid()))
+    keep_output(RunDir(setup.run).logs, rank_log_name(setup.host, os.getpid()))
     faulthandler.enable()  # a segfault leaves the stacks in the log
     show_stacks_when_asked(setup)
     os.environ.update(setup.env)
@@ -57,8 +58,28 @@ def live_as_rank(connection: Connection, setup: RankSetup, work: Work | None = N
     way_out = WayOut()
     line = Line(connection, way_out)
     line.say(os.getpid())
+    if work is None:
+        _warm_up(RunDir(setup.run))
     while True:
+        line.say(Free())
         _do_job(setup, board, line, way_out, work or train_job)
+
+
+def _warm_up(run_dir: RunDir) -> None:
+    """Import what this run's model needs, some of it the user's code, which a nursery must not touch."""
+    from orchestrator.config.load import load_config
+    from orchestrator.control import snapshots  # noqa: F401 (for the first job)
+    from orchestrator.data.shards.manifest import Manifest
+    from orchestrator.train.models.build import build_model
+    from orchestrator.train.models.tensors import parameters_on_meta
+    from orchestrator.train.start import vocab_size
+
+    try:
+        config = load_config(run_dir.config).config
+        with parameters_on_meta():
+            build_model(config, vocab_size(config, Manifest.load(run_dir.manifest)))
+    except Exception:  # the first job comes upon it, too, and tells it
+        log.exception("the model cannot be built")
 
 
 def _do_job(setup: RankSetup, board: Board, line: Line, way_out: WayOut, work: Work) -> None:
@@ -75,7 +96,6 @@ def _do_job(setup: RankSetup, board: Board, line: Line, way_out: WayOut, work: W
     _leave_world()
     way_out.leave()
     board.show(board.step, "")
-    line.say(Free())
 
 
 def _end_of(
@@ -92,13 +112,10 @@ def _end_of(
 
 
 def _leave_world() -> None:
-    import torch
-
     from orchestrator.train.engine import leave_world
 
-    if torch.distributed.is_initialized():
-        leave_world()
-    gc.collect()
+    leave_world()
+    gc.collect()  # what the frames of a problem held
 
 
 def train_job(board: Board, assignment: Assignment, line: Line) -> RankEnd:
@@ -125,7 +142,6 @@ def _make_train_job(board: Board, assignment: Assignment, line: Line, join_s: fl
     from orchestrator.config.check import replace_values
     from orchestrator.config.load import load_config
     from orchestrator.data.shards.manifest import Manifest
-    from orchestrator.tracking.rundir import RunDir
     from orchestrator.tracking.wandb import read_run_id
     from orchestrator.train.job import TrainJob
 

@@ -55,6 +55,9 @@ class Seats:
             for number, (member, job) in enumerate(zip(chosen, jobs, strict=True)):
                 member.assign(job, number)
             self._members = [one for one in self._members if one.state is not RankState.DIED or one in chosen]
+            for member in self._members:
+                if member not in chosen:
+                    member.seat = None  # who gets free only now stands by
         for member, job, seat in zip(chosen, jobs, self._seats, strict=True):
             member.send(Assignment(job, seat))
 

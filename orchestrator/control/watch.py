@@ -23,14 +23,15 @@ log = logging.getLogger(__name__)
 MOST_OFTEN_S = 0.25
 STEPS_TO_WAIT = 3  # of auto: times the longest step of the job until now
 STACKS_TIMEOUT_S = 1.0
+BLINK_S = 2.0  # a longer pause between two looks: the machine was asleep, or has too much to do
 STOPPED = "T"  # of /proc/<pid>/stat; a process that is being traced has another letter
 
 
 class Sight(NamedTuple):
-    """One rank that has a job, at one moment."""
+    """One rank process at one moment."""
 
     pid: int
-    generation: int
+    generation: int  # of its last job
     process: str  # its letter in /proc/<pid>/stat
     phase: str
     progress: int  # changes with everything that it shows
@@ -56,13 +57,24 @@ class _Seen:
 class Patience:
     """Says who has tried it: pure, over what is seen one time after another."""
 
-    def __init__(self, elastic: ElasticSection) -> None:
-        self._elastic = elastic
+    def __init__(self, elastic: ElasticSection, blink_s: float = BLINK_S) -> None:
+        self._elastic, self._blink_s = elastic, blink_s
         self._seen: dict[int, _Seen] = {}
+        self._looked: float | None = None
 
     def look(self, sights: Sequence[Sight], now: float) -> list[Finding]:
+        self._forgive(now)
         self._seen = {one.pid: self._remember(one, now) for one in sights}
         return [finding for one in sights if (finding := self._judge(one, self._seen[one.pid], now))]
+
+    def _forgive(self, now: float) -> None:
+        """Where the watch itself could not look for a while, neither could the ranks do anything."""
+        blind_s = now - self._looked if self._looked is not None else 0.0
+        self._looked = now
+        if blind_s > self._blink_s:
+            for seen in self._seen.values():
+                seen.since += blind_s
+                seen.stopped_since = None
 
     def _remember(self, sight: Sight, now: float) -> _Seen:
         seen = self._seen.get(sight.pid)
@@ -79,9 +91,9 @@ class Patience:
         return seen
 
     def _judge(self, sight: Sight, seen: _Seen, now: float) -> Finding | None:
-        stopped_s = now - seen.stopped_since if seen.stopped_since is not None else 0.0
-        if stopped_s >= self._elastic.heartbeat_timeout_s:
-            return Finding(sight.pid, True, stopped_s)
+        if seen.stopped_since is not None:
+            stopped_s = now - seen.stopped_since
+            return Finding(sight.pid, True, stopped_s) if stopped_s >= self._elastic.heartbeat_timeout_s else None
         limit_s = self._limit_s(seen)
         if sight.phase == "step" and limit_s is not None and now - seen.since > limit_s:
             return Finding(sight.pid, False, now - seen.since)
@@ -112,7 +124,7 @@ class Watch:
     def _look_for_ever(self) -> None:
         while True:
             time.sleep(self._every_s)
-            members = {one.pid: one for one in self._seats.members if one.state is RankState.TRAINING}
+            members = {one.pid: one for one in self._seats.members if one.pid and one.state is not RankState.DIED}
             sights = [sight for one in members.values() if (sight := _see(one))]
             now = time.monotonic()
             findings = self._patience.look(sights, now)
@@ -149,9 +161,9 @@ def _see(member: Member) -> Sight | None:
         stat = Path(f"/proc/{member.pid}/stat").read_text()
     except OSError:  # it is dead
         return None
-    assert member.job is not None
     process = stat.rpartition(")")[2].split()[0]
-    return Sight(member.pid, member.job.generation, process, member.board.phase, member.board.progress)
+    generation = member.job.generation if member.job is not None else 0
+    return Sight(member.pid, generation, process, member.board.phase, member.board.progress)
 
 
 def _take_stacks(member: Member) -> str:

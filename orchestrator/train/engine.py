@@ -99,6 +99,8 @@ def leave_world() -> None:
         comm.cdb = None
     elif torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+    # a group that could not be formed has been counted: later ones would have other names here than in a new process
+    torch.distributed.distributed_c10d._world.group_count = 0
 
 
 # ---- engines ----

@@ -33,15 +33,13 @@ def live(connection: Connection, setup: RankSetup) -> None:
     show_stacks_when_asked(setup)
     way_out = WayOut()
     line = Line(connection, way_out)
-    if os.environ.get("DIES_WARMING"):
-        return
     line.say(os.getpid())
     while True:
+        line.say(Free())
         assignment = line.next_assignment()
         line.say(WORKS[assignment.job.run.key](board, line, way_out, assignment.job))
         way_out.leave()
         board.show(board.step, "")
-        line.say(Free())
 
 
 def _step(board: Board, line: Line, way_out: WayOut, job: RankJob) -> RankEnd | Problem:
@@ -125,7 +123,7 @@ class Bench:
     def __init__(self, folder: Path, count: int, spares: int) -> None:
         self.news: list[News] = []
         self.bell = Bell()
-        self._folder, self._env = folder, dict[str, str]()
+        self._folder = folder
         self._nursery = NurseryAddress.invent("cpu")
         listener, watched = self._nursery.listen(), os.pidfd_open(os.getpid())
         self.nursery_pid = os.fork()
@@ -142,7 +140,7 @@ class Bench:
         self.wait_for(lambda reports: sum(one.is_free for one in reports) == count + spares)
 
     def recruit(self, carry: Any) -> Member:
-        return Member.make(carry, host="here", logs=self._folder, device="cpu", threads=1, env=self._env)
+        return Member.make(carry, host="here", run=self._folder, device="cpu", threads=1, env={})
 
     def carry(self, news: Sequence[News], delivered: Callable[[], None]) -> None:
         self.news += news

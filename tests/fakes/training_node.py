@@ -14,13 +14,13 @@ from orchestrator.config.resolve import Facts, WorldPlan, resolve_run, resolve_w
 from orchestrator.config.show import dump_yaml
 from orchestrator.control.bell import Bell
 from orchestrator.control.home import StoreHome, VaultHome
-from orchestrator.control.jobs import RankJob, RankReport, RunHandle, Seat, SnapshotStart
+from orchestrator.control.jobs import RankJob, RankReport, RankState, RunHandle, Seat, SnapshotStart
 from orchestrator.control.member import Carry, Member
 from orchestrator.control.nursery import LastingNursery
 from orchestrator.control.seats import Seats
 from orchestrator.control.snapshots import find_snapshot
 from orchestrator.core.news import News, StepNews
-from orchestrator.core.words import World
+from orchestrator.core.words import Word, World
 from orchestrator.prepare.run import prepare
 from orchestrator.tracking.rundir import RunDir
 
@@ -51,24 +51,24 @@ class TrainingNode:
         self.nursery = LastingNursery("cpu", run_dir.logs, {})
         self.vault = VaultHome(self._run, HOST, plan.world_size, self.nursery, self.bell.ring)
         self.store = StoreHome(HOST, self.nursery, self.bell.ring)
-        self._logs = run_dir.logs
         self.seats = Seats(
             [Seat("cpu", self.vault.door(number)) for number in range(plan.world_size)], spares,
             recruit=self._recruit, nursery=self.nursery, carry=self._carry, bell=self.bell, lease_s=TIMEOUT_S,
         )  # fmt: skip
         self.wait_for(lambda reports: sum(one.is_free for one in reports) == plan.world_size + spares)
-        while self.vault.address is None or self.store.address is None:
-            self.bell.wait(self.bell.version, 0.05)
+        self.generation = 0
+        self.wait_until_reachable()
 
-    def begin(self, generation: int, **fields: Any) -> SnapshotStart | None:
-        """From the newest snapshot there is."""
+    def begin_next(self, **fields: Any) -> SnapshotStart | None:
+        """The next generation, from the newest snapshot there is."""
+        self.generation += 1
         assert self.vault.address is not None
         assert self.store.address is not None
         start, size = find_snapshot([self.vault.address]), self._plan.world_size
         host, port = self.store.address
         jobs = [
             RankJob(
-                run=self._run, generation=generation, world=World.flat(rank, size, rank, size),
+                run=self._run, generation=self.generation, world=World.flat(rank, size, rank, size),
                 micro_batch=self._plan.micro_batch, accumulation=self._plan.accumulation, store_host=host,
                 store_port=port, timeout_s=TIMEOUT_S, start=start, snapshots=True, buddy=None, **fields,
             )
@@ -85,26 +85,42 @@ class TrainingNode:
             if is_so(reports):
                 return reports
             assert time.monotonic() < deadline, f"it has not come about: {reports}"
+            self.seats.renew(Word.GO_ON)
             self.bell.wait(version, 0.005)
+
+    def wait_until_reachable(self) -> None:
+        self.wait_for(lambda _: self.vault.address is not None and self.store.address is not None)
 
     def wait_until_trained(self) -> tuple[RankReport, ...]:
         """All ranks of the newest world are past its first step."""
-        return self.wait_for(lambda reports: self._seated(reports) and all(one.trained for one in self._seated(reports)))
+        return self.wait_for(
+            lambda reports: self._seated(reports) and all(one.trained for one in self._seated(reports))
+        )
 
     def wait_until_free(self) -> tuple[RankReport, ...]:
-        return self.wait_for(lambda reports: sum(one.is_free for one in reports) >= self._plan.world_size)
+        """Those of the newest world that live, and enough for the next one."""
+
+        def is_free(reports: tuple[RankReport, ...]) -> bool:
+            living = [one for one in reports if one.state not in (RankState.DIED, RankState.WARMING)]
+            return all(one.is_free for one in living) and len(living) >= self._plan.world_size
+
+        return self.wait_for(is_free)
+
+    def helpers(self) -> list[psutil.Process]:
+        """Nursery, vault and store."""
+        ranks = {one.pid for one in self.seats.report()}
+        return [one for one in psutil.Process().children(recursive=True) if one.pid not in ranks]
 
     def end(self) -> None:
         self.seats.end()
-        self.wait_for(lambda reports: all(one.state == "died" for one in reports))
-        for child in psutil.Process().children(recursive=True):
-            child.kill()
+        self.wait_for(lambda reports: all(one.state is RankState.DIED for one in reports))
+        self.nursery.end()
 
     def _seated(self, reports: Sequence[RankReport]) -> list[RankReport]:
         return [one for one in reports if one.local_rank is not None]
 
     def _recruit(self, carry: Carry) -> Member:
-        return Member.make(carry, host=HOST, logs=self._logs, device="cpu", threads=1, env={})
+        return Member.make(carry, run=self._run.path, host=HOST, device="cpu", threads=1, env={})
 
     def _carry(self, news: Sequence[News], delivered: Callable[[], None]) -> None:
         for one in news:
@@ -114,7 +130,9 @@ class TrainingNode:
 
 
 @contextmanager
-def training_node(folder: Path, config: Mapping[str, Any], *, ranks: int = 2, spares: int = 1) -> Iterator[TrainingNode]:
+def training_node(
+    folder: Path, config: Mapping[str, Any], *, ranks: int = 2, spares: int = 1
+) -> Iterator[TrainingNode]:
     run_dir, plan = write_run(folder, config, ranks)
     node = TrainingNode(run_dir, plan, spares)
     try:

@@ -29,7 +29,7 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NurseryAddress
 
 def setup_of(folder: Path, board: str, parent: int | None = None) -> RankSetup:
     return RankSetup(
-        host="127.0.0.1", logs=folder, board=board, stacks=os.devnull, node_actor_pid=parent or os.getpid(),
+        run=folder, host="127.0.0.1", board=board, stacks=os.devnull, node_actor_pid=parent or os.getpid(),
         device="cpu", threads=1, env={"A_VARIABLE": "of the rank"},
     )  # fmt: skip
 
@@ -130,12 +130,3 @@ def test_a_node_uses_the_nursery_that_was_started_for_it(
         connection.send(StoreSetup("127.0.0.1"))
         assert connection.recv() > 0
     assert not list(tmp_path.iterdir())  # no other was started
-
-
-def test_a_nursery_that_dies_is_followed_by_another(tmp_path: Path) -> None:
-    lasting = LastingNursery("cpu", tmp_path, {})
-    for _ in range(2):
-        lasting.connect(TIMEOUT_S).close()  # it listens before it imports
-        [child] = psutil.Process().children()
-        child.kill()
-        child.wait()

@@ -126,6 +126,18 @@ def test_a_job_for_one_who_has_just_died_is_reported_as_a_death_in_it(bench: Ben
     assert RankState.DIED in {one.state for one in reports[:2]}
 
 
+def test_who_gets_free_too_late_stands_by(tmp_path: Path) -> None:
+    """A controller may begin with spares when there are enough of them."""
+    with bench_of(tmp_path, 1, 2) as bench:
+        bench.train(1, "hang")
+        late = bench.wait_for(lambda reports: reports[0].trained)[0].pid
+        bench.train(2, "step")
+        seated, *others = bench.wait_for(lambda reports: reports[0].trained)
+        assert (seated.generation, seated.local_rank) == (2, 0)
+        assert [one.local_rank for one in others] == [None, None]
+        assert late in [one.pid for one in others]
+
+
 def test_news_are_carried_before_the_end_is_told(bench: Bench) -> None:
     bench.train(1, "tell", "tell")
     reports = bench.wait_for(lambda reports: all(one.end for one in reports[:2]))

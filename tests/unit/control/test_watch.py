@@ -1,5 +1,6 @@
 """Who tries the patience of a watch, by table; and real ranks that are stopped, stuck, or wait for others."""
 
+import math
 import os
 import signal
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ def sight(progress: int, phase: str = "step", process: str = "S", generation: in
 
 
 def looks(elastic: ElasticSection, *seen: tuple[float, Sight]) -> list[list[Finding]]:
-    patience = Patience(elastic)
+    patience = Patience(elastic, blink_s=math.inf)
     return [patience.look([one], now) for now, one in seen]
 
 
@@ -64,6 +65,15 @@ def test_a_stopped_rank_is_found_in_every_phase_unless_it_goes_on() -> None:
     assert looks(ELASTIC, (0.0, stopped), (4.0, going), (4.5, stopped), (9.0, stopped))[-1] == []
 
 
+def test_what_nobody_saw_is_nobodys_fault() -> None:
+    """The whole machine may have been asleep."""
+    patience = Patience(ELASTIC, blink_s=1.0)
+    for now, one in ((0.0, sight(1)), (0.5, sight(2)), (100.0, sight(2)), (100.5, sight(2))):
+        assert patience.look([one], now) == []
+    found = [patience.look([sight(2)], 100.5 + number) for number in range(8)]
+    assert [bool(some) for some in found] == [False] * 5 + [True] * 3
+
+
 def test_a_traced_rank_is_not_stopped() -> None:
     """By py-spy or a debugger."""
     assert looks(ELASTIC, (0.0, sight(1, "data", "t")), (100.0, sight(1, "data", "t")))[-1] == []
@@ -85,6 +95,13 @@ def test_a_stopped_rank_is_killed(bench: Bench) -> None:
     dead, other = bench.wait_for(lambda reports: reports[0].state is RankState.DIED)[:2]
     assert dead.evidence.startswith("stopped for 0.")
     assert (other.state, other.evidence) == (RankState.TRAINING, "")
+
+
+def test_a_stopped_spare_is_replaced(bench: Bench) -> None:
+    spare = bench.seats.report()[0].pid
+    os.kill(spare, signal.SIGSTOP)
+    reports = bench.wait_for(lambda reports: sum(one.is_free for one in reports) == 2 < len(reports))
+    assert [one.pid for one in reports if one.state is RankState.DIED] == [spare]
 
 
 def test_a_stuck_rank_is_killed_and_its_stacks_are_kept(bench: Bench, tmp_path: Path) -> None:

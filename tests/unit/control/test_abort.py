@@ -1,0 +1,118 @@
+"""The way out of a world, with real gloo: peers that are frozen, peers that never come, and sockets of others."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import distributed
+from torch.distributed import TCPStore
+
+from orchestrator.control.abort import WayOut, list_gloo_sockets
+from orchestrator.control.jobs import RankJob
+from tests.fakes.gang import run_gang
+from tests.fakes.rank_processes import job_of
+
+TIMEOUT_S = 60.0  # of gloo: what is freed earlier was cut
+SOON_S = 5.0
+
+
+def job_on(port: int) -> RankJob:
+    return replace(job_of("step", 3, 0, 2), store_port=port)
+
+
+def raises_soon(work: Callable[[], Any], way_out: WayOut, job: RankJob) -> str:
+    """What it raises once the way out is taken, which is asked for while it waits."""
+    way_out.enter(job)
+    timer = threading.Timer(0.2, way_out.take, (3,))
+    timer.start()
+    began = time.monotonic()
+    try:
+        work()
+    except RuntimeError as error:
+        return str(error) if time.monotonic() - began < SOON_S else "too late"
+    finally:
+        way_out.leave()
+    return "nothing"
+
+
+@contextmanager
+def bystanders() -> Iterator[list[int]]:
+    """Connections of this process that are nobody's business; how much they carry in the end."""
+    carried: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+        with ours, theirs:
+            yield carried
+            ours.sendall(b"still there")
+            carried.append(len(theirs.recv(100)))
+
+
+def wait_for_the_frozen(rank: int, size: int, store: Any) -> dict[str, Any]:
+    """Rank 1 freezes, rank 0 gets out of an all-reduce with it, and of joining a world that nobody else joins."""
+    if rank == 0:
+        server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        store.set("port", str(server.port))
+    port = int(store.get("port"))
+    meeting = open_meeting(port)
+    distributed.init_process_group("gloo", store=meeting, rank=rank, world_size=2, timeout=timedelta(seconds=TIMEOUT_S))
+    both = distributed.new_group(backend="gloo")
+    if rank == 1:
+        store.set("frozen", str(os.getpid()))
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return {}
+    frozen = int(store.get("frozen"))
+    way_out, found = WayOut(), {"sockets": len(list_gloo_sockets())}
+    with bystanders() as carried:
+        reducing = raises_soon(lambda: distributed.all_reduce(torch.ones(3), group=both), way_out, job_on(port))
+        distributed.destroy_process_group()
+        again = torch.distributed.PrefixStore("again", open_meeting(port))
+        joining = raises_soon(lambda: join_alone(again), way_out, job_on(port))
+    os.kill(frozen, signal.SIGCONT)
+    left = len(list_gloo_sockets())
+    return found | {"reducing": reducing, "joining": joining, "carried": carried, "left": left}
+
+
+def open_meeting(port: int) -> TCPStore:
+    return TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=TIMEOUT_S))
+
+
+def join_alone(store: Any) -> None:
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=2, timeout=timedelta(seconds=TIMEOUT_S))
+
+
+def test_who_waits_for_a_frozen_or_missing_rank_gets_out() -> None:
+    found, _ = run_gang(2, wait_for_the_frozen)
+    assert found["sockets"] > 0
+    assert "Connection closed by peer" in found["reducing"]
+    assert "got 0 bytes" in found["joining"]
+    assert found["carried"] == [len(b"still there")]
+    assert found["left"] == 0
+
+
+def test_nothing_is_cut_for_an_earlier_generation_nor_after_the_job() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as store:
+        job = job_on(store.getsockname()[1])  # of generation 3
+        with socket.create_connection(store.getsockname()) as ours:
+            theirs, _ = store.accept()
+            way_out = WayOut()
+            way_out.enter(job)
+            way_out.take(2)
+            way_out.leave()
+            way_out.take(3)
+            assert not way_out.was_taken
+            ours.sendall(b"x")
+            assert theirs.recv(1) == b"x"
+            way_out.enter(job)
+            way_out.take(3)
+            assert theirs.recv(1) == b""
+            way_out.leave()
+            theirs.close()
