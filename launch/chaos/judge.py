@@ -73,9 +73,9 @@ def check_promises(recoveries: Sequence[Recovery], config: RunConfig) -> Iterato
         limit = 0 if fault.kind is Kind.ADD_NODE else every + _SETTLING if isinstance(every, int) else None
         if limit is not None and recovery.steps_replayed > limit:
             yield f"{fault}: {recovery.steps_replayed} steps were done again, more than {limit}"
-        late = recovery.step - fault.step if fault.step is not None else 0
+        late = recovery.seen_step - fault.step if fault.step is not None else 0
         if late >= MOST_LATE:
-            yield f"{fault}: was struck {late} steps late, the steps are too fast for it"
+            yield f"{fault}: came {late} steps late, the steps are too fast for it"
 
 
 def tell_missed(faults: Sequence[Fault]) -> Iterator[str]:

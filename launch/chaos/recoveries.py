@@ -1,6 +1,7 @@
 """What each fault has cost: how long no step was done, by what, and how many steps were done again. Pure: from the
 journal and all rows of metrics.jsonl. After strike.py; judge.py holds it against the promises."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -18,34 +19,46 @@ _CLOCK_S = 0.001  # the journal rounds to milliseconds
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recovery:
     """`recovery_s` from the moment it was struck to the beginning of the first new step: None when that never came.
-    Of an added node, from the last step of the old world; 0 where no world was given up, then `slowest` is how much
-    slower than the median the slowest step after it was."""
+    Of an added node, from the last step of the old world; 0 where none was given up: then `slowest` is how much slower
+    than the median the slowest step after it was."""
 
     fault: Fault
     t: float
     step: int  # updates done when it was struck
+    seen_step: int  # and when it was due
     recovery_s: float | None
     steps_replayed: int = 0
     labels: dict[str, float] = field(default_factory=dict)
     slowest: float | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _World:
+    """One that has begun to train, at `t`; `seconds`: what that took its ranks, by part."""
+
+    generation: int
+    step: int
+    t: float
+    seconds: dict[str, float]
+
+
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """Events in order, and the rows of steps by time."""
+    """Events in order, the rows of steps by time, and what both say of worlds."""
 
     events: Sequence[Event]
     rows: Sequence[Row]
+    worlds: Sequence[_World]
 
     def first(self, kind: str, since: float) -> Event | None:
         return next((e for e in self.events if e["event"] == kind and e["t"] >= since - _CLOCK_S), None)
 
-    def started_before(self, training: Event) -> Event:
-        """The world that has begun to train."""
-        return [e for e in self.events if e["event"] == "started" and e["t"] <= training["t"]][-1]
+    def next_world(self, since: float) -> _World | None:
+        return next((world for world in self.worlds if world.t >= since - _CLOCK_S), None)
 
-    def last_row_before(self, t: float) -> Row | None:
-        return next((row for row in reversed(self.rows) if row["t"] <= t), None)
+    def steps_after(self, struck: Struck, until: float) -> bool:
+        """Whether a step was begun and done after the fault had been struck."""
+        return any(row["t"] - row["step_s"] > struck.sent and row["t"] < until for row in self.rows)
 
 
 def measure(
@@ -54,10 +67,25 @@ def measure(
     """Of what was struck, and of what ranks did to themselves, in order of time; what they have not come to is left
     out."""
     steps = sorted((row for row in rows if "kind" not in row and "step" in row), key=lambda row: float(row["t"]))
-    told = _Told(events, steps)
+    told = _Told(events, steps, list(_worlds(events, steps)))
     found = [_measure(one, told) for one in struck]
     found += [_measure(one, told) for fault in in_drill for one in _strikes_of(fault, events)]
     return sorted(found, key=lambda recovery: recovery.t)
+
+
+def _worlds(events: Sequence[Event], rows: Sequence[Row]) -> Iterator[_World]:
+    """A world begins with its first step: its row knows best when that was, the journal hears of it."""
+    first: dict[int, float] = {}
+    for row in rows:
+        first.setdefault(row["generation"], row["t"] - row["step_s"])
+    started: Event = {}
+    for event in events:
+        if event["event"] == "started":
+            started = event
+        if event["event"] == "training":
+            generation = started["generation"]
+            t = min(event["t"], first.get(generation, event["t"]))
+            yield _World(generation=generation, step=started["step"], t=t, seconds=event["seconds"])
 
 
 def _strikes_of(fault: Fault, events: Sequence[Event]) -> Iterator[Struck]:
@@ -66,7 +94,7 @@ def _strikes_of(fault: Fault, events: Sequence[Event]) -> Iterator[Struck]:
     kind = {Kind.NAN_ONCE: "not_repeated"}.get(fault.kind, "voided")
     for event in events:
         if event["event"] == kind and event["step"] == fault.step:
-            yield Struck(fault=fault, t=event["t"], step=event["step"])
+            yield Struck(fault=fault, t=event["t"], sent=event["t"], step=event["step"], seen_step=event["step"])
             return
 
 
@@ -85,7 +113,12 @@ def _measure_unseen(struck: Struck, told: _Told) -> Recovery:
     next_row = next((row for row in told.rows if row["t"] - row["step_s"] > struck.t), None)
     held_up = any(e is not None and (next_row is None or e["t"] < next_row["t"]) for e in given_up)
     return Recovery(
-        fault=struck.fault, t=struck.t, step=struck.step, recovery_s=None if held_up else 0.0, slowest=slowest
+        fault=struck.fault,
+        t=struck.t,
+        step=struck.step,
+        seen_step=struck.seen_step,
+        recovery_s=None if held_up else 0.0,
+        slowest=slowest,
     )
 
 
@@ -98,65 +131,44 @@ def _slowest_after(t: float, rows: Sequence[Row]) -> float | None:
 def _measure_pause(struck: Struck, told: _Told) -> Recovery:
     """A node that comes is waited for by nobody: what counts is how long no step was done for its sake."""
     left = told.first("left", struck.t)
-    training = told.first("training", left["t"]) if left is not None else None
-    if left is None or training is None:
-        return Recovery(fault=struck.fault, t=struck.t, step=struck.step, recovery_s=None)
-    last = told.last_row_before(left["t"])
-    since = last["t"] if last is not None else left["t"]
-    labels = {"leave": left["t"] - since, **_forming_labels(training, left["t"])}
-    replayed = _count_replayed(told, training, since)
-    return _recovery(struck, training["t"] - since, replayed, labels)
+    world = told.next_world(left["t"]) if left is not None else None
+    if left is None or world is None:
+        return _measure_unseen(struck, told)
+    since = max((row["t"] for row in told.rows if row["t"] <= left["t"]), default=left["t"])
+    labels = {"leave": left["t"] - since, **_forming_labels(world, left["t"])}
+    return _recovery(struck, world.t - since, _count_replayed(told, world), labels)
 
 
 def _measure_world(struck: Struck, told: _Told) -> Recovery:
-    if struck.fault.kind is Kind.SPIKE:
-        given_up, freed = struck.t, told.first("left", struck.t)
-    else:
-        fault = told.first("fault", struck.t)
-        if fault is None:
-            return _unless_healed(struck, told)
-        given_up, freed = fault["t"], told.first("freed", fault["t"])
-    training = told.first("training", given_up)
-    if training is None:
-        return Recovery(fault=struck.fault, t=struck.t, step=struck.step, recovery_s=None)
-    freed_t = min(freed["t"], training["t"]) if freed is not None else given_up
-    labels = {"detect": given_up - struck.t, "abort": freed_t - given_up, **_forming_labels(training, freed_t)}
-    replayed = _count_replayed(told, training, given_up)
-    labels["replay"] = _replay_seconds(told, training, replayed)
-    return _recovery(struck, training["t"] - struck.t, replayed, labels)
+    given_up = told.first("left" if struck.fault.kind is Kind.SPIKE else "fault", struck.t)
+    if told.steps_after(struck, given_up["t"] if given_up is not None else math.inf):
+        return _measure_unseen(struck, told)  # what was struck was not at work, or came back before it was missed
+    freed = told.first("freed", given_up["t"]) if given_up is not None else None
+    world = told.next_world(given_up["t"]) if given_up is not None else None
+    if given_up is None or world is None:
+        return Recovery(fault=struck.fault, t=struck.t, step=struck.step, seen_step=struck.seen_step, recovery_s=None)
+    freed_t = min(freed["t"], world.t) if freed is not None else given_up["t"]
+    labels = {"detect": given_up["t"] - struck.t, "abort": freed_t - given_up["t"], **_forming_labels(world, freed_t)}
+    replayed = _count_replayed(told, world)
+    labels["replay"] = _replay_seconds(told, world, replayed)
+    return _recovery(struck, world.t - struck.t, replayed, labels)
 
 
-def _unless_healed(struck: Struck, told: _Told) -> Recovery:
-    """A node that was cut off for a shorter time than it takes to be missed holds up steps, and no more."""
-    healed = struck.fault.kind is Kind.CUT_NODE and any(row["t"] > struck.t for row in told.rows)
-    return Recovery(
-        fault=struck.fault,
-        t=struck.t,
-        step=struck.step,
-        recovery_s=0.0 if healed else None,
-        slowest=_slowest_after(struck.t, told.rows),
-    )
-
-
-def _forming_labels(training: Event, since: float) -> dict[str, float]:
+def _forming_labels(world: _World, since: float) -> dict[str, float]:
     """What a new world is made of; the rest of its time went into finding ranks and state, and handing them out."""
-    seconds = training.get("seconds", {})
-    restore, read = (float(seconds.get(part, 0.0)) for part in ("restore", "read"))
-    return {"re-form": training["t"] - since - restore - read, "restore": restore, "read": read}
+    restore, read = (world.seconds.get(part, 0.0) for part in ("restore", "read"))
+    return {"re-form": world.t - since - restore - read, "restore": restore, "read": read}
 
 
-def _count_replayed(told: _Told, training: Event, given_up: float) -> int:
+def _count_replayed(told: _Told, world: _World) -> int:
     """Steps whose rows were written before, and that the new world does again."""
-    begins_at = told.started_before(training)["step"]
-    done = max((row["step"] + 1 for row in told.rows if row["t"] <= given_up), default=0)
-    return max(0, done - begins_at)
+    done = max((row["step"] + 1 for row in told.rows if row["generation"] < world.generation), default=0)
+    return max(0, done - world.step)
 
 
-def _replay_seconds(told: _Told, training: Event, replayed: int) -> float:
-    started = told.started_before(training)
-    again = range(started["step"], started["step"] + replayed)
-    mine = [row for row in told.rows if row["generation"] == started["generation"] and row["step"] in again]
-    return sum(row["step_s"] for row in mine)
+def _replay_seconds(told: _Told, world: _World, replayed: int) -> float:
+    again = range(world.step, world.step + replayed)
+    return sum(row["step_s"] for row in told.rows if row["generation"] == world.generation and row["step"] in again)
 
 
 def _recovery(struck: Struck, recovery_s: float, replayed: int, labels: dict[str, float]) -> Recovery:
@@ -165,6 +177,7 @@ def _recovery(struck: Struck, recovery_s: float, replayed: int, labels: dict[str
         fault=struck.fault,
         t=struck.t,
         step=struck.step,
+        seen_step=struck.seen_step,
         recovery_s=round(recovery_s, 3),
         steps_replayed=replayed,
         labels=rounded,

@@ -22,11 +22,13 @@ _LOGS = {Kind.KILL_CONTROLLER: "controller.log", Kind.KILL_SCRIBE: "scribe.log"}
 class Struck:
     fault: Fault
     t: float  # seconds since the epoch, right before
+    sent: float  # and right after
     step: int  # updates done by then, as far as metrics.jsonl told
+    seen_step: int  # when it was found to be due
 
 
 class Striker:
-    """`struck` is what has been struck until now; `missed`, for what there is no process yet."""
+    """`struck` is what has been struck until now, `next` what is still to be."""
 
     def __init__(self, stage: Machine | Hosts, run_dir: RunDir, faults: Iterable[Fault], clock: Clock) -> None:
         self.struck: list[Struck] = []
@@ -45,14 +47,16 @@ class Striker:
             self._since = self._clock.monotonic()
         while self.next is not None and self._is_due(self.next):
             t, step = self._clock.now(), self._watch.step
+            self._seen_step = self._seen_step or step
             if not self._strike(self.next):
                 return  # its process is being replaced: once more at the next look
-            self.struck.append(Struck(fault=self.next, t=t, step=step))
+            struck = Struck(fault=self.next, t=t, sent=self._clock.now(), step=step, seen_step=self._seen_step)
+            self.struck.append(struck)
             self._since = self._clock.monotonic()
             self._take_next()
 
     def _take_next(self) -> None:
-        self.next = next(self._faults, None)
+        self.next, self._seen_step = next(self._faults, None), 0
 
     def _is_due(self, fault: Fault) -> bool:
         if fault.step is not None:

@@ -58,6 +58,7 @@ def recovery(fault: str = "kill rank 1 @ 5", **fields: Any) -> Recovery:
         "fault": one,
         "t": 100.0,
         "step": one.step,
+        "seen_step": one.step,
         "recovery_s": 0.3,
         "steps_replayed": 2,
         "labels": {"detect": 0.3},
@@ -163,9 +164,9 @@ def test_other_weights_are_found(runs: Runs, tmp_path: Path) -> None:
         (recovery("kill scribe @ 5", recovery_s=None, slowest=3.0), "training was held up"),
         (recovery(steps_replayed=4), "4 steps were done again, more than 3"),
         (recovery("add node @ 5", steps_replayed=1), "1 steps were done again, more than 0"),
-        (recovery(step=15), "was struck 10 steps late"),
+        (recovery(seen_step=15), "came 10 steps late"),
         (recovery(steps_replayed=3), ""),
-        (recovery(step=14), ""),
+        (recovery(step=90, seen_step=14), ""),
     ],
 )
 def test_every_fault_is_held_against_its_promise(runs: Runs, one: Recovery, told: str) -> None:

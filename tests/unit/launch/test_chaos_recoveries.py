@@ -35,7 +35,7 @@ class Told:
         return self
 
     def measure(self, struck: str = "", *, t: float = 0.0, step: int = 0, own: str = "") -> list[Recovery]:
-        faults = [Struck(fault=fault, t=t, step=step) for fault in parse(struck)]
+        faults = [Struck(fault=fault, t=t, sent=t + 0.01, step=step, seen_step=step) for fault in parse(struck)]
         return measure(faults, parse(own), self.events, self.rows)
 
 
@@ -70,9 +70,22 @@ def test_a_world_that_never_trains_again_has_not_recovered() -> None:
     assert found.recovery_s is None
 
 
-def test_a_fault_that_nobody_has_noticed_has_not_been_recovered_from() -> None:
-    [found] = Told().begin(9.75, 0).train(range(30), 10.0).measure("kill rank 1 @ 10", t=11.05, step=10)
+def test_a_run_that_stands_still_has_not_recovered() -> None:
+    [found] = Told().begin(9.75, 0).train(range(11), 10.0).measure("stop rank 1 @ 10", t=11.05, step=10)
     assert found.recovery_s is None
+
+
+def test_what_was_not_at_work_costs_nothing_whatever_comes_later() -> None:
+    told = Told().begin(9.75, 0).train(range(30), 10.0).say(13.0, "fault").say(13.1, "freed").begin(13.2, 29)
+    [found] = told.measure("kill node 2 @ 10", t=11.05, step=10)
+    assert (found.recovery_s, found.labels) == (0.0, {})
+
+
+def test_the_first_row_knows_better_than_the_journal_when_a_world_began() -> None:
+    told = Told().begin(9.75, 0).train(range(10), 10.0).say(11.07, "fault").say(11.12, "freed")
+    told.begin(11.13, 9).train(range(9, 20), 11.3)
+    [found] = told.measure("kill rank 1 @ 10", t=11.05, step=10)
+    assert found.recovery_s == pytest.approx(11.3 - 11.05)
 
 
 def test_a_fault_during_a_recovery_is_over_with_the_same_new_step() -> None:

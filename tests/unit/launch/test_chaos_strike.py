@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from launch.chaos.machine import Machine
 from launch.chaos.strike import Striker
 from launch.chaos.watch import Process, Watch
 from tests.fakes.clock import FakeClock
-from tests.fakes.run_dirs import WrittenRun
+from tests.fakes.run_dirs import WrittenRun, ranks_now
 
 
 class Victims(Machine):
@@ -44,7 +45,13 @@ def run(tmp_path: Path) -> Iterator[WrittenRun]:
 
 
 def start(run: WrittenRun, *pids: int) -> None:
-    run.journal.append("started", ranks=[{"node": "here", "pid": pid} for pid in pids])
+    """A world, its ranks seen at work."""
+    run.journal.append("started")
+    show(run, *pids)
+
+
+def show(run: WrittenRun, *pids: int) -> None:
+    run.show([replace(rank, pid=pid) for rank, pid in zip(ranks_now(1, len(pids), 0), pids, strict=True)])
 
 
 def strike(run: WrittenRun, faults: str | list[Fault]) -> tuple[Victims, Striker]:
@@ -64,7 +71,7 @@ def test_a_fault_is_struck_when_its_step_is_done_and_not_before(run: WrittenRun)
     striker.look()
     assert victims.sent == [(42, signal.SIGKILL)]
     [struck] = striker.struck
-    assert (struck.step, struck.t) == (20, run.clock.now())
+    assert (struck.step, struck.seen_step, struck.t) == (20, 20, run.clock.now())
     striker.look()
     assert len(victims.sent) == 1
 
@@ -94,7 +101,11 @@ def test_a_process_that_is_being_replaced_is_struck_once_it_is_back(run: Written
     run.train(range(2))
     striker.look()
     assert striker.struck == []
-    start(run, 41, 43)
+    run.claim()
+    run.journal.append("started")
+    striker.look()
+    assert victims.sent == []  # the new world has not been seen yet
+    show(run, 41, 43)
     striker.look()
     assert victims.sent == [(43, signal.SIGKILL)]
     victims.actors["scribe.log"] = 60
