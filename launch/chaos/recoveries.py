@@ -3,7 +3,7 @@ journal and all rows of metrics.jsonl. After strike.py; judge.py holds it agains
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 from launch.chaos.faults import OF_NUMBERS, UNSEEN, Fault, Kind
@@ -14,6 +14,7 @@ from orchestrator.tracking.rows import Row
 CLOSE_STEPS = 10  # after a fault that training should not feel, so many are looked at
 _GIVEN_UP = ("fault", "leaving", "left")  # of a world
 _CLOCK_S = 0.001  # the journal rounds to milliseconds
+SOON_S = 10.0  # a world that is given up within it may have been so for another fault
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,11 +26,11 @@ class Recovery:
     fault: Fault
     t: float
     step: int  # updates done when it was struck
-    seen_step: int  # and when it was due
     recovery_s: float | None
     steps_replayed: int = 0
     labels: dict[str, float] = field(default_factory=dict)
     slowest: float | None = None
+    late_s: float = 0.0  # after the step that it was to be struck at
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +50,7 @@ class _Told:
     events: Sequence[Event]
     rows: Sequence[Row]
     worlds: Sequence[_World]
+    struck: Sequence[Struck]  # what breaks worlds
 
     def first(self, kind: str, since: float) -> Event | None:
         return next((e for e in self.events if e["event"] == kind and e["t"] >= since - _CLOCK_S), None)
@@ -67,10 +69,19 @@ def measure(
     """Of what was struck, and of what ranks did to themselves, in order of time; what they have not come to is left
     out."""
     steps = sorted((row for row in rows if "kind" not in row and "step" in row), key=lambda row: float(row["t"]))
-    told = _Told(events, steps, list(_worlds(events, steps)))
-    found = [_measure(one, told) for one in struck]
-    found += [_measure(one, told) for fault in in_drill for one in _strikes_of(fault, events)]
+    strikes = [*struck, *(one for fault in in_drill for one in _strikes_of(fault, events))]
+    breaking = [one for one in strikes if one.fault.kind not in UNSEEN]
+    told = _Told(events, steps, list(_worlds(events, steps)), breaking)
+    found = [replace(_measure(one, told), late_s=_late(one, told)) for one in strikes]
     return sorted(found, key=lambda recovery: recovery.t)
+
+
+def _late(struck: Struck, told: _Told) -> float:
+    """After its step was done. What ranks do to themselves is never late."""
+    if struck.fault.step is None or struck.fault.kind in OF_NUMBERS:
+        return 0.0
+    done = (row["t"] for row in told.rows if row["step"] == struck.fault.step - 1)
+    return max(0.0, struck.t - next(done, struck.t))
 
 
 def _worlds(events: Sequence[Event], rows: Sequence[Row]) -> Iterator[_World]:
@@ -94,7 +105,7 @@ def _strikes_of(fault: Fault, events: Sequence[Event]) -> Iterator[Struck]:
     kind = {Kind.NAN_ONCE: "not_repeated"}.get(fault.kind, "voided")
     for event in events:
         if event["event"] == kind and event["step"] == fault.step:
-            yield Struck(fault=fault, t=event["t"], sent=event["t"], step=event["step"], seen_step=event["step"])
+            yield Struck(fault=fault, t=event["t"], sent=event["t"], step=event["step"])
             return
 
 
@@ -107,16 +118,16 @@ def _measure(struck: Struck, told: _Told) -> Recovery:
 
 
 def _measure_unseen(struck: Struck, told: _Told) -> Recovery:
-    """Training goes on: no new world begins before a step is done, and no step takes long."""
+    """Training goes on: no world is given up for it before the next step is done."""
     slowest = _slowest_after(struck.t, told.rows)
-    given_up = [told.first(kind, struck.t) for kind in _GIVEN_UP]
-    next_row = next((row for row in told.rows if row["t"] - row["step_s"] > struck.t), None)
-    held_up = any(e is not None and (next_row is None or e["t"] < next_row["t"]) for e in given_up)
+    next_t = min((row["t"] for row in told.rows if row["t"] - row["step_s"] > struck.t), default=math.inf)
+    given_up = [e for e in told.events if e["event"] in _GIVEN_UP and struck.t <= e["t"] < next_t]
+    others = any(one is not struck and struck.t - SOON_S < one.t < next_t for one in told.struck)
+    held_up = bool(given_up) and not others
     return Recovery(
         fault=struck.fault,
         t=struck.t,
         step=struck.step,
-        seen_step=struck.seen_step,
         recovery_s=None if held_up else 0.0,
         slowest=slowest,
     )
@@ -146,7 +157,7 @@ def _measure_world(struck: Struck, told: _Told) -> Recovery:
     freed = told.first("freed", given_up["t"]) if given_up is not None else None
     world = told.next_world(given_up["t"]) if given_up is not None else None
     if given_up is None or world is None:
-        return Recovery(fault=struck.fault, t=struck.t, step=struck.step, seen_step=struck.seen_step, recovery_s=None)
+        return Recovery(fault=struck.fault, t=struck.t, step=struck.step, recovery_s=None)
     freed_t = min(freed["t"], world.t) if freed is not None else given_up["t"]
     labels = {"detect": given_up["t"] - struck.t, "abort": freed_t - given_up["t"], **_forming_labels(world, freed_t)}
     replayed = _count_replayed(told, world)
@@ -155,9 +166,9 @@ def _measure_world(struck: Struck, told: _Told) -> Recovery:
 
 
 def _forming_labels(world: _World, since: float) -> dict[str, float]:
-    """What a new world is made of; the rest of its time went into finding ranks and state, and handing them out."""
-    restore, read = (world.seconds.get(part, 0.0) for part in ("restore", "read"))
-    return {"re-form": world.t - since - restore - read, "restore": restore, "read": read}
+    """What a new world reads is told by its ranks; the rest went into finding them and the state, and joining."""
+    restore = world.seconds.get("restore", 0.0) + world.seconds.get("read", 0.0)
+    return {"re-form": world.t - since - restore, "restore": restore}
 
 
 def _count_replayed(told: _Told, world: _World) -> int:
@@ -177,7 +188,6 @@ def _recovery(struck: Struck, recovery_s: float, replayed: int, labels: dict[str
         fault=struck.fault,
         t=struck.t,
         step=struck.step,
-        seen_step=struck.seen_step,
         recovery_s=round(recovery_s, 3),
         steps_replayed=replayed,
         labels=rounded,

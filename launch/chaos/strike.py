@@ -24,7 +24,6 @@ class Struck:
     t: float  # seconds since the epoch, right before
     sent: float  # and right after
     step: int  # updates done by then, as far as metrics.jsonl told
-    seen_step: int  # when it was found to be due
 
 
 class Striker:
@@ -47,16 +46,14 @@ class Striker:
             self._since = self._clock.monotonic()
         while self.next is not None and self._is_due(self.next):
             t, step = self._clock.now(), self._watch.step
-            self._seen_step = self._seen_step or step
             if not self._strike(self.next):
                 return  # its process is being replaced: once more at the next look
-            struck = Struck(fault=self.next, t=t, sent=self._clock.now(), step=step, seen_step=self._seen_step)
-            self.struck.append(struck)
+            self.struck.append(Struck(fault=self.next, t=t, sent=self._clock.now(), step=step))
             self._since = self._clock.monotonic()
             self._take_next()
 
     def _take_next(self) -> None:
-        self.next, self._seen_step = next(self._faults, None), 0
+        self.next = next(self._faults, None)
 
     def _is_due(self, fault: Fault) -> bool:
         if fault.step is not None:
