@@ -2,8 +2,8 @@
 
 Ranks: rank 1 is killed again and again, with a warm spare; the peer's worker once in each of its runs. Controller:
 killed, and the slowest of the next steps held against the median. Nodes (root; hosts made of this machine, a rank
-each): one of three is killed, and one comes. One setting for all; snapshots are as frequent as `auto` says. Keep the machine
-quiet. Run:
+each): one of three is killed, and one comes. One setting for all; snapshots are as frequent as `auto` says. Keep the
+machine quiet. Run:
 
     python benchmarks/recovery.py --kills 9 --peer-env /tmp/peers [--only ranks,controller,nodes]
 """
