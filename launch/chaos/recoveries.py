@@ -179,7 +179,8 @@ def _count_replayed(told: _Told, world: _World) -> int:
 
 def _replay_seconds(told: _Told, world: _World, replayed: int) -> float:
     again = range(world.step, world.step + replayed)
-    return sum(row["step_s"] for row in told.rows if row["generation"] == world.generation and row["step"] in again)
+    mine = (row for row in told.rows if row["generation"] == world.generation)
+    return math.fsum(row["step_s"] for row in mine if row["step"] in again)
 
 
 def _recovery(struck: Struck, recovery_s: float, replayed: int, labels: dict[str, float]) -> Recovery:
