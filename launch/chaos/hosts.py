@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from launch.chaos.watch import Process
 from launch.cluster import least_cpus
 from orchestrator.config.run import RunConfig
-from orchestrator.core.errors import BadInput
+from orchestrator.core.errors import BadInput, LonghaulError
 
 if TYPE_CHECKING:
     from cluster.hosts import Cluster, Host
@@ -51,7 +51,10 @@ class Hosts:
 
     def send(self, process: Process, number: signal.Signals) -> None:
         """ProcessLookupError when it is gone, or its host."""
-        sent = self._host(process.host).run(["kill", f"-{number.value}", str(process.pid)])
+        try:
+            sent = self._host(process.host).run(["kill", f"-{number.value}", str(process.pid)])
+        except LonghaulError as problem:  # the host is off
+            raise ProcessLookupError(str(problem)) from problem
         if sent.returncode:
             raise ProcessLookupError(sent.stderr.strip())
 
