@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from orchestrator.storage.lines import LineTail
 from orchestrator.tracking.journal import generation_file, generations
-from orchestrator.tracking.now import read_now
+from orchestrator.tracking.now import RankNow, read_now
 from orchestrator.tracking.rows import METRICS_FILE
 from orchestrator.tracking.rundir import RunDir
 
@@ -41,11 +41,17 @@ class Watch:
                     self.host = event["host"]
                 if event["event"] == "started":
                     self._generation = generation
+        for rank in self._at_work():  # the scribe may be late, as at the beginning
+            self.step = max(self.step, rank.step)
 
     def rank(self, number: int) -> Process | None:
         """Of the newest world; None when it has no such rank, or is not seen at work yet."""
+        found = (rank for rank in self._at_work() if rank.rank == number)
+        return next((Process(rank.host, rank.pid) for rank in found), None)
+
+    def _at_work(self) -> list[RankNow]:
+        """As the controller saw them, about a second ago; none as long as it has not seen the newest world."""
         now = read_now(self._run_dir.path)
         if now is None or now.generation < self._generation:
-            return None
-        found = (rank for rank in now.ranks if rank.rank == number and rank.state == "training")
-        return next((Process(rank.host, rank.pid) for rank in found), None)
+            return []
+        return [rank for rank in now.ranks if rank.state == "training"]

@@ -150,6 +150,14 @@ def test_gaps_are_counted_from_the_first_step_and_from_fault_to_fault(run: Writt
         assert len(victims.sent) == struck
 
 
+def test_ranks_that_are_further_than_the_scribe_has_told_are_believed(run: WrittenRun) -> None:
+    victims, striker = strike(run, "kill rank 1 @ 20")
+    run.journal.append("started")
+    run.show([replace(rank, pid=42) for rank in ranks_now(1, 2, step=20)])
+    striker.look()
+    assert victims.sent == [(42, signal.SIGKILL)]
+
+
 def test_only_whole_rows_of_steps_move_the_watch(run: WrittenRun) -> None:
     watch = Watch(run.run_dir)
     watch.look()
