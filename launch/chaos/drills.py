@@ -79,31 +79,49 @@ class Runs:
     missed: tuple[Fault, ...]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Broken:
+    """A run that went through its faults, and what it says of them."""
+
+    run_dir: RunDir
+    events: list[Event]
+    struck: list[Struck]
+    recoveries: list[Recovery]
+
+
 def train_all(plan: Plan, screen: Screen) -> Runs:
-    config = replace_values(plan.config, {"root": str(plan.folder), **_SETTINGS})
+    config = settle(plan)
     unbroken = Trial(config=replace_values(config, {"name": "unbroken"}))
     _train(unbroken, plan, screen, TrainingFailed)
-
-    wrong = tuple(_wrong_number(fault) for fault in plan.own)
-    broken = Trial(config=replace_values(config, {"name": "broken"}), drill=Drill(wrong=wrong))
-    struck = _train(broken, plan, screen, NotVerified, plan.from_outside)
-
-    events, voided = list(read_events(broken.run_dir.events)), voided_of(broken.run_dir)
-    worlds = worlds_of(events, config.cluster.ranks_per_node)
+    broken = train_broken(plan, screen)
+    voided = Skips.load(broken.run_dir.skips).voided if broken.run_dir.skips.exists() else frozenset[int]()
+    worlds = worlds_of(broken.events, config.cluster.ranks_per_node)
     drill, left_out = Drill(worlds=worlds), tuple(sorted(voided))
     reference = Trial(config=replace_values(config, {"name": "reference"}), drill=drill, voided=left_out)
     _train(reference, plan, screen, NotVerified)
-
-    recoveries = measure(struck, plan.own, events, list(read_rows(broken.run_dir.path / METRICS_FILE)))
     return Runs(
         unbroken=unbroken.run_dir,
         broken=broken.run_dir,
         reference=reference.run_dir,
         voided=voided,
         same_world=[nodes for _, nodes in worlds] == [config.cluster.nodes.max],
-        recoveries=tuple(recoveries),
-        missed=tuple(missed_of(plan, struck, recoveries)),
+        recoveries=tuple(broken.recoveries),
+        missed=tuple(missed_of(plan, broken)),
     )
+
+
+def train_broken(plan: Plan, screen: Screen) -> Broken:
+    wrong = tuple(_wrong_number(fault) for fault in plan.own)
+    trial = Trial(config=replace_values(settle(plan), {"name": "broken"}), drill=Drill(wrong=wrong))
+    struck = _train(trial, plan, screen, NotVerified, plan.from_outside)
+    events, rows = list(read_events(trial.run_dir.events)), list(read_rows(trial.run_dir.path / METRICS_FILE))
+    recoveries = measure(struck, plan.own, events, rows)
+    return Broken(run_dir=trial.run_dir, events=events, struck=struck, recoveries=recoveries)
+
+
+def settle(plan: Plan) -> RunConfig:
+    """What all three runs have in common."""
+    return replace_values(plan.config, {"root": str(plan.folder), **_SETTINGS})
 
 
 def _train(
@@ -154,16 +172,12 @@ def worlds_of(events: Iterable[Event], ranks_per_node: int) -> tuple[tuple[int, 
     return tuple(world for before, world in pairwise([(0, 0), *worlds]) if before[1] != world[1])
 
 
-def voided_of(run_dir: RunDir) -> frozenset[int]:
-    return Skips.load(run_dir.skips).voided if run_dir.skips.exists() else frozenset()
-
-
-def missed_of(plan: Plan, struck: Sequence[Struck], recoveries: Sequence[Recovery]) -> list[Fault]:
+def missed_of(plan: Plan, broken: Broken) -> list[Fault]:
     """What the run ended before; of an endless row nobody expects the end."""
-    came = [recovery.fault for recovery in recoveries]
+    came = [recovery.fault for recovery in broken.recoveries]
     missed = [fault for fault in plan.own if fault not in came]
     if isinstance(plan.from_outside, Sequence):
-        missed += plan.from_outside[len(struck) :]
+        missed += plan.from_outside[len(broken.struck) :]
     return missed
 
 

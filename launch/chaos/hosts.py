@@ -1,6 +1,7 @@
 """Hosts made of this machine as a place for a run: one for the head, where controller and scribe live and nobody
 trains, and one for each node. Nodes can be killed, cut off and added; their numbers begin at 0, which is host h2."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from launch.chaos.watch import Process
 from launch.cluster import least_cpus
 from orchestrator.config.run import RunConfig
-from orchestrator.core.errors import BadInput
+from orchestrator.core.errors import BadInput, LonghaulError
 
 if TYPE_CHECKING:
     from cluster.hosts import Cluster, Host
@@ -38,7 +39,7 @@ class Hosts:
 
         cpus = least_cpus(config)
         with Cluster.start(most + 1, shared=folder, visible=folders_of(config)) as cluster:
-            cluster.start_ray(0, hosts=1, dashboard=False, env=_RAY)
+            cluster.start_ray(0, hosts=1, dashboard=False, env={**_RAY, "PYTHONPATH": importable()})
             for node in [host.begin_ray(cpus, dashboard=False) for host in cluster.hosts[1 : there + 1]]:
                 node.wait_until_up()
             yield cls(cluster, cpus, there)
@@ -46,19 +47,26 @@ class Hosts:
     def start(self, command: Sequence[str], log: Path) -> subprocess.Popen[str]:
         """On the head."""
         with log.open("w") as output:
-            return self._cluster.hosts[0].start(command, cwd=Path.cwd(), stdout=output, stderr=output)
+            return self._cluster.hosts[0].start(command, stdout=output, stderr=output)
 
     def send(self, process: Process, number: signal.Signals) -> None:
         """ProcessLookupError when it is gone, or its host."""
-        sent = self._cluster.host(process.host).run(["kill", f"-{number.value}", str(process.pid)])
+        try:
+            sent = self._host(process.host).run(["kill", f"-{number.value}", str(process.pid)])
+        except LonghaulError as problem:  # the host is off
+            raise ProcessLookupError(str(problem)) from problem
         if sent.returncode:
             raise ProcessLookupError(sent.stderr.strip())
 
     def find_actor(self, host: str, log: Path) -> Process | None:
         """The process on that host that writes this log."""
         command = [sys.executable, "-m", "launch.chaos.find", str(log)]
-        found = self._cluster.host(host).run(command, cwd=Path.cwd())
+        found = self._host(host).run(command)
         return Process(host, int(found.stdout)) if found.returncode == 0 else None
+
+    def _host(self, name: str) -> "Host":
+        """By its name, or by the address that Ray knows it by."""
+        return next(host for host in self._cluster.hosts if name in (host.name, host.address))
 
     def kill_node(self, number: int) -> None:
         self._nodes[number].kill()
@@ -78,6 +86,11 @@ class Hosts:
         else:
             host = self._kept_back.pop(0)
         host.begin_ray(self._cpus, dashboard=False)
+
+
+def importable() -> str:
+    """Every host imports what this process does, wherever the command was given."""
+    return os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
 
 
 def check_hosts(count: int) -> None:

@@ -1,8 +1,9 @@
 """What each fault has cost: how long no step was done, by what, and how many steps were done again. Pure: from the
 journal and all rows of metrics.jsonl. After strike.py; judge.py holds it against the promises."""
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 from launch.chaos.faults import OF_NUMBERS, UNSEEN, Fault, Kind
@@ -13,13 +14,14 @@ from orchestrator.tracking.rows import Row
 CLOSE_STEPS = 10  # after a fault that training should not feel, so many are looked at
 _GIVEN_UP = ("fault", "leaving", "left")  # of a world
 _CLOCK_S = 0.001  # the journal rounds to milliseconds
+SOON_S = 10.0  # a world that is given up within it may have been so for another fault
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recovery:
     """`recovery_s` from the moment it was struck to the beginning of the first new step: None when that never came.
-    Of an added node, from the last step of the old world; 0 where no world was given up, then `slowest` is how much
-    slower than the median the slowest step after it was."""
+    Of an added node, from the last step of the old world; 0 where none was given up: then `slowest` is how much slower
+    than the median the slowest step after it was."""
 
     fault: Fault
     t: float
@@ -28,24 +30,37 @@ class Recovery:
     steps_replayed: int = 0
     labels: dict[str, float] = field(default_factory=dict)
     slowest: float | None = None
+    late_s: float = 0.0  # after the step that it was to be struck at
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _World:
+    """One that has begun to train, at `t`; `seconds`: what that took its ranks, by part."""
+
+    generation: int
+    step: int
+    t: float
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """Events in order, and the rows of steps by time."""
+    """Events in order, the rows of steps by time, and what both say of worlds."""
 
     events: Sequence[Event]
     rows: Sequence[Row]
+    worlds: Sequence[_World]
+    struck: Sequence[Struck]  # what breaks worlds
 
     def first(self, kind: str, since: float) -> Event | None:
         return next((e for e in self.events if e["event"] == kind and e["t"] >= since - _CLOCK_S), None)
 
-    def started_before(self, training: Event) -> Event:
-        """The world that has begun to train."""
-        return [e for e in self.events if e["event"] == "started" and e["t"] <= training["t"]][-1]
+    def next_world(self, since: float) -> _World | None:
+        return next((world for world in self.worlds if world.t >= since - _CLOCK_S), None)
 
-    def last_row_before(self, t: float) -> Row | None:
-        return next((row for row in reversed(self.rows) if row["t"] <= t), None)
+    def steps_after(self, struck: Struck, until: float) -> bool:
+        """Whether a step was begun and done after the fault had been struck."""
+        return any(row["t"] - row["step_s"] > struck.sent and row["t"] < until for row in self.rows)
 
 
 def measure(
@@ -54,10 +69,34 @@ def measure(
     """Of what was struck, and of what ranks did to themselves, in order of time; what they have not come to is left
     out."""
     steps = sorted((row for row in rows if "kind" not in row and "step" in row), key=lambda row: float(row["t"]))
-    told = _Told(events, steps)
-    found = [_measure(one, told) for one in struck]
-    found += [_measure(one, told) for fault in in_drill for one in _strikes_of(fault, events)]
+    strikes = [*struck, *(one for fault in in_drill for one in _strikes_of(fault, events))]
+    breaking = [one for one in strikes if one.fault.kind not in UNSEEN]
+    told = _Told(events, steps, list(_worlds(events, steps)), breaking)
+    found = [replace(_measure(one, told), late_s=_late(one, told)) for one in strikes]
     return sorted(found, key=lambda recovery: recovery.t)
+
+
+def _late(struck: Struck, told: _Told) -> float:
+    """After its step was done. What ranks do to themselves is never late."""
+    if struck.fault.step is None or struck.fault.kind in OF_NUMBERS:
+        return 0.0
+    done = (row["t"] for row in told.rows if row["step"] == struck.fault.step - 1)
+    return max(0.0, struck.t - next(done, struck.t))
+
+
+def _worlds(events: Sequence[Event], rows: Sequence[Row]) -> Iterator[_World]:
+    """A world begins with its first step: its row knows best when that was, the journal hears of it."""
+    first: dict[int, float] = {}
+    for row in rows:
+        first.setdefault(row["generation"], row["t"] - row["step_s"])
+    started: Event = {}
+    for event in events:
+        if event["event"] == "started":
+            started = event
+        if event["event"] == "training":
+            generation = started["generation"]
+            t = min(event["t"], first.get(generation, event["t"]))
+            yield _World(generation=generation, step=started["step"], t=t, seconds=event["seconds"])
 
 
 def _strikes_of(fault: Fault, events: Sequence[Event]) -> Iterator[Struck]:
@@ -66,7 +105,7 @@ def _strikes_of(fault: Fault, events: Sequence[Event]) -> Iterator[Struck]:
     kind = {Kind.NAN_ONCE: "not_repeated"}.get(fault.kind, "voided")
     for event in events:
         if event["event"] == kind and event["step"] == fault.step:
-            yield Struck(fault=fault, t=event["t"], step=event["step"])
+            yield Struck(fault=fault, t=event["t"], sent=event["t"], step=event["step"])
             return
 
 
@@ -79,13 +118,18 @@ def _measure(struck: Struck, told: _Told) -> Recovery:
 
 
 def _measure_unseen(struck: Struck, told: _Told) -> Recovery:
-    """Training goes on: no new world begins before a step is done, and no step takes long."""
+    """Training goes on: no world is given up for it before the next step is done."""
     slowest = _slowest_after(struck.t, told.rows)
-    given_up = [told.first(kind, struck.t) for kind in _GIVEN_UP]
-    next_row = next((row for row in told.rows if row["t"] - row["step_s"] > struck.t), None)
-    held_up = any(e is not None and (next_row is None or e["t"] < next_row["t"]) for e in given_up)
+    next_t = min((row["t"] for row in told.rows if row["t"] - row["step_s"] > struck.t), default=math.inf)
+    given_up = [e for e in told.events if e["event"] in _GIVEN_UP and struck.t <= e["t"] < next_t]
+    others = any(one is not struck and struck.t - SOON_S < one.t < next_t for one in told.struck)
+    held_up = bool(given_up) and not others
     return Recovery(
-        fault=struck.fault, t=struck.t, step=struck.step, recovery_s=None if held_up else 0.0, slowest=slowest
+        fault=struck.fault,
+        t=struck.t,
+        step=struck.step,
+        recovery_s=None if held_up else 0.0,
+        slowest=slowest,
     )
 
 
@@ -98,65 +142,45 @@ def _slowest_after(t: float, rows: Sequence[Row]) -> float | None:
 def _measure_pause(struck: Struck, told: _Told) -> Recovery:
     """A node that comes is waited for by nobody: what counts is how long no step was done for its sake."""
     left = told.first("left", struck.t)
-    training = told.first("training", left["t"]) if left is not None else None
-    if left is None or training is None:
-        return Recovery(fault=struck.fault, t=struck.t, step=struck.step, recovery_s=None)
-    last = told.last_row_before(left["t"])
-    since = last["t"] if last is not None else left["t"]
-    labels = {"leave": left["t"] - since, **_forming_labels(training, left["t"])}
-    replayed = _count_replayed(told, training, since)
-    return _recovery(struck, training["t"] - since, replayed, labels)
+    world = told.next_world(left["t"]) if left is not None else None
+    if left is None or world is None:
+        return _measure_unseen(struck, told)
+    since = max((row["t"] for row in told.rows if row["t"] <= left["t"]), default=left["t"])
+    labels = {"leave": left["t"] - since, **_forming_labels(world, left["t"])}
+    return _recovery(struck, world.t - since, _count_replayed(told, world), labels)
 
 
 def _measure_world(struck: Struck, told: _Told) -> Recovery:
-    if struck.fault.kind is Kind.SPIKE:
-        given_up, freed = struck.t, told.first("left", struck.t)
-    else:
-        fault = told.first("fault", struck.t)
-        if fault is None:
-            return _unless_healed(struck, told)
-        given_up, freed = fault["t"], told.first("freed", fault["t"])
-    training = told.first("training", given_up)
-    if training is None:
+    given_up = told.first("left" if struck.fault.kind is Kind.SPIKE else "fault", struck.t)
+    if told.steps_after(struck, given_up["t"] if given_up is not None else math.inf):
+        return _measure_unseen(struck, told)  # what was struck was not at work, or came back before it was missed
+    freed = told.first("freed", given_up["t"]) if given_up is not None else None
+    world = told.next_world(given_up["t"]) if given_up is not None else None
+    if given_up is None or world is None:
         return Recovery(fault=struck.fault, t=struck.t, step=struck.step, recovery_s=None)
-    freed_t = min(freed["t"], training["t"]) if freed is not None else given_up
-    labels = {"detect": given_up - struck.t, "abort": freed_t - given_up, **_forming_labels(training, freed_t)}
-    replayed = _count_replayed(told, training, given_up)
-    labels["replay"] = _replay_seconds(told, training, replayed)
-    return _recovery(struck, training["t"] - struck.t, replayed, labels)
+    freed_t = min(freed["t"], world.t) if freed is not None else given_up["t"]
+    labels = {"detect": given_up["t"] - struck.t, "abort": freed_t - given_up["t"], **_forming_labels(world, freed_t)}
+    replayed = _count_replayed(told, world)
+    labels["replay"] = _replay_seconds(told, world, replayed)
+    return _recovery(struck, world.t - struck.t, replayed, labels)
 
 
-def _unless_healed(struck: Struck, told: _Told) -> Recovery:
-    """A node that was cut off for a shorter time than it takes to be missed holds up steps, and no more."""
-    healed = struck.fault.kind is Kind.CUT_NODE and any(row["t"] > struck.t for row in told.rows)
-    return Recovery(
-        fault=struck.fault,
-        t=struck.t,
-        step=struck.step,
-        recovery_s=0.0 if healed else None,
-        slowest=_slowest_after(struck.t, told.rows),
-    )
+def _forming_labels(world: _World, since: float) -> dict[str, float]:
+    """What a new world reads is told by its ranks; the rest went into finding them and the state, and joining."""
+    restore = world.seconds.get("restore", 0.0) + world.seconds.get("read", 0.0)
+    return {"re-form": world.t - since - restore, "restore": restore}
 
 
-def _forming_labels(training: Event, since: float) -> dict[str, float]:
-    """What a new world is made of; the rest of its time went into finding ranks and state, and handing them out."""
-    seconds = training.get("seconds", {})
-    restore, read = (float(seconds.get(part, 0.0)) for part in ("restore", "read"))
-    return {"re-form": training["t"] - since - restore - read, "restore": restore, "read": read}
-
-
-def _count_replayed(told: _Told, training: Event, given_up: float) -> int:
+def _count_replayed(told: _Told, world: _World) -> int:
     """Steps whose rows were written before, and that the new world does again."""
-    begins_at = told.started_before(training)["step"]
-    done = max((row["step"] + 1 for row in told.rows if row["t"] <= given_up), default=0)
-    return max(0, done - begins_at)
+    done = max((row["step"] + 1 for row in told.rows if row["generation"] < world.generation), default=0)
+    return max(0, done - world.step)
 
 
-def _replay_seconds(told: _Told, training: Event, replayed: int) -> float:
-    started = told.started_before(training)
-    again = range(started["step"], started["step"] + replayed)
-    mine = [row for row in told.rows if row["generation"] == started["generation"] and row["step"] in again]
-    return sum(row["step_s"] for row in mine)
+def _replay_seconds(told: _Told, world: _World, replayed: int) -> float:
+    again = range(world.step, world.step + replayed)
+    mine = (row for row in told.rows if row["generation"] == world.generation)
+    return math.fsum(row["step_s"] for row in mine if row["step"] in again)
 
 
 def _recovery(struck: Struck, recovery_s: float, replayed: int, labels: dict[str, float]) -> Recovery:

@@ -22,11 +22,12 @@ _LOGS = {Kind.KILL_CONTROLLER: "controller.log", Kind.KILL_SCRIBE: "scribe.log"}
 class Struck:
     fault: Fault
     t: float  # seconds since the epoch, right before
+    sent: float  # and right after
     step: int  # updates done by then, as far as metrics.jsonl told
 
 
 class Striker:
-    """`struck` is what has been struck until now; `missed`, for what there is no process yet."""
+    """`struck` is what has been struck until now, `next` what is still to be."""
 
     def __init__(self, stage: Machine | Hosts, run_dir: RunDir, faults: Iterable[Fault], clock: Clock) -> None:
         self.struck: list[Struck] = []
@@ -47,7 +48,7 @@ class Striker:
             t, step = self._clock.now(), self._watch.step
             if not self._strike(self.next):
                 return  # its process is being replaced: once more at the next look
-            self.struck.append(Struck(fault=self.next, t=t, step=step))
+            self.struck.append(Struck(fault=self.next, t=t, sent=self._clock.now(), step=step))
             self._since = self._clock.monotonic()
             self._take_next()
 

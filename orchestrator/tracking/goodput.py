@@ -124,13 +124,14 @@ class _Account:
 
     def _begin_training(self, event: Event, t: int, lineage: Lineage) -> None:
         """What the world has told of its beginning is the end of the time that it took."""
+        began = t = lineage.began(self._started, t)
         parts = event.get("seconds", {}) if self._label == "re-form" else {}
         for label, part in (("data wait", "read"), ("restore", "restore")):
             spent = min(max(0, t - self._at), micros(parts.get(part, 0.0)))
             self._add(label, spent)
             t -= spent
         self._spend_until(t, lineage)
-        self._at = max(self._at, micros(event["t"]))
+        self._at = max(self._at, began)
         self._world = self._started
 
     def _spend_until(self, t: int, lineage: Lineage, tail: str | None = None, done: int | None = None) -> None:

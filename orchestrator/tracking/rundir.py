@@ -26,9 +26,9 @@ _STATE_AFTER = {
     "claimed": RunState.PENDING,
     "started": RunState.RUNNING,
     "adopted": RunState.RUNNING,
+    "restarting": RunState.PENDING,  # as earlier versions wrote it
     "fault": RunState.PENDING,
     "left": RunState.PENDING,
-    "restarting": RunState.PENDING,  # as earlier versions said
     "stopping": RunState.STOPPING,
     "stopped": RunState.STOPPED,
     "failed": RunState.FAILED,

@@ -72,6 +72,13 @@ class Lineage:
     def has_rows(self, world: Event) -> bool:
         return world["generation"] in self.rows
 
+    def began(self, world: Event, told: int) -> int:
+        """When its first step did: its row knows, the journal hears of it a moment later (`told`)."""
+        rows = self.rows.get(world["generation"], [])
+        if not rows or rows[0]["step"] != world.get("step"):
+            return told
+        return min(told, micros(rows[0]["t"]) - micros(rows[0]["step_s"]))
+
     def count(self, generation: int, steps: range) -> Counter[str]:
         """How many of them were lost, done again, and done once."""
         lost = max(0, steps.stop - max(steps.start, self.kept[generation]))

@@ -35,7 +35,7 @@ class Told:
         return self
 
     def measure(self, struck: str = "", *, t: float = 0.0, step: int = 0, own: str = "") -> list[Recovery]:
-        faults = [Struck(fault=fault, t=t, step=step) for fault in parse(struck)]
+        faults = [Struck(fault=fault, t=t, sent=t + 0.01, step=step) for fault in parse(struck)]
         return measure(faults, parse(own), self.events, self.rows)
 
 
@@ -59,7 +59,7 @@ def test_a_recovery_ends_when_the_first_new_step_begins() -> None:
 def test_labels_say_where_the_time_went_and_add_up_to_it() -> None:
     [found] = killed().measure("kill rank 1 @ 10", t=11.05, step=10)
     assert found.labels == pytest.approx(
-        {"detect": 0.02, "abort": 0.05, "re-form": 0.21, "restore": 0.04, "read": 0.01, "replay": 0.1}
+        {"detect": 0.02, "abort": 0.05, "re-form": 0.21, "restore": 0.05, "replay": 0.1}
     )
     assert sum(found.labels.values()) - found.labels["replay"] == pytest.approx(found.recovery_s)
 
@@ -70,9 +70,22 @@ def test_a_world_that_never_trains_again_has_not_recovered() -> None:
     assert found.recovery_s is None
 
 
-def test_a_fault_that_nobody_has_noticed_has_not_been_recovered_from() -> None:
-    [found] = Told().begin(9.75, 0).train(range(30), 10.0).measure("kill rank 1 @ 10", t=11.05, step=10)
+def test_a_run_that_stands_still_has_not_recovered() -> None:
+    [found] = Told().begin(9.75, 0).train(range(11), 10.0).measure("stop rank 1 @ 10", t=11.05, step=10)
     assert found.recovery_s is None
+
+
+def test_what_was_not_at_work_costs_nothing_whatever_comes_later() -> None:
+    told = Told().begin(9.75, 0).train(range(30), 10.0).say(13.0, "fault").say(13.1, "freed").begin(13.2, 29)
+    [found] = told.measure("kill node 2 @ 10", t=11.05, step=10)
+    assert (found.recovery_s, found.labels) == (0.0, {})
+
+
+def test_the_first_row_knows_better_than_the_journal_when_a_world_began() -> None:
+    told = Told().begin(9.75, 0).train(range(10), 10.0).say(11.07, "fault").say(11.12, "freed")
+    told.begin(11.13, 9).train(range(9, 20), 11.3)
+    [found] = told.measure("kill rank 1 @ 10", t=11.05, step=10)
+    assert found.recovery_s == pytest.approx(11.3 - 11.05)
 
 
 def test_a_fault_during_a_recovery_is_over_with_the_same_new_step() -> None:
@@ -109,6 +122,20 @@ def test_a_killed_controller_that_costs_a_world_has_held_up_training() -> None:
     told = Told().begin(9.75, 0).train(range(20), 10.0).say(12.1, "fault").begin(13.0, 19).train(range(19, 40), 13.25)
     [found] = told.measure("kill controller @ 20", t=12.05, step=20)
     assert found.recovery_s is None
+
+
+def test_a_world_given_up_for_another_fault_is_not_the_controllers() -> None:
+    told = killed()
+    faults = [*parse("kill rank 1 @ 10"), *parse("kill controller @ 10")]
+    struck = [Struck(fault=fault, t=11.04, sent=11.05, step=10) for fault in faults]
+    rank, controller = measure(struck, [], told.events, told.rows)
+    assert rank.recovery_s == pytest.approx(11.38 - 11.04)
+    assert controller.recovery_s == 0.0
+
+
+def test_how_late_a_fault_was_struck_is_counted_from_its_step() -> None:
+    [found] = killed().measure("kill rank 1 @ 5", t=11.05, step=10)
+    assert found.late_s == pytest.approx(0.55)
 
 
 def test_an_added_node_costs_what_lies_between_the_steps_of_two_worlds() -> None:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from launch.chaos.machine import Machine
 from launch.chaos.strike import Striker
 from launch.chaos.watch import Process, Watch
 from tests.fakes.clock import FakeClock
-from tests.fakes.run_dirs import WrittenRun
+from tests.fakes.run_dirs import WrittenRun, ranks_now
 
 
 class Victims(Machine):
@@ -44,7 +45,13 @@ def run(tmp_path: Path) -> Iterator[WrittenRun]:
 
 
 def start(run: WrittenRun, *pids: int) -> None:
-    run.journal.append("started", ranks=[{"node": "here", "pid": pid} for pid in pids])
+    """A world, its ranks seen at work."""
+    run.journal.append("started")
+    show(run, *pids)
+
+
+def show(run: WrittenRun, *pids: int) -> None:
+    run.show([replace(rank, pid=pid) for rank, pid in zip(ranks_now(1, len(pids), 0), pids, strict=True)])
 
 
 def strike(run: WrittenRun, faults: str | list[Fault]) -> tuple[Victims, Striker]:
@@ -94,7 +101,11 @@ def test_a_process_that_is_being_replaced_is_struck_once_it_is_back(run: Written
     run.train(range(2))
     striker.look()
     assert striker.struck == []
-    start(run, 41, 43)
+    run.claim()
+    run.journal.append("started")
+    striker.look()
+    assert victims.sent == []  # the new world has not been seen yet
+    show(run, 41, 43)
     striker.look()
     assert victims.sent == [(43, signal.SIGKILL)]
     victims.actors["scribe.log"] = 60
@@ -137,6 +148,14 @@ def test_gaps_are_counted_from_the_first_step_and_from_fault_to_fault(run: Writt
         run.clock.sleep(seconds)
         striker.look()
         assert len(victims.sent) == struck
+
+
+def test_ranks_that_are_further_than_the_scribe_has_told_are_believed(run: WrittenRun) -> None:
+    victims, striker = strike(run, "kill rank 1 @ 20")
+    run.journal.append("started")
+    run.show([replace(rank, pid=42) for rank in ranks_now(1, 2, step=20)])
+    striker.look()
+    assert victims.sent == [(42, signal.SIGKILL)]
 
 
 def test_only_whole_rows_of_steps_move_the_watch(run: WrittenRun) -> None:

@@ -123,6 +123,12 @@ def test_a_resize_is_re_forming() -> None:
     assert found["step"] == pytest.approx(0.9 * 6)
 
 
+def test_a_journal_that_hears_late_of_the_first_step_moves_nothing() -> None:
+    on_time, late = (Told().begin().train(range(5)) for _ in range(2))
+    late.events[-1]["t"] += 1.5  # a step later
+    assert late.spent() == on_time.spent()
+
+
 def test_another_controller_changes_nothing() -> None:
     plain = Told().begin().train(range(10))
     adopted = Told().begin().train(range(4)).say("claimed").say("adopted").train(range(4, 10))
