@@ -181,6 +181,22 @@ def stop(
 
 
 @app.command()
+def drain(
+    name: Run,
+    node: Annotated[str | None, typer.Option(help="its address or name; this machine when absent")] = None,
+    grace_s: Annotated[float, typer.Option("--grace", help="seconds until it is taken away")] = 30.0,
+    root: Root = RUNS,
+) -> None:
+    """Say that a node is about to go: the run leaves it at the next step, or stops after a checkpoint."""
+    import socket
+
+    from launch.here import find_run
+    from orchestrator.core.clock import SystemClock
+
+    find_run(name, root).ask_to_drain(node or socket.gethostname(), SystemClock(), grace_s=grace_s)
+
+
+@app.command()
 def prune(
     names: Annotated[list[str] | None, typer.Argument(help="runs; all when none is given", metavar="[RUN]...")] = None,
     older_than: Annotated[float | None, typer.Option(help="only runs that ended so many days ago")] = None,

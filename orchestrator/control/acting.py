@@ -32,7 +32,7 @@ from orchestrator.control.decisions import (
 )
 from orchestrator.control.gang import Gang
 from orchestrator.control.group import Groups
-from orchestrator.control.membership import can_begin
+from orchestrator.control.membership import can_begin, foresee_seats
 from orchestrator.control.notes import Note, describe_note
 from orchestrator.control.recall import bound_of
 from orchestrator.control.seen import NodeSeen
@@ -173,6 +173,7 @@ class Acting:
             self._write("checkpoint_damaged", reason=problem)
         plan = self._plan(len(begin.world))
         reports = [self._gang.report_of(name) for name in begin.world]
+        seats = [(report, foresee_seats(report, self._config.cluster.ranks_per_node)) for report in reports]
         self._write(
             "started",
             world_size=plan.world_size,
@@ -183,7 +184,7 @@ class Acting:
             plan=asdict(plan),
             node_actors=list(begin.world),
             node_pids=[report.pid for report in reports],
-            ranks=[{"node": report.host, "pid": rank.pid} for report in reports for rank in report.ranks],
+            ranks=[{"node": report.host, "pid": rank.pid} for report, ranks in seats for rank in ranks],
         )
         self._gang.say(Word.GO_ON)
         timeout_s, leave_at = self._collective_timeout_s(), self._drill.next_world(self._start.step)

@@ -106,9 +106,11 @@ class Controller:
         if before.state.ended and before.generation > self._charge.after_generation:
             return  # this actor came back only to find its work done
         state = self._take_charge(begins_anew=before.state.ended)
+        phase = None
         while state.phase is not Phase.ENDED:
-            self._wait()
-            seen = self._observe(state)
+            if state.phase is phase:
+                self._wait()
+            phase, seen = state.phase, self._observe(state)
             state, decisions = decide(state, seen, self._clock.monotonic(), self._limits)
             for decision in decisions:
                 if isinstance(decision, Finish) and self._preparation is not None:

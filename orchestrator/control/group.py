@@ -55,7 +55,7 @@ class Groups:
 
     def __init__(self, run: RunHandle, bundle: dict[str, float]) -> None:
         self._run, self._bundle = run, bundle
-        self._wish = Wish(0)
+        self._wish: Wish | None = None  # nobody has said yet what is to become of those that there are
         self._kept: dict[str, str] = {}  # by node, the group that came first
         self._given_back: set[str] = set()  # nodes whose groups are about to be removed
         self._lock = threading.Lock()  # of _given_back and look
@@ -93,7 +93,8 @@ class Groups:
         while not self._ended.is_set():
             before = self.look
             try:
-                self._look_round(self._wish)
+                if self._wish is not None:
+                    self._look_round(self._wish)
             except Exception:  # the boundary: a cluster that cannot answer now is asked again
                 log.exception("the cluster does not say what it has")
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S) if self.look == before else SHORTEST_PAUSE_S

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from orchestrator.control.blame import BadNode, is_bad
+from orchestrator.control.jobs import NodeReport, RankReport
 from orchestrator.control.seen import Limits, NodeSeen
 
 
@@ -23,6 +24,14 @@ def can_begin(node: NodeSeen, ranks: int) -> bool:
     if node.lost or report is None or report.store is None or report.vault is None:
         return False
     return sum(rank.is_free for rank in report.ranks) >= ranks
+
+
+def foresee_seats(report: NodeReport, ranks: int) -> list[RankReport]:
+    """Who will sit where, as node actors decide it: survivors in their seats, others in the order of the report."""
+    free = [rank for rank in report.ranks if rank.is_free]
+    kept = {rank.local_rank: rank for rank in free if rank.local_rank is not None}
+    others = iter([rank for rank in free if rank not in kept.values()])
+    return [kept[seat] if seat in kept else next(others) for seat in range(ranks)]
 
 
 def count_wanted(step: int, limits: Limits) -> int:

@@ -11,7 +11,8 @@ def describe_note(note: Note) -> tuple[str, dict[str, Any]]:
     """Event and fields."""
     match note:
         case BegunNews():
-            return "training", {"step": note.step, "seconds": {part: round(s, 4) for part, s in note.seconds.items()}}
+            seconds = {part: round(s, 4) for part, s in note.seconds.items()}
+            return "training", {"t": round(note.t, 3), "step": note.step, "seconds": seconds}  # it may come late
         case VoidedNews():
             return "voided", {"step": note.step, "reason": note.reason}
         case TroubleNews():

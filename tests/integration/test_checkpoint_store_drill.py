@@ -36,7 +36,7 @@ def test_a_run_goes_on_from_the_newest_sound_checkpoint_of_a_store(bench: Bench,
 
         resumed = bench.longhaul("resume", RUN)
         assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-        assert "CheckpointDamaged" in bench.events(RUN, "restarting")[0]["reason"]
+        assert "CheckpointDamaged" in bench.events(RUN, "fault")[0]["reason"]
         assert key in bench.events(RUN, "checkpoint_damaged")[0]["reason"]
         begun = [event["checkpoint"] for event in bench.events(RUN, "started")]
         assert begun[:2] == [None, newest]

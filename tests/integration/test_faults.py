@@ -50,15 +50,31 @@ def actor(kind: str, bench: Bench, run: str) -> psutil.Process:
     raise AssertionError(f"there is no {kind} of {run}")
 
 
-def test_a_killed_rank_costs_a_restart_and_no_sample(bench: Bench, unbroken: str) -> None:
+def test_a_killed_rank_is_replaced_by_a_spare_and_costs_no_sample(bench: Bench, unbroken: str) -> None:
     command = bench.start("run", str(bench.config), "name=rank-killed")
     wait_for_step(bench, "rank-killed", 8)
     os.kill(pids_of_ranks(bench, "rank-killed")[1], signal.SIGKILL)
     assert command.wait(timeout=120) == 0
-    [restart] = bench.events("rank-killed", "restarting")
-    assert "died" in restart["reason"]
-    assert len(bench.events("rank-killed", "started")) == 2
+    [fault] = bench.events("rank-killed", "fault")
+    assert (fault["kind"], fault["culprits"]) == ("rank", [1])
+    before, after = bench.events("rank-killed", "started")
+    pids = [[rank["pid"] for rank in event["ranks"]] for event in (before, after)]
+    assert after["snapshot"] is not None
+    assert pids[0][0] == pids[1][0]  # the survivor is still the same process
     assert_like_unbroken(bench, "rank-killed", unbroken)
+
+
+def test_a_rank_that_one_fault_after_the_other_hits_goes_on_from_memory(bench: Bench, unbroken: str) -> None:
+    """Three kills, of which the second comes while the world of the first is being formed."""
+    command = bench.start("run", str(bench.config), "name=killed-thrice")
+    wait_for_step(bench, "killed-thrice", 6)
+    os.kill(pids_of_ranks(bench, "killed-thrice")[0], signal.SIGKILL)
+    wait_until(lambda: len(bench.events("killed-thrice", "started")) > 1)
+    os.kill(pids_of_ranks(bench, "killed-thrice")[0], signal.SIGKILL)
+    wait_for_step(bench, "killed-thrice", 16)
+    os.kill(pids_of_ranks(bench, "killed-thrice")[1], signal.SIGKILL)
+    assert command.wait(timeout=120) == 0
+    assert_like_unbroken(bench, "killed-thrice", unbroken)
 
 
 def test_a_killed_controller_is_replaced_and_training_does_not_restart(bench: Bench) -> None:

@@ -49,3 +49,14 @@ def test_a_torn_last_line_is_passed_over(tmp_path: Path) -> None:
     with generation_file(tmp_path, 1).open("ab") as file:
         file.write(b'{"event": "do')
     assert [e["event"] for e in read_events(tmp_path)] == ["claimed", "started"]
+
+
+def test_a_controller_that_was_superseded_claims_no_further_generation(tmp_path: Path) -> None:
+    """Its next one would be taken for newer than that of whoever has taken over."""
+    first = Journal.claim(tmp_path, FakeClock())
+    with closing(first.claim_next(address="here")) as second:
+        assert second.generation == 2
+        Journal.claim(tmp_path, FakeClock()).close()
+        with pytest.raises(Superseded):
+            second.claim_next()
+    assert generations(tmp_path) == [1, 2, 3]

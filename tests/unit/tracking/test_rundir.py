@@ -47,7 +47,10 @@ def test_an_existing_run_directory_is_refused_with_the_way_out(tmp_path: Path) -
         (["warming"], RunState.PENDING),
         (["started"], RunState.RUNNING),
         (["started", "checkpoint"], RunState.RUNNING),
+        (["started", "restarting"], RunState.PENDING),
         (["started", "fault"], RunState.PENDING),
+        (["started", "stopping", "fault", "started"], RunState.RUNNING),
+        (["started", "leaving", "left"], RunState.PENDING),
         (["started", "stopping"], RunState.STOPPING),
         (["started", "stopping", "stopped"], RunState.STOPPED),
         (["started", "failed"], RunState.FAILED),
@@ -107,6 +110,16 @@ def test_while_a_rank_lives_a_dead_controller_may_be_replaced_until_its_time_is_
 def test_where_pids_say_nothing_the_lease_has_to_run_out(fields: dict[str, Any]) -> None:
     assert not lease(**fields).lapsed(FakeClock(1_014.0))
     assert lease(**fields).lapsed(FakeClock(1_019.0))
+
+
+def test_nodes_that_are_to_go_are_found_and_forgotten(tmp_path: Path) -> None:
+    run, clock = RunDir(tmp_path), FakeClock(100.0)
+    assert run.drained_nodes() == {}
+    run.ask_to_drain("10.0.0.2", clock, grace_s=30.0)
+    run.ask_to_drain("rack/7", clock, grace_s=60.0)
+    assert run.drained_nodes() == {"10.0.0.2": 130.0, "rack/7": 160.0}
+    run.forget_requests()
+    assert run.drained_nodes() == {}
 
 
 def test_a_stop_request_is_found_and_forgotten(tmp_path: Path) -> None:
