@@ -105,8 +105,8 @@ class Cluster:
         dashboard: bool = True,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        """The head on h1 (with `head_cpus`, if they are others) and a worker on every other host, or on the first `hosts`
-        only; all are up when this returns. `env` is for all of them, and for what is run in the hosts from now on."""
+        """The head on h1 (with `head_cpus`, if they are others) and a worker on every other host, or on the first
+        `hosts` only; all are up when this returns. `env` is for them, and for what is run in the hosts from now on."""
         ask(self.name, "remember", environment={**ray_environment(token), **(env or {})})
         head, *others = self.hosts[:hosts]
         head.start_ray(cpus if head_cpus is None else head_cpus, dashboard=dashboard)

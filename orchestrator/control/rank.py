@@ -133,8 +133,7 @@ def train_job(board: Board, assignment: Assignment, line: Line) -> RankEnd:
     with ExitStack() as stack:
         outcome = train(_make_train_job(board, assignment, line, join_s, stack))
     line.flush()
-    back_to = getattr(outcome, "back_to", None)
-    return RankEnd(state=outcome.state, step=outcome.step, reason=outcome.reason, back_to=back_to)
+    return RankEnd(state=outcome.state, step=outcome.step, reason=outcome.reason, back_to=outcome.back_to)
 
 
 def _make_train_job(board: Board, assignment: Assignment, line: Line, join_s: float, stack: ExitStack) -> "TrainJob":
