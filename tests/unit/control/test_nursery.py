@@ -105,7 +105,7 @@ def test_a_wrong_key_and_a_client_that_goes_away_do_no_harm(nursery: NurseryAddr
 
 def test_a_nursery_ends_with_its_parent() -> None:
     code = (
-        "import sys, time; from orchestrator.control.nursery import LastingNursery, NurseryAddress, start_nursery\n"
+        "import sys, time; from orchestrator.control.nursery import NurseryAddress, start_nursery\n"
         "print(start_nursery(NurseryAddress.invent('cpu'), None, {}).pid, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
