@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -32,6 +33,9 @@ class Courier:
         self._parcels.put((news, delivered))
 
     def _deliver_all(self) -> None:
+        for actor in ("scribe", "controller"):  # what Ray imports for the first call, it imports while ranks warm up
+            with suppress(RayError, ValueError):
+                self._find(actor)
         while True:
             parcels = [self._parcels.get()]
             while not self._parcels.empty():
@@ -46,10 +50,12 @@ class Courier:
         """Repeat until the receiver has said yes: it may be dying and coming back, and it knows doubles."""
         while news:
             try:
-                handle = ray.get_actor(self._run.actor_name(actor), namespace=self._run.namespace)
-                ray.get(getattr(handle, method).remote(news), timeout=ANSWER_TIMEOUT_S)
+                ray.get(getattr(self._find(actor), method).remote(news), timeout=ANSWER_TIMEOUT_S)
             except (RayError, ValueError) as error:  # dead, slow, or its disk is full; ValueError: no such actor
                 log.warning("the %s does not answer, trying again: %s", actor, error)
                 time.sleep(PAUSE_S)
             else:
                 return
+
+    def _find(self, actor: str) -> Any:
+        return ray.get_actor(self._run.actor_name(actor), namespace=self._run.namespace)

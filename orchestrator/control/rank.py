@@ -68,7 +68,7 @@ def live_as_rank(connection: Connection, setup: RankSetup, work: Work | None = N
 def _warm_up(run_dir: RunDir) -> None:
     """Import what this run's model needs, some of it the user's code, which a nursery must not touch."""
     from orchestrator.config.load import load_config
-    from orchestrator.control import snapshots  # noqa: F401 (for the first job)
+    from orchestrator.control import snapshot_reader  # noqa: F401 (for the first job)
     from orchestrator.data.shards.manifest import Manifest
     from orchestrator.train.models.build import build_model
     from orchestrator.train.models.tensors import parameters_on_meta
@@ -181,7 +181,7 @@ def _open_vault(assignment: Assignment) -> RankVault:
 
 
 def _open_start(job: RankJob, own_token: str, stack: ExitStack) -> "Address | StateReader | None":
-    from orchestrator.control.snapshots import open_snapshot
+    from orchestrator.control.snapshot_reader import open_snapshot
 
     if not isinstance(job.start, SnapshotStart):
         return job.start

@@ -54,6 +54,7 @@ class Seats:
             chosen = self._choose()
             for number, (member, job) in enumerate(zip(chosen, jobs, strict=True)):
                 member.assign(job, number)
+                member.board.say(Word.GO_ON)  # what was said of an earlier world is not meant for this one
             self._members = [one for one in self._members if one.state is not RankState.DIED or one in chosen]
             for member in self._members:
                 if member not in chosen:

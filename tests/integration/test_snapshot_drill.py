@@ -9,7 +9,8 @@ import pytest
 from torch.distributed import Store
 
 from orchestrator.control.jobs import SnapshotStart, VaultAddress, VaultDoor
-from orchestrator.control.snapshots import find_snapshot, open_snapshot
+from orchestrator.control.snapshot_reader import open_snapshot
+from orchestrator.control.snapshots import find_snapshot
 from orchestrator.control.vaulted import RankVault
 from tests.fakes.gang import GangFailed, run_gang
 from tests.fakes.small_runs import ScriptedHelm, small_config, train_small

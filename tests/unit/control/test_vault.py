@@ -17,7 +17,8 @@ from orchestrator.checkpoint.reader import StateReader
 from orchestrator.checkpoint.slot import Slot
 from orchestrator.checkpoint.vault import Committed, Kept, Written
 from orchestrator.control.jobs import VaultAddress
-from orchestrator.control.snapshots import find_snapshot, list_held, open_snapshot
+from orchestrator.control.snapshot_reader import open_snapshot
+from orchestrator.control.snapshots import find_snapshot, list_held
 from orchestrator.control.wire import Wire
 from orchestrator.core.errors import CheckpointDamaged
 from tests.fakes.saving import FACTS, MadeUpModel, make_model
