@@ -32,7 +32,7 @@ from orchestrator.control.decisions import (
 )
 from orchestrator.control.gang import Gang
 from orchestrator.control.group import Groups
-from orchestrator.control.membership import can_begin, foresee_seats
+from orchestrator.control.membership import can_begin, choose_seats
 from orchestrator.control.notes import Note, describe_note
 from orchestrator.control.recall import bound_of
 from orchestrator.control.seen import NodeSeen
@@ -173,7 +173,8 @@ class Acting:
             self._write("checkpoint_damaged", reason=problem)
         plan = self._plan(len(begin.world))
         reports = [self._gang.report_of(name) for name in begin.world]
-        seats = [(report, foresee_seats(report, self._config.cluster.ranks_per_node)) for report in reports]
+        per_node = self._config.cluster.ranks_per_node
+        seats = [[rank.pid for rank in choose_seats(report.ranks, per_node)] for report in reports]
         self._write(
             "started",
             world_size=plan.world_size,
@@ -184,11 +185,11 @@ class Acting:
             plan=asdict(plan),
             node_actors=list(begin.world),
             node_pids=[report.pid for report in reports],
-            ranks=[{"node": report.host, "pid": rank.pid} for report, ranks in seats for rank in ranks],
+            ranks=[{"node": one.host, "pid": pid} for one, pids in zip(reports, seats, strict=True) for pid in pids],
         )
         self._gang.say(Word.GO_ON)
         timeout_s, leave_at = self._collective_timeout_s(), self._drill.next_world(self._start.step)
-        self._gang.begin(self.generation, begin.world, plan, self._start.address, timeout_s, leave_at)
+        self._gang.begin(self.generation, begin.world, seats, plan, self._start.address, timeout_s, leave_at)
         self.annotate(f"generation {self.generation}: {plan.world_size} rank(s) from {self._start.name}")
 
     def _finish(self, finish: Finish) -> None:

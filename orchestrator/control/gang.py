@@ -193,12 +193,13 @@ class Gang:
         self,
         generation: int,
         world: Sequence[str],
+        seats: Sequence[Sequence[int]],
         plan: WorldPlan,
         start: Address | SnapshotStart | None,
         timeout_s: float,
         leave_at: int | None,
     ) -> None:
-        """Hand every rank of these node actors its job; ranks are numbered node by node."""
+        """Hand every rank of these node actors its job, by the pids in its seats; ranks are numbered node by node."""
         per_node = self._config.cluster.ranks_per_node
         reports = [self.report_of(name) for name in world]
         assert reports[0].store is not None
@@ -221,7 +222,7 @@ class Gang:
                 )
                 for local in range(per_node)
             ]
-            self._members[name].actor.train.remote(jobs)
+            self._members[name].actor.train.remote(jobs, seats[number])
 
     def abort(self, world: Iterable[str], generation: int) -> None:
         for name in world:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from orchestrator.control.blame import BadNode, is_bad
-from orchestrator.control.jobs import NodeReport, RankReport
+from orchestrator.control.jobs import RankReport
 from orchestrator.control.seen import Limits, NodeSeen
 
 
@@ -26,12 +26,12 @@ def can_begin(node: NodeSeen, ranks: int) -> bool:
     return sum(rank.is_free for rank in report.ranks) >= ranks
 
 
-def foresee_seats(report: NodeReport, ranks: int) -> list[RankReport]:
-    """Who will sit where, as node actors decide it: survivors in their seats, others in the order of the report."""
-    free = [rank for rank in report.ranks if rank.is_free]
+def choose_seats(ranks: Sequence[RankReport], seats: int) -> list[RankReport]:
+    """Who sits where on a node: survivors in their seats, others in the order of the report."""
+    free = [rank for rank in ranks if rank.is_free]
     kept = {rank.local_rank: rank for rank in free if rank.local_rank is not None}
     others = iter([rank for rank in free if rank not in kept.values()])
-    return [kept[seat] if seat in kept else next(others) for seat in range(ranks)]
+    return [kept[seat] if seat in kept else next(others) for seat in range(seats)]
 
 
 def count_wanted(step: int, limits: Limits) -> int:

@@ -103,10 +103,10 @@ class NodeActor:
             version=version,
         )
 
-    def train(self, jobs: Sequence[RankJob]) -> None:
-        """One job a seat, in their order. Those of a generation that is over are refused."""
+    def train(self, jobs: Sequence[RankJob], pids: Sequence[int]) -> None:
+        """One job a seat, in their order, and who is to sit there. Those of a generation that is over are refused."""
         assert self._seats is not None
-        self._seats.train(jobs)
+        self._seats.train(jobs, pids)
 
     def abort(self, generation: int) -> None:
         """Whoever is in that generation, or an earlier one, gets out of it."""

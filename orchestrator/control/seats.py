@@ -43,15 +43,15 @@ class Seats:
 
     # ---- what the controller asks for ----
 
-    def train(self, jobs: Sequence[RankJob]) -> None:
-        """Give each seat's rank its job: the survivor that sat there, otherwise one that stands by."""
-        assert len(jobs) == len(self._seats)
+    def train(self, jobs: Sequence[RankJob], pids: Sequence[int]) -> None:
+        """Give each seat's rank its job. Who has died just now is chosen all the same, and then reported with it."""
+        assert len(jobs) == len(pids) == len(self._seats)
         with self._lock:
             if jobs[0].generation <= self._generation:
                 log.warning("jobs of generation %d come after %d: refused", jobs[0].generation, self._generation)
                 return
             self._generation = jobs[0].generation
-            chosen = self._choose()
+            chosen = self._choose(pids)
             for number, (member, job) in enumerate(zip(chosen, jobs, strict=True)):
                 member.assign(job, number)
                 member.board.say(Word.GO_ON)  # what was said of an earlier world is not meant for this one
@@ -103,13 +103,11 @@ class Seats:
 
     # ---- inside ----
 
-    def _choose(self) -> list[Member]:
-        """One a seat. Where somebody has died just now and nobody is left, the dead one, which is then reported."""
-        free = [one for one in self._members if one.is_free]
-        chosen = {one.seat: one for one in free if one.seat is not None}
-        dead = [one for one in reversed(self._members) if one.state is RankState.DIED]
-        others = iter([*(one for one in free if one not in chosen.values()), *dead])
-        return [chosen[seat] if seat in chosen else next(others) for seat in range(len(self._seats))]
+    def _choose(self, pids: Sequence[int]) -> list[Member]:
+        """One a seat; somebody else where even the dead one has been forgotten."""
+        known = {one.pid: one for one in self._members}
+        others = iter([one for one in self._members if one.is_free and one.pid not in pids])
+        return [known[pid] if pid in known else next(others) for pid in pids]
 
     def _add(self) -> None:
         with self._lock:

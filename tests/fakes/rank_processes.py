@@ -17,6 +17,7 @@ from orchestrator.control.board import Board
 from orchestrator.control.jobs import Free, Problem, RankEnd, RankJob, RankReport, RankSetup, RunHandle, Seat, VaultDoor
 from orchestrator.control.line import Line
 from orchestrator.control.member import Member
+from orchestrator.control.membership import choose_seats
 from orchestrator.control.nursery import NurseryAddress, fork_for_all
 from orchestrator.control.rank import end_with_its_owners, show_stacks_when_asked
 from orchestrator.control.seats import Seats
@@ -146,8 +147,10 @@ class Bench:
         self.news += news
         delivered()
 
-    def train(self, generation: int, *works: str) -> None:
-        self.seats.train([job_of(work, generation, rank, len(works)) for rank, work in enumerate(works)])
+    def train(self, generation: int, *works: str, pids: Sequence[int] | None = None) -> None:
+        """As a controller that knows who is free, or that thinks of these."""
+        jobs = [job_of(work, generation, rank, len(works)) for rank, work in enumerate(works)]
+        self.seats.train(jobs, pids or [one.pid for one in choose_seats(self.seats.report(), len(jobs))])
 
     def wait_for(self, is_so: Callable[[tuple[RankReport, ...]], object]) -> tuple[RankReport, ...]:
         """As a controller does: a look after every ring. The reports that were so."""

@@ -16,6 +16,7 @@ from orchestrator.control.bell import Bell
 from orchestrator.control.home import StoreHome, VaultHome
 from orchestrator.control.jobs import RankJob, RankReport, RankState, RunHandle, Seat, SnapshotStart
 from orchestrator.control.member import Carry, Member
+from orchestrator.control.membership import choose_seats
 from orchestrator.control.nursery import LastingNursery
 from orchestrator.control.seats import Seats
 from orchestrator.control.snapshots import find_snapshot
@@ -74,7 +75,7 @@ class TrainingNode:
             )
             for rank in range(size)
         ]  # fmt: skip
-        self.seats.train(jobs)
+        self.seats.train(jobs, [one.pid for one in choose_seats(self.seats.report(), len(jobs))])
         return start
 
     def wait_for(self, is_so: Callable[[tuple[RankReport, ...]], object]) -> tuple[RankReport, ...]:

@@ -3,7 +3,7 @@
 import pytest
 
 from orchestrator.control.blame import BadNode
-from orchestrator.control.membership import find_shunned, foresee_seats, place
+from orchestrator.control.membership import choose_seats, find_shunned, place
 from orchestrator.control.seen import Limits
 from tests.fakes.seen_nodes import READY, died, freed, node
 
@@ -29,7 +29,7 @@ def test_nodes_keep_their_places_and_others_fill_the_gaps(
 def test_survivors_keep_their_seats_and_spares_take_the_others() -> None:
     report = node("a", died(0), freed(1), READY).report
     assert report is not None
-    assert foresee_seats(report, 2) == [READY, freed(1)]
+    assert choose_seats(report.ranks, 2) == [READY, freed(1)]
 
 
 def test_bad_hosts_are_shunned_only_while_enough_good_nodes_are_there() -> None:
