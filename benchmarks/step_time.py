@@ -202,7 +202,7 @@ def measure_on_rank(run: RunHandle, plan: WorldPlan, rank: int, pairs: int) -> M
     from orchestrator.control.abort import WayOut
     from orchestrator.control.line import Line
 
-    world, sink = World.flat(rank, RANKS, rank, RANKS), Line(open_relay(run), WayOut())
+    world, sink = World.flat(rank, RANKS, rank, RANKS), Line(open_relay(run), WayOut(), lambda: None)
     warm("cpu", threads=1)
     join_world(world, "cpu", FileStore(str(run.path / "store"), RANKS), timeout_s=600.0)
     trainer = make_trainer(RunDir(run.path), plan, world, sink)

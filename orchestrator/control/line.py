@@ -2,10 +2,10 @@
 
 What is told is sent at once, so that it outlives the rank. The node actor answers with how many news are on disk."""
 
-import os
 import queue
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -15,14 +15,14 @@ from orchestrator.core.errors import TrainingFailed
 from orchestrator.core.news import News
 
 FLUSH_TIMEOUT_S = 120.0
-NODE_ACTOR_DIED = 72  # exit status of a rank
 
 
 class Line:
     """A core.news.Sink over all jobs of a rank."""
 
-    def __init__(self, connection: Connection, way_out: WayOut) -> None:
-        self._connection, self._way_out = connection, way_out
+    def __init__(self, connection: Connection, way_out: WayOut, gone: Callable[[], None]) -> None:
+        """`gone` is called when nobody is at the other end any more."""
+        self._connection, self._way_out, self._gone = connection, way_out, gone
         self._assignments: queue.Queue[Assignment] = queue.Queue()
         self._sending, self._answered = threading.Lock(), threading.Condition()
         self.told = self.settled = 0
@@ -60,7 +60,7 @@ class Line:
             while True:
                 self._hear(self._connection.recv())
         except (EOFError, OSError):
-            os._exit(NODE_ACTOR_DIED)
+            self._gone()
 
     def _hear(self, message: int | Assignment | Abort) -> None:
         match message:

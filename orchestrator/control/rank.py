@@ -22,7 +22,7 @@ from orchestrator.control.abort import WayOut
 from orchestrator.control.board import Board
 from orchestrator.control.faults import problem_of
 from orchestrator.control.jobs import Assignment, Free, Problem, RankEnd, RankJob, RankSetup, SnapshotStart
-from orchestrator.control.line import NODE_ACTOR_DIED, Line
+from orchestrator.control.line import Line
 from orchestrator.control.logs import keep_output
 from orchestrator.control.vaulted import RankVault
 from orchestrator.core.clock import SystemClock
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 LEASE_LAPSED = 71  # exit status of a rank that ended itself
+NODE_ACTOR_DIED = 72
 STACKS_SIGNAL = signal.SIGUSR2  # all stacks into the file of the setup, whoever holds the interpreter's lock
 _SPOILT = "CUDA error"  # nothing can be done with the device in a process that has seen one
 
@@ -56,7 +57,7 @@ def live_as_rank(connection: Connection, setup: RankSetup, work: Work | None = N
     board = Board.open(setup.board)
     end_with_its_owners(setup, board)
     way_out = WayOut()
-    line = Line(connection, way_out)
+    line = Line(connection, way_out, lambda: os._exit(NODE_ACTOR_DIED))
     line.say(os.getpid())
     if work is None:
         _warm_up(RunDir(setup.run))

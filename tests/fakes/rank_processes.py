@@ -33,7 +33,7 @@ def live(connection: Connection, setup: RankSetup) -> None:
     end_with_its_owners(setup, board)
     show_stacks_when_asked(setup)
     way_out = WayOut()
-    line = Line(connection, way_out)
+    line = Line(connection, way_out, lambda: os._exit(1))
     line.say(os.getpid())
     while True:
         line.say(Free())

@@ -21,14 +21,10 @@ def news_of(step: int) -> StepNews:
 
 @pytest.fixture
 def ends() -> tuple[Line, WayOut, Connection]:
-    """A line, the way out of its jobs, and the node actor's end. It is never closed: the line would end the process."""
+    """A line, the way out of its jobs, and the node actor's end."""
     ours, theirs = Pipe()
     way_out = WayOut()
-    KEPT.append(theirs)
-    return Line(ours, way_out), way_out, theirs
-
-
-KEPT: list[Connection] = []
+    return Line(ours, way_out, lambda: None), way_out, theirs
 
 
 def assignment(generation: int) -> Assignment:
@@ -92,3 +88,11 @@ def test_an_abort_right_behind_its_assignment_is_heard(ends: tuple[Line, WayOut,
         pass
     assert line.next_assignment().job.generation == 4
     assert way_out.was_taken
+
+
+def test_whoever_is_left_alone_hears_of_it() -> None:
+    ours, theirs = Pipe()
+    is_alone = threading.Event()
+    Line(ours, WayOut(), is_alone.set)
+    theirs.close()
+    assert is_alone.wait(TIMEOUT_S)

@@ -82,7 +82,8 @@ def live(run_dir: RunDir, generation: int, steps: range, state: RunState, mode: 
 
 def step_news(step: int, generation: int) -> StepNews:
     ledger: dict[str, str | int] = {"order_digest": "0", "set_digest": "0", "count": 4}
-    metrics: dict[str, float | int | bool] = {"loss": 10.0 * generation + step, "tokens": 10}
+    loss = 10.0 * generation + step
+    metrics: dict[str, float | int | bool] = {"loss": loss, "tokens": 10, "step_s": 0.5, "data_wait_s": 0.0}
     return StepNews(step=step, generation=generation, t=1000.0 + step, metrics=metrics, ledger=ledger)
 
 
