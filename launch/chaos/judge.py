@@ -13,7 +13,7 @@ from orchestrator.config.run import RunConfig
 from orchestrator.core.words import ExitCode
 
 BOUNDS = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.1}  # of losses, once another world or a void step came between
-MOST_LATE_S = 5.0  # what is struck later was not struck where it was asked for
+MOST_LATE_S = 2.0  # what is seen to be due later was not struck where it was asked for
 _SETTLING = 1  # a snapshot is whole on every rank a step after it was taken
 
 
@@ -74,7 +74,7 @@ def check_promises(recoveries: Sequence[Recovery], config: RunConfig) -> Iterato
         if limit is not None and recovery.steps_replayed > limit:
             yield f"{fault}: {recovery.steps_replayed} steps were done again, more than {limit}"
         if recovery.late_s > MOST_LATE_S:
-            yield f"{fault}: was struck {recovery.late_s:.1f} s late, at step {recovery.step}"
+            yield f"{fault}: was seen to be due {recovery.late_s:.1f} s late, at step {recovery.step}"
 
 
 def tell_missed(faults: Sequence[Fault]) -> Iterator[str]:
