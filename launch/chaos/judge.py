@@ -1,5 +1,6 @@
 """The verdict: whether what Longhaul promises held in the broken run. After drills.py and compare.py."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +19,9 @@ _SETTLING = 1  # a snapshot is whole on every rank a step after it was taken
 
 
 def judge(runs: Runs) -> "Verdict":
-    config = load_config(runs.broken.config).config
-    compared = compare(runs, config)
-    problems = [*tell_missed(runs.missed), *check_promises(runs.recoveries, config), *compared.problems]
+    config = load_config(runs.unbroken.config).config
+    compared = _not_compared(runs.failed) if runs.failed else compare(runs, config)
+    problems = [*compared.problems, *tell_missed(runs.missed), *check_promises(runs.recoveries, config)]
     return Verdict(compared=compared, recoveries=runs.recoveries, problems=tuple(problems))
 
 
@@ -59,6 +60,16 @@ def compare(runs: Runs, config: RunConfig) -> Compared:
     )
 
 
+def _not_compared(failed: str) -> Compared:
+    return Compared(
+        ledger_equal=False,
+        loss_max_diff=math.inf,
+        weights_max_diff=math.inf,
+        unbroken_loss_max_diff=math.inf,
+        problems=(failed,),
+    )
+
+
 def is_exact(config: RunConfig) -> bool:
     """Whether the same worlds give the same bits."""
     return config.cluster.device == "cpu" or config.train.deterministic
@@ -94,15 +105,16 @@ class Verdict:
         return ExitCode.NOT_VERIFIED if self.problems else ExitCode.DONE
 
     def to_json(self) -> dict[str, Any]:
+        """A distance that is none, as between runs of which one has failed, is null."""
         compared = self.compared
         return {
             "format": 1,
             "verdict": "fail" if self.problems else "pass",
             "problems": list(self.problems),
             "ledger_equal": compared.ledger_equal,
-            "loss_max_diff": compared.loss_max_diff,
+            "loss_max_diff": _finite(compared.loss_max_diff),
             "weights_equal": compared.weights_max_diff == 0.0,
-            "unbroken_loss_max_diff": compared.unbroken_loss_max_diff,
+            "unbroken_loss_max_diff": _finite(compared.unbroken_loss_max_diff),
             "faults": [_fault_json(recovery) for recovery in self.recoveries],
         }
 
@@ -120,6 +132,10 @@ def _must(exact: bool, bound: float) -> str:
     return "and must be the same bit for bit" if exact else f"and may be {bound:g}"
 
 
+def _finite(distance: float) -> float | None:
+    return distance if math.isfinite(distance) else None
+
+
 def _fault_json(recovery: Recovery) -> dict[str, Any]:
     return {
         "fault": str(recovery.fault),
@@ -128,4 +144,5 @@ def _fault_json(recovery: Recovery) -> dict[str, Any]:
         "steps_replayed": recovery.steps_replayed,
         "labels": recovery.labels,
         "slowest_step": recovery.slowest,
+        "late_s": round(recovery.late_s, 3),
     }

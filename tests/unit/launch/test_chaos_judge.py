@@ -104,6 +104,7 @@ def test_three_equal_runs_pass(runs: Runs) -> None:
                 "steps_replayed": 2,
                 "labels": {"detect": 0.3},
                 "slowest_step": None,
+                "late_s": 0.0,
             }
         ],
     }
@@ -177,6 +178,16 @@ def test_every_fault_is_held_against_its_promise(runs: Runs, one: Recovery, told
 def test_a_fault_that_the_run_ended_before_breaks_the_verdict(runs: Runs) -> None:
     missed = tuple(parse_faults("kill rank 1 @ 90"))
     assert "kill rank 1 @ 90: the run ended before" in problems(replace(runs, missed=missed))
+
+
+def test_a_run_that_failed_has_a_verdict_too(runs: Runs) -> None:
+    verdict = judge(replace(runs, failed="the broken run has ended with 1"))
+    assert verdict.problems == ("the broken run has ended with 1",)
+    told = json.loads(json.dumps(verdict.to_json(), allow_nan=False))
+    assert [told[name] for name in ("verdict", "ledger_equal", "loss_max_diff", "weights_equal")] == [
+        "fail", False, None, False,
+    ]  # fmt: skip
+    assert [fault["fault"] for fault in told["faults"]] == ["kill rank 1 @ 5"]
 
 
 def test_what_people_see_fits_into_80_columns(runs: Runs) -> None:

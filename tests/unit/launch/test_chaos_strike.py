@@ -153,7 +153,7 @@ def test_steps_that_are_done_again_do_not_strike_early_or_late(run: WrittenRun) 
 
 
 def test_gaps_are_counted_from_the_first_step_and_from_fault_to_fault(run: WrittenRun) -> None:
-    gaps = [Fault(kind=Kind.KILL_RANK, number=0, gap_s=gap_s) for gap_s in (10.0, 5.0)]
+    gaps = [Fault(kind=Kind.KILL_RANK, number=number, gap_s=gap_s) for number, gap_s in ((0, 10.0), (1, 5.0))]
     victims, striker = strike(run, gaps)
     start(run, 41, 42)
     run.clock.sleep(100.0)
