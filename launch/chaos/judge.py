@@ -80,12 +80,18 @@ def check_promises(recoveries: Sequence[Recovery], config: RunConfig) -> Iterato
     for recovery in recoveries:
         fault, every = recovery.fault, config.checkpoint.snapshot_every
         if recovery.recovery_s is None:
-            yield f"{fault}: {'training was held up' if recovery.slowest else 'the run did not recover from it'}"
+            yield f"{fault}: {_tell_what_never_came(recovery)}"
         limit = 0 if fault.kind is Kind.ADD_NODE else every + _SETTLING if isinstance(every, int) else None
         if limit is not None and recovery.steps_replayed > limit:
             yield f"{fault}: {recovery.steps_replayed} steps were done again, more than {limit}"
         if recovery.late_s > MOST_LATE_S:
             yield f"{fault}: was seen to be due {recovery.late_s:.1f} s late, at step {recovery.step}"
+
+
+def _tell_what_never_came(recovery: Recovery) -> str:
+    if recovery.fault.kind is Kind.ADD_NODE:
+        return "the run ended before it had joined"
+    return "training was held up" if recovery.slowest else "the run did not recover from it"
 
 
 def tell_missed(faults: Sequence[Fault]) -> Iterator[str]:

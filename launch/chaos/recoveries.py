@@ -156,8 +156,10 @@ def _measure_pause(struck: Struck, told: _Told) -> Recovery:
     """A node that comes is waited for by nobody: what counts is how long no step was done for its sake."""
     left = told.first("left", struck.t)
     world = told.next_world(left["t"]) if left is not None else None
+    if told.first("node_joined", struck.t) is None:
+        return Recovery(fault=struck.fault, t=struck.t, step=struck.step, recovery_s=None)
     if left is None or world is None:
-        return _measure_unseen(struck, told)
+        return _measure_unseen(struck, told)  # it is a spare
     since = max((row["t"] for row in told.rows if row["t"] <= left["t"]), default=left["t"])
     labels = {"leave": left["t"] - since, **_forming_labels(world, left["t"])}
     return _recovery(struck, world.t - since, _count_replayed(told, world), labels)

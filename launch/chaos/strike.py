@@ -110,3 +110,5 @@ class Striker:
             assert isinstance(self._stage, Hosts)
             self._stage.mend_node(number)
             self._cut.remove((until, number))
+        if isinstance(self._stage, Hosts) and not self._cut:
+            self._stage.tend()

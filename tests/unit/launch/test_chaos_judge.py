@@ -162,6 +162,7 @@ def test_other_weights_are_found(runs: Runs, tmp_path: Path) -> None:
     [
         (recovery(recovery_s=None, labels={}), "did not recover"),
         (recovery("kill scribe @ 5", recovery_s=None, slowest=3.0), "training was held up"),
+        (recovery("add node @ 5", recovery_s=None), "the run ended before it had joined"),
         (recovery(steps_replayed=4), "4 steps were done again, more than 3"),
         (recovery("add node @ 5", steps_replayed=1), "1 steps were done again, more than 0"),
         (recovery(step=90, late_s=2.1), "was seen to be due 2.1 s late, at step 90"),

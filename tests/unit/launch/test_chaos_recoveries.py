@@ -174,12 +174,24 @@ def test_how_late_a_fault_was_seen_to_be_due_is_counted_from_its_step() -> None:
 
 
 def test_an_added_node_costs_what_lies_between_the_steps_of_two_worlds() -> None:
-    told = Told().begin(9.75, 0).train(range(50), 10.0).say(15.0, "leaving").say(15.03, "left", step=50)
+    told = Told().begin(9.75, 0).train(range(50), 10.0).say(14.9, "node_joined").say(15.0, "leaving")
+    told.say(15.03, "left", step=50)
     told.begin(15.05, 50).train(range(50, 60), 15.3)
     [found] = told.measure("add node @ 20", t=12.0, step=20)
     assert found.recovery_s == pytest.approx(0.3)
     assert found.steps_replayed == 0
     assert sum(found.labels.values()) == pytest.approx(0.3)
+
+
+def test_an_added_node_that_the_run_ended_before_has_shown_nothing() -> None:
+    [found] = Told().begin(9.75, 0).train(range(50), 10.0).measure("add node @ 20", t=12.0, step=20)
+    assert found.recovery_s is None
+
+
+def test_a_node_that_is_added_as_a_spare_costs_nothing() -> None:
+    told = Told().begin(9.75, 0).train(range(50), 10.0).say(13.0, "node_joined")
+    [found] = told.measure("add node @ 20", t=12.0, step=20)
+    assert (found.recovery_s, found.labels) == (0.0, {})
 
 
 def test_a_short_cut_holds_up_a_step_and_no_more() -> None:
