@@ -23,8 +23,8 @@ SETS = ("evaluate.every_steps=null", "checkpoint.snapshot_every=2", "elastic.hea
 FAULTS = (
     "kill rank 1 @ 15; nan @ 30; nan once @ 40; kill scribe @ 50; stop rank 0 @ 70; spike @ 90; kill controller @ 105"
 )
-ON_HOSTS = ("cluster.nodes.min=1", "cluster.nodes.max=2", "cluster.ranks_per_node=1", "train.steps=800")
-OF_NODES = "cut node 1 @ 30 for 5s; kill node 0 @ 350; add node @ 351"
+ON_HOSTS = ("cluster.nodes.min=1", "cluster.nodes.max=2", "cluster.ranks_per_node=1", "train.steps=1400")
+OF_NODES = "kill node 1 @ 30; add node @ 31; cut node 1 @ 1300 for 5s"
 SOAK = ("--random", "--seed", "7", "--mtbf", "1s", "--count", "30")
 
 
