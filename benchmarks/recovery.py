@@ -87,7 +87,10 @@ def break_run(folder: Path, name: str, text: str, steps: int, sets: Sequence[str
         nodes=Nodes.of(config, faults),
         on_hosts=needs_hosts(config, faults),
     )
-    return train_broken(plan, Screen()).recoveries
+    broken = train_broken(plan, Screen())
+    if broken.failed:
+        raise SystemExit(broken.failed)
+    return broken.recoveries
 
 
 def run_peer(python: str) -> dict[str, float]:

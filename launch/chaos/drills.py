@@ -25,7 +25,7 @@ from orchestrator.config.check import replace_values
 from orchestrator.config.run import RunConfig
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.drill import Drill, WrongNumber
-from orchestrator.core.errors import LonghaulError, NotVerified, TrainingFailed
+from orchestrator.core.errors import TrainingFailed
 from orchestrator.core.words import ExitCode
 from orchestrator.data.ordering.skips import Skips
 from orchestrator.tracking.journal import Event, read_events
@@ -68,7 +68,8 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Runs:
-    """What is compared. `voided`: steps that the broken run left out; `same_world`: as in the unbroken run, always."""
+    """What is compared. `voided`: steps that the broken run left out; `same_world`: as in the unbroken run, always.
+    `failed`: the broken run, or the reference, did not come to its end, and how; then there is nothing to compare."""
 
     unbroken: RunDir
     broken: RunDir
@@ -77,28 +78,40 @@ class Runs:
     same_world: bool
     recoveries: tuple[Recovery, ...]
     missed: tuple[Fault, ...]
+    failed: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """`failed`: the last words of a run that did not come to its end."""
+
+    struck: list[Struck]
+    failed: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Broken:
-    """A run that went through its faults, and what it says of them."""
+    """A run that went through its faults, and what it says of them. `failed`: as of Ended."""
 
     run_dir: RunDir
     events: list[Event]
     struck: list[Struck]
     recoveries: list[Recovery]
+    failed: str
 
 
 def train_all(plan: Plan, screen: Screen) -> Runs:
     config = settle(plan)
     unbroken = Trial(config=replace_values(config, {"name": "unbroken"}))
-    _train(unbroken, plan, screen, TrainingFailed)
+    ended = _train(unbroken, plan, screen)
+    if ended.failed:
+        raise TrainingFailed(ended.failed, where=str(unbroken.run_dir.path))
     broken = train_broken(plan, screen)
     voided = Skips.load(broken.run_dir.skips).voided if broken.run_dir.skips.exists() else frozenset[int]()
     worlds = worlds_of(broken.events, config.cluster.ranks_per_node)
     drill, left_out = Drill(worlds=worlds), tuple(sorted(voided))
     reference = Trial(config=replace_values(config, {"name": "reference"}), drill=drill, voided=left_out)
-    _train(reference, plan, screen, NotVerified)
+    failed = broken.failed or _train(reference, plan, screen).failed
     return Runs(
         unbroken=unbroken.run_dir,
         broken=broken.run_dir,
@@ -107,16 +120,22 @@ def train_all(plan: Plan, screen: Screen) -> Runs:
         same_world=[nodes for _, nodes in worlds] == [config.cluster.nodes.max],
         recoveries=tuple(broken.recoveries),
         missed=tuple(missed_of(plan, broken)),
+        failed=failed,
     )
 
 
 def train_broken(plan: Plan, screen: Screen) -> Broken:
     wrong = tuple(_wrong_number(fault) for fault in plan.own)
     trial = Trial(config=replace_values(settle(plan), {"name": "broken"}), drill=Drill(wrong=wrong))
-    struck = _train(trial, plan, screen, NotVerified, plan.from_outside)
+    ended = _train(trial, plan, screen, plan.from_outside)
     events, rows = list(read_events(trial.run_dir.events)), list(read_rows(trial.run_dir.path / METRICS_FILE))
-    recoveries = measure(struck, plan.own, events, rows)
-    return Broken(run_dir=trial.run_dir, events=events, struck=struck, recoveries=recoveries)
+    return Broken(
+        run_dir=trial.run_dir,
+        events=events,
+        struck=ended.struck,
+        recoveries=measure(ended.struck, plan.own, events, rows),
+        failed=ended.failed,
+    )
 
 
 def settle(plan: Plan) -> RunConfig:
@@ -124,10 +143,8 @@ def settle(plan: Plan) -> RunConfig:
     return replace_values(plan.config, {"root": str(plan.folder), **_SETTINGS})
 
 
-def _train(
-    trial: Trial, plan: Plan, screen: Screen, error: type[LonghaulError], faults: Iterable[Fault] | None = None
-) -> list[Struck]:
-    """To its end, while faults are struck; another end than planned is an error with the run's last words."""
+def _train(trial: Trial, plan: Plan, screen: Screen, faults: Iterable[Fault] | None = None) -> Ended:
+    """To its end, while faults are struck."""
     screen.say(f"{trial.run_dir.path.name}: {trial.run_dir.path}")
     begin, log = plan.folder / ".begin" / trial.run_dir.path.name, trial.run_dir.path.with_suffix(".log")
     with _open_stage(plan, plan.nodes.most if faults is None else plan.nodes.at_start) as stage:
@@ -140,10 +157,14 @@ def _train(
                 time.sleep(_POLL_S)
         finally:
             _end(process)
-    if process.returncode != ExitCode.DONE:
-        last = "\n".join(log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
-        raise error(f"the {trial.run_dir.path.name} run has ended with {process.returncode}:\n{last}", where=str(log))
-    return striker.struck
+    return Ended(struck=striker.struck, failed=_last_words(trial.run_dir, process.returncode, log))
+
+
+def _last_words(run_dir: RunDir, returncode: int, log: Path) -> str:
+    if returncode == ExitCode.DONE:
+        return ""
+    last = "\n".join(log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
+    return f"the {run_dir.path.name} run has ended with {returncode}, see {log}:\n{last}"
 
 
 def _open_stage(plan: Plan, there: int) -> AbstractContextManager[Machine | Hosts]:

@@ -17,6 +17,7 @@ from orchestrator.core.errors import BadInput, LonghaulError
 
 if TYPE_CHECKING:
     from cluster.hosts import Cluster, Host
+    from cluster.hosts.raynode import RayNode
 
 # Ray's own search for dead nodes; Longhaul does not wait for it, but a node that is booted again must be a new one
 _RAY = {"RAY_health_check_timeout_ms": "1000", "RAY_health_check_failure_threshold": "3"}
@@ -29,6 +30,7 @@ class Hosts:
         self._nodes = cluster.hosts[1:]
         self._kept_back = list(self._nodes[there:])
         self._killed: list[Host] = []
+        self._rays: dict[str, RayNode] = {}
 
     @classmethod
     @contextmanager
@@ -40,9 +42,12 @@ class Hosts:
         cpus = least_cpus(config)
         with Cluster.start(most + 1, shared=folder, visible=folders_of(config)) as cluster:
             cluster.start_ray(0, hosts=1, dashboard=False, env={**_RAY, "PYTHONPATH": importable()})
-            for node in [host.begin_ray(cpus, dashboard=False) for host in cluster.hosts[1 : there + 1]]:
-                node.wait_until_up()
-            yield cls(cluster, cpus, there)
+            hosts = cls(cluster, cpus, there)
+            for host in hosts._nodes[:there]:
+                hosts._begin_ray(host)
+            for ray in hosts._rays.values():
+                ray.wait_until_up()
+            yield hosts
 
     def start(self, command: Sequence[str], log: Path) -> subprocess.Popen[str]:
         """On the head."""
@@ -78,6 +83,13 @@ class Hosts:
     def mend_node(self, number: int) -> None:
         self._nodes[number].mend()
 
+    def tend(self) -> None:
+        """A Ray that was cut off too long ends when it hears so; as by a service manager, it begins anew."""
+        for host in self._nodes:
+            ray = self._rays.get(host.name)
+            if ray is not None and host not in self._killed and ray.process.poll() is not None:
+                self._begin_ray(host)
+
     def add_node(self) -> None:
         """The one that was killed first comes back, otherwise one comes that was kept back. Its Ray takes seconds."""
         if self._killed:
@@ -85,7 +97,10 @@ class Hosts:
             host.boot()
         else:
             host = self._kept_back.pop(0)
-        host.begin_ray(self._cpus, dashboard=False)
+        self._begin_ray(host)
+
+    def _begin_ray(self, host: "Host") -> None:
+        self._rays[host.name] = host.begin_ray(self._cpus, dashboard=False)
 
 
 def importable() -> str:

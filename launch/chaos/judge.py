@@ -1,5 +1,6 @@
 """The verdict: whether what Longhaul promises held in the broken run. After drills.py and compare.py."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +14,14 @@ from orchestrator.config.run import RunConfig
 from orchestrator.core.words import ExitCode
 
 BOUNDS = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.1}  # of losses, once another world or a void step came between
-MOST_LATE_S = 5.0  # what is struck later was not struck where it was asked for
+MOST_LATE_S = 2.0  # what is seen to be due later was not struck where it was asked for
 _SETTLING = 1  # a snapshot is whole on every rank a step after it was taken
 
 
 def judge(runs: Runs) -> "Verdict":
-    config = load_config(runs.broken.config).config
-    compared = compare(runs, config)
-    problems = [*tell_missed(runs.missed), *check_promises(runs.recoveries, config), *compared.problems]
+    config = load_config(runs.unbroken.config).config
+    compared = _not_compared(runs.failed) if runs.failed else compare(runs, config)
+    problems = [*compared.problems, *tell_missed(runs.missed), *check_promises(runs.recoveries, config)]
     return Verdict(compared=compared, recoveries=runs.recoveries, problems=tuple(problems))
 
 
@@ -59,6 +60,16 @@ def compare(runs: Runs, config: RunConfig) -> Compared:
     )
 
 
+def _not_compared(failed: str) -> Compared:
+    return Compared(
+        ledger_equal=False,
+        loss_max_diff=math.inf,
+        weights_max_diff=math.inf,
+        unbroken_loss_max_diff=math.inf,
+        problems=(failed,),
+    )
+
+
 def is_exact(config: RunConfig) -> bool:
     """Whether the same worlds give the same bits."""
     return config.cluster.device == "cpu" or config.train.deterministic
@@ -69,12 +80,18 @@ def check_promises(recoveries: Sequence[Recovery], config: RunConfig) -> Iterato
     for recovery in recoveries:
         fault, every = recovery.fault, config.checkpoint.snapshot_every
         if recovery.recovery_s is None:
-            yield f"{fault}: {'training was held up' if recovery.slowest else 'the run did not recover from it'}"
+            yield f"{fault}: {_tell_what_never_came(recovery)}"
         limit = 0 if fault.kind is Kind.ADD_NODE else every + _SETTLING if isinstance(every, int) else None
         if limit is not None and recovery.steps_replayed > limit:
             yield f"{fault}: {recovery.steps_replayed} steps were done again, more than {limit}"
         if recovery.late_s > MOST_LATE_S:
-            yield f"{fault}: was struck {recovery.late_s:.1f} s late, at step {recovery.step}"
+            yield f"{fault}: was seen to be due {recovery.late_s:.1f} s late, at step {recovery.step}"
+
+
+def _tell_what_never_came(recovery: Recovery) -> str:
+    if recovery.fault.kind is Kind.ADD_NODE:
+        return "the run ended before it had joined"
+    return "training was held up" if recovery.slowest else "the run did not recover from it"
 
 
 def tell_missed(faults: Sequence[Fault]) -> Iterator[str]:
@@ -94,15 +111,16 @@ class Verdict:
         return ExitCode.NOT_VERIFIED if self.problems else ExitCode.DONE
 
     def to_json(self) -> dict[str, Any]:
+        """A distance that is none, as between runs of which one has failed, is null."""
         compared = self.compared
         return {
             "format": 1,
             "verdict": "fail" if self.problems else "pass",
             "problems": list(self.problems),
             "ledger_equal": compared.ledger_equal,
-            "loss_max_diff": compared.loss_max_diff,
+            "loss_max_diff": _finite(compared.loss_max_diff),
             "weights_equal": compared.weights_max_diff == 0.0,
-            "unbroken_loss_max_diff": compared.unbroken_loss_max_diff,
+            "unbroken_loss_max_diff": _finite(compared.unbroken_loss_max_diff),
             "faults": [_fault_json(recovery) for recovery in self.recoveries],
         }
 
@@ -120,6 +138,10 @@ def _must(exact: bool, bound: float) -> str:
     return "and must be the same bit for bit" if exact else f"and may be {bound:g}"
 
 
+def _finite(distance: float) -> float | None:
+    return distance if math.isfinite(distance) else None
+
+
 def _fault_json(recovery: Recovery) -> dict[str, Any]:
     return {
         "fault": str(recovery.fault),
@@ -128,4 +150,5 @@ def _fault_json(recovery: Recovery) -> dict[str, Any]:
         "steps_replayed": recovery.steps_replayed,
         "labels": recovery.labels,
         "slowest_step": recovery.slowest,
+        "late_s": round(recovery.late_s, 3),
     }

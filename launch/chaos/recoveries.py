@@ -14,7 +14,6 @@ from orchestrator.tracking.rows import Row
 CLOSE_STEPS = 10  # after a fault that training should not feel, so many are looked at
 _GIVEN_UP = ("fault", "leaving", "left")  # of a world
 _CLOCK_S = 0.001  # the journal rounds to milliseconds
-SOON_S = 10.0  # a world that is given up within it may have been so for another fault
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +29,7 @@ class Recovery:
     steps_replayed: int = 0
     labels: dict[str, float] = field(default_factory=dict)
     slowest: float | None = None
-    late_s: float = 0.0  # after the step that it was to be struck at
+    late_s: float = 0.0  # after the step that it was to be struck at, it was seen to be time for it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +51,21 @@ class _Told:
     worlds: Sequence[_World]
     struck: Sequence[Struck]  # what breaks worlds
 
+    def breaks(self) -> Iterator[tuple[float, float]]:
+        """When a world that trained was broken, and when the world before it was given up."""
+        trains, before = False, -math.inf
+        for event in self.events:
+            if trains and event["event"] == "fault":
+                yield event["t"], before
+            if event["event"] in _GIVEN_UP:
+                trains, before = False, event["t"]
+            trains = trains or event["event"] == "training"
+
+    def trained(self, t: float) -> bool:
+        """Whether there was a world then that trained."""
+        turns = [e["event"] for e in self.events if e["event"] in ("training", *_GIVEN_UP) and e["t"] <= t]
+        return bool(turns) and turns[-1] == "training"
+
     def first(self, kind: str, since: float) -> Event | None:
         return next((e for e in self.events if e["event"] == kind and e["t"] >= since - _CLOCK_S), None)
 
@@ -69,6 +83,7 @@ def measure(
     """Of what was struck, and of what ranks did to themselves, in order of time; what they have not come to is left
     out."""
     steps = sorted((row for row in rows if "kind" not in row and "step" in row), key=lambda row: float(row["t"]))
+    events = sorted(events, key=lambda event: float(event["t"]))  # a new controller writes down what ranks told before
     strikes = [*struck, *(one for fault in in_drill for one in _strikes_of(fault, events))]
     breaking = [one for one in strikes if one.fault.kind not in UNSEEN]
     told = _Told(events, steps, list(_worlds(events, steps)), breaking)
@@ -81,7 +96,7 @@ def _late(struck: Struck, told: _Told) -> float:
     if struck.fault.step is None or struck.fault.kind in OF_NUMBERS:
         return 0.0
     done = (row["t"] for row in told.rows if row["step"] == struck.fault.step - 1)
-    return max(0.0, struck.t - next(done, struck.t))
+    return max(0.0, struck.due - next(done, struck.due))
 
 
 def _worlds(events: Sequence[Event], rows: Sequence[Row]) -> Iterator[_World]:
@@ -105,7 +120,7 @@ def _strikes_of(fault: Fault, events: Sequence[Event]) -> Iterator[Struck]:
     kind = {Kind.NAN_ONCE: "not_repeated"}.get(fault.kind, "voided")
     for event in events:
         if event["event"] == kind and event["step"] == fault.step:
-            yield Struck(fault=fault, t=event["t"], sent=event["t"], step=event["step"])
+            yield Struck(fault=fault, due=event["t"], t=event["t"], sent=event["t"], step=event["step"])
             return
 
 
@@ -118,18 +133,16 @@ def _measure(struck: Struck, told: _Told) -> Recovery:
 
 
 def _measure_unseen(struck: Struck, told: _Told) -> Recovery:
-    """Training goes on: no world is given up for it before the next step is done."""
-    slowest = _slowest_after(struck.t, told.rows)
+    """Training goes on: before the next step is done no world breaks that nothing else has been struck at."""
     next_t = min((row["t"] for row in told.rows if row["t"] - row["step_s"] > struck.t), default=math.inf)
-    given_up = [e for e in told.events if e["event"] in _GIVEN_UP and struck.t <= e["t"] < next_t]
-    others = any(one is not struck and struck.t - SOON_S < one.t < next_t for one in told.struck)
-    held_up = bool(given_up) and not others
+    breaks = [(t, before) for t, before in told.breaks() if struck.t <= t < next_t]
+    held_up = any(not any(before < other.t <= t for other in told.struck) for t, before in breaks)
     return Recovery(
         fault=struck.fault,
         t=struck.t,
         step=struck.step,
         recovery_s=None if held_up else 0.0,
-        slowest=slowest,
+        slowest=_slowest_after(struck.t, told.rows),
     )
 
 
@@ -143,8 +156,10 @@ def _measure_pause(struck: Struck, told: _Told) -> Recovery:
     """A node that comes is waited for by nobody: what counts is how long no step was done for its sake."""
     left = told.first("left", struck.t)
     world = told.next_world(left["t"]) if left is not None else None
+    if told.first("node_joined", struck.t) is None:
+        return Recovery(fault=struck.fault, t=struck.t, step=struck.step, recovery_s=None)
     if left is None or world is None:
-        return _measure_unseen(struck, told)
+        return _measure_unseen(struck, told)  # it is a spare
     since = max((row["t"] for row in told.rows if row["t"] <= left["t"]), default=left["t"])
     labels = {"leave": left["t"] - since, **_forming_labels(world, left["t"])}
     return _recovery(struck, world.t - since, _count_replayed(told, world), labels)
@@ -153,6 +168,8 @@ def _measure_pause(struck: Struck, told: _Told) -> Recovery:
 def _measure_world(struck: Struck, told: _Told) -> Recovery:
     given_up = told.first("left" if struck.fault.kind is Kind.SPIKE else "fault", struck.t)
     if told.steps_after(struck, given_up["t"] if given_up is not None else math.inf):
+        if not told.trained(struck.t):
+            return _measure_rest(struck, told)
         return _measure_unseen(struck, told)  # what was struck was not at work, or came back before it was missed
     freed = told.first("freed", given_up["t"]) if given_up is not None else None
     world = told.next_world(given_up["t"]) if given_up is not None else None
@@ -165,9 +182,17 @@ def _measure_world(struck: Struck, told: _Told) -> Recovery:
     return _recovery(struck, world.t - struck.t, replayed, labels)
 
 
+def _measure_rest(struck: Struck, told: _Told) -> Recovery:
+    """Struck while a new world was being made anyway, which needed no other one for it."""
+    world = told.next_world(struck.t)
+    if world is None:
+        return Recovery(fault=struck.fault, t=struck.t, step=struck.step, recovery_s=None)
+    return _recovery(struck, world.t - struck.t, _count_replayed(told, world), _forming_labels(world, struck.t))
+
+
 def _forming_labels(world: _World, since: float) -> dict[str, float]:
     """What a new world reads is told by its ranks; the rest went into finding them and the state, and joining."""
-    restore = world.seconds.get("restore", 0.0) + world.seconds.get("read", 0.0)
+    restore = min(world.seconds.get("restore", 0.0) + world.seconds.get("read", 0.0), world.t - since)
     return {"re-form": world.t - since - restore, "restore": restore}
 
 

@@ -1,5 +1,7 @@
 """The verdict for people: a row a fault, what was compared, and what did not hold."""
 
+import math
+
 from rich.table import Table
 
 from launch.chaos.judge import Verdict
@@ -41,4 +43,6 @@ def _cells(recovery: Recovery) -> list[str]:
 
 
 def _say(distance: float) -> str:
-    return "equal bit for bit" if distance == 0.0 else f"up to {distance:.3g}"
+    if distance == 0.0:
+        return "equal bit for bit"
+    return f"up to {distance:.3g}" if math.isfinite(distance) else "not comparable"

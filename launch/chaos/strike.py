@@ -21,7 +21,8 @@ _LOGS = {Kind.KILL_CONTROLLER: "controller.log", Kind.KILL_SCRIBE: "scribe.log"}
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Struck:
     fault: Fault
-    t: float  # seconds since the epoch, right before
+    due: float  # seconds since the epoch, when it was seen to be time for it
+    t: float  # right before it was struck
     sent: float  # and right after
     step: int  # updates done by then, as far as metrics.jsonl told
 
@@ -34,8 +35,10 @@ class Striker:
         self.next: Fault | None = None
         self._stage, self._run_dir, self._clock = stage, run_dir, clock
         self._watch, self._faults = Watch(run_dir), iter(faults)
+        self._hit: set[Process] = set()
         self._cut: list[tuple[float, int]] = []  # until when, which node
         self._since: float | None = None  # when the one before was struck, or the first step was done
+        self._due: float | None = None  # since when it has been time for the next one
         self._take_next()
 
     def look(self) -> None:
@@ -46,10 +49,11 @@ class Striker:
             self._since = self._clock.monotonic()
         while self.next is not None and self._is_due(self.next):
             t, step = self._clock.now(), self._watch.step
+            self._due = self._due or t
             if not self._strike(self.next):
                 return  # its process is being replaced: once more at the next look
-            self.struck.append(Struck(fault=self.next, t=t, sent=self._clock.now(), step=step))
-            self._since = self._clock.monotonic()
+            self.struck.append(Struck(fault=self.next, due=self._due, t=t, sent=self._clock.now(), step=step))
+            self._since, self._due = self._clock.monotonic(), None
             self._take_next()
 
     def _take_next(self) -> None:
@@ -75,13 +79,15 @@ class Striker:
                 return True
 
     def _send(self, find: Callable[[], Process | None], number: signal.Signals) -> bool:
+        """Not twice to the same process: one that is stopped or dying has nothing left to lose."""
         process = find()
-        if process is None:
+        if process is None or process in self._hit:
             return False
         try:
             self._stage.send(process, number)
         except ProcessLookupError:
             return False
+        self._hit.add(process)
         return True
 
     def _find_actor(self, log: Path) -> Process | None:
@@ -104,3 +110,5 @@ class Striker:
             assert isinstance(self._stage, Hosts)
             self._stage.mend_node(number)
             self._cut.remove((until, number))
+        if isinstance(self._stage, Hosts) and not self._cut:
+            self._stage.tend()

@@ -2,11 +2,13 @@
 
 Reads metrics.jsonl and the journal as they grow, and now.json; strike.py asks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from orchestrator.storage.lines import LineTail
 from orchestrator.tracking.journal import generation_file, generations
-from orchestrator.tracking.now import RankNow, read_now
+from orchestrator.tracking.now import read_now
 from orchestrator.tracking.rows import METRICS_FILE
 from orchestrator.tracking.rundir import RunDir
 
@@ -29,6 +31,7 @@ class Watch:
         self._metrics = LineTail(run_dir.path / METRICS_FILE)
         self._journals: dict[int, LineTail] = {}
         self._generation = 0  # of the newest world
+        self._ranks: Sequence[dict[str, Any]] = ()  # its own, in order
 
     def look(self) -> None:
         for row in self._metrics.read_new():
@@ -40,18 +43,18 @@ class Watch:
                 if event["event"] == "claimed":
                     self.host = event["host"]
                 if event["event"] == "started":
-                    self._generation = generation
-        for rank in self._at_work():  # the scribe may be late, as at the beginning
-            self.step = max(self.step, rank.step)
+                    self._generation, self._ranks = generation, event["ranks"]
+        self.step = max(self.step, self._step_shown())
 
     def rank(self, number: int) -> Process | None:
-        """Of the newest world; None when it has no such rank, or is not seen at work yet."""
-        found = (rank for rank in self._at_work() if rank.rank == number)
-        return next((Process(rank.host, rank.pid) for rank in found), None)
+        """Of the newest world, though it may only be about to begin; None when it has no such rank."""
+        if number >= len(self._ranks):
+            return None
+        return Process(self._ranks[number]["node"], self._ranks[number]["pid"])
 
-    def _at_work(self) -> list[RankNow]:
-        """As the controller saw them, about a second ago; none as long as it has not seen the newest world."""
+    def _step_shown(self) -> int:
+        """About a second ago, by the controller: the scribe may be later, as at the beginning."""
         now = read_now(self._run_dir.path)
         if now is None or now.generation < self._generation:
-            return []
-        return [rank for rank in now.ranks if rank.state == "training"]
+            return 0
+        return max((rank.step for rank in now.ranks if rank.state == "training"), default=0)

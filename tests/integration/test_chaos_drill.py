@@ -4,6 +4,8 @@ import json
 import signal
 import sys
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import pytest
 
@@ -17,10 +19,13 @@ from tests.integration.test_faults import wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-SETS = ("train.steps=240", "checkpoint.every_steps=60", "evaluate.every_steps=null", "checkpoint.snapshot_every=2")
-FAULTS = "kill rank 1 @ 20; nan @ 80; kill scribe @ 110; stop rank 0 @ 130; kill controller @ 190"
-ON_HOSTS = ("cluster.nodes.min=1", "cluster.nodes.max=2", "cluster.ranks_per_node=1")
-OF_NODES = "kill node 1 @ 30; add node @ 60; cut node 0 @ 150 for 1s"
+SETS = ("evaluate.every_steps=null", "checkpoint.snapshot_every=2", "elastic.heartbeat_timeout_s=3")
+FAULTS = (
+    "kill rank 1 @ 15; nan @ 30; nan once @ 40; kill scribe @ 50; stop rank 0 @ 70; spike @ 90; kill controller @ 105"
+)
+ON_HOSTS = ("cluster.nodes.min=1", "cluster.nodes.max=2", "cluster.ranks_per_node=1", "train.steps=1400")
+OF_NODES = "kill node 1 @ 30; add node @ 31; cut node 1 @ 1300 for 5s"
+SOAK = ("--random", "--seed", "7", "--mtbf", "1s", "--count", "30")
 
 
 def can_have_hosts() -> bool:
@@ -35,12 +40,30 @@ needs_hosts = pytest.mark.skipif(not can_have_hosts(), reason="hosts need root a
 
 
 def test_every_kind_of_fault_on_one_machine_and_not_one_sample_lost(bench: Bench) -> None:
-    done = bench.longhaul("chaos", str(bench.config), "name=struck", *SETS, "--faults", FAULTS, "--json", timeout_s=600)
-    verdict = json.loads(done.stdout)
-    assert (done.returncode, verdict["verdict"], verdict["problems"]) == (0, "pass", [])
-    assert (verdict["ledger_equal"], verdict["loss_max_diff"], verdict["weights_equal"]) == (True, 0.0, True)
+    sets = ("name=struck", *SETS, "train.steps=130", "checkpoint.every_steps=40", "elastic.spike.action=void")
+    verdict = break_run(bench, *sets, "--faults", FAULTS)
+    assert (verdict["loss_max_diff"], verdict["unbroken_loss_max_diff"]) == (0.0, 0.0)
     assert [one["fault"] for one in verdict["faults"]] == FAULTS.split("; ")
     assert not bench.path("struck-chaos").exists()
+
+
+def break_run(bench: Bench, *arguments: str) -> dict[str, Any]:
+    """The verdict, which must be a good one."""
+    done = bench.longhaul("chaos", str(bench.config), *arguments, "--json", timeout_s=800)
+    print(done.stderr)
+    verdict: dict[str, Any] = json.loads(done.stdout)
+    assert (done.returncode, verdict["verdict"], verdict["problems"]) == (0, "pass", [])
+    assert (verdict["ledger_equal"], verdict["weights_equal"]) == (True, True)
+    return verdict
+
+
+@pytest.mark.long
+def test_a_run_outlives_thirty_faults_that_chance_has_chosen(bench: Bench) -> None:
+    verdict = break_run(bench, "name=soak", *SETS, "train.steps=900", "checkpoint.every_steps=100", *SOAK)
+    assert (verdict["loss_max_diff"], verdict["unbroken_loss_max_diff"]) == (0.0, 0.0)
+    assert len(verdict["faults"]) == 30
+    recovered = [one["recovery_s"] for one in verdict["faults"] if one["labels"]]
+    print(f"{len(recovered)} recoveries, median {median(recovered):.3f} s, longest {max(recovered):.3f} s")
 
 
 def test_what_cannot_be_is_refused_and_leaves_nothing(bench: Bench) -> None:
@@ -50,13 +73,12 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(bench: Bench) -> None:
     assert not bench.path("refused-chaos").exists()
 
 
+@pytest.mark.long
 @needs_hosts
 def test_nodes_go_and_come_and_not_one_sample_is_lost(bench: Bench) -> None:
-    sets = ("name=nodes", *SETS, *ON_HOSTS)
-    done = bench.longhaul("chaos", str(bench.config), *sets, "--faults", OF_NODES, "--json", timeout_s=800)
-    verdict = json.loads(done.stdout)
-    assert (done.returncode, verdict["verdict"], verdict["problems"]) == (0, "pass", [])
-    assert (verdict["ledger_equal"], verdict["weights_equal"]) == (True, True)
+    sets = ("name=nodes", *SETS, *ON_HOSTS, "checkpoint.every_steps=200")
+    verdict = break_run(bench, *sets, "--faults", OF_NODES)
+    assert all(one["labels"] for one in verdict["faults"])  # a world was left for each of them
 
 
 @needs_hosts

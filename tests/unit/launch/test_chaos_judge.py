@@ -104,6 +104,7 @@ def test_three_equal_runs_pass(runs: Runs) -> None:
                 "steps_replayed": 2,
                 "labels": {"detect": 0.3},
                 "slowest_step": None,
+                "late_s": 0.0,
             }
         ],
     }
@@ -161,11 +162,12 @@ def test_other_weights_are_found(runs: Runs, tmp_path: Path) -> None:
     [
         (recovery(recovery_s=None, labels={}), "did not recover"),
         (recovery("kill scribe @ 5", recovery_s=None, slowest=3.0), "training was held up"),
+        (recovery("add node @ 5", recovery_s=None), "the run ended before it had joined"),
         (recovery(steps_replayed=4), "4 steps were done again, more than 3"),
         (recovery("add node @ 5", steps_replayed=1), "1 steps were done again, more than 0"),
-        (recovery(step=90, late_s=5.1), "was struck 5.1 s late, at step 90"),
+        (recovery(step=90, late_s=2.1), "was seen to be due 2.1 s late, at step 90"),
         (recovery(steps_replayed=3), ""),
-        (recovery(step=90, late_s=4.9), ""),
+        (recovery(step=90, late_s=1.9), ""),
     ],
 )
 def test_every_fault_is_held_against_its_promise(runs: Runs, one: Recovery, told: str) -> None:
@@ -177,6 +179,16 @@ def test_every_fault_is_held_against_its_promise(runs: Runs, one: Recovery, told
 def test_a_fault_that_the_run_ended_before_breaks_the_verdict(runs: Runs) -> None:
     missed = tuple(parse_faults("kill rank 1 @ 90"))
     assert "kill rank 1 @ 90: the run ended before" in problems(replace(runs, missed=missed))
+
+
+def test_a_run_that_failed_has_a_verdict_too(runs: Runs) -> None:
+    verdict = judge(replace(runs, failed="the broken run has ended with 1"))
+    assert verdict.problems == ("the broken run has ended with 1",)
+    told = json.loads(json.dumps(verdict.to_json(), allow_nan=False))
+    assert [told[name] for name in ("verdict", "ledger_equal", "loss_max_diff", "weights_equal")] == [
+        "fail", False, None, False,
+    ]  # fmt: skip
+    assert [fault["fault"] for fault in told["faults"]] == ["kill rank 1 @ 5"]
 
 
 def test_what_people_see_fits_into_80_columns(runs: Runs) -> None:

@@ -34,8 +34,10 @@ class Told:
             self.rows.append(row)
         return self
 
-    def measure(self, struck: str = "", *, t: float = 0.0, step: int = 0, own: str = "") -> list[Recovery]:
-        faults = [Struck(fault=fault, t=t, sent=t + 0.01, step=step) for fault in parse(struck)]
+    def measure(
+        self, struck: str = "", *, t: float = 0.0, step: int = 0, own: str = "", late_s: float = 0.0
+    ) -> list[Recovery]:
+        faults = [Struck(fault=fault, due=t - late_s, t=t, sent=t + 0.01, step=step) for fault in parse(struck)]
         return measure(faults, parse(own), self.events, self.rows)
 
 
@@ -127,24 +129,69 @@ def test_a_killed_controller_that_costs_a_world_has_held_up_training() -> None:
 def test_a_world_given_up_for_another_fault_is_not_the_controllers() -> None:
     told = killed()
     faults = [*parse("kill rank 1 @ 10"), *parse("kill controller @ 10")]
-    struck = [Struck(fault=fault, t=11.04, sent=11.05, step=10) for fault in faults]
+    struck = [Struck(fault=fault, due=11.04, t=11.04, sent=11.05, step=10) for fault in faults]
     rank, controller = measure(struck, [], told.events, told.rows)
     assert rank.recovery_s == pytest.approx(11.38 - 11.04)
     assert controller.recovery_s == 0.0
 
 
-def test_how_late_a_fault_was_struck_is_counted_from_its_step() -> None:
-    [found] = killed().measure("kill rank 1 @ 5", t=11.05, step=10)
-    assert found.late_s == pytest.approx(0.55)
+def test_a_world_broken_by_an_earlier_fault_that_is_over_is_the_controllers() -> None:
+    told = killed().say(12.5, "fault").say(12.6, "freed").begin(12.7, 19).train(range(19, 30), 12.95)
+    [rank], [scribe] = parse("kill rank 1 @ 10"), parse("kill scribe @ 18")
+    struck = [
+        Struck(fault=rank, due=11.05, t=11.05, sent=11.06, step=10),
+        Struck(fault=scribe, due=12.45, t=12.45, sent=12.46, step=18),
+    ]
+    assert [one.recovery_s is None for one in measure(struck, [], told.events, told.rows)] == [False, True]
+
+
+def test_a_controller_killed_during_a_recovery_is_not_blamed_for_its_second_attempt() -> None:
+    told = Told().begin(9.75, 0).train(range(10), 10.0)
+    told.say(11.07, "fault").say(11.12, "freed").say(11.13, "claimed").say(11.14, "started", step=9, world_size=2)
+    told.say(11.25, "fault").say(11.30, "freed").begin(11.31, 9).train(range(9, 20), 11.56)
+    [found] = told.measure("kill controller @ 10", t=11.2, step=10)
+    assert found.recovery_s == 0.0
+
+
+def test_a_rank_struck_while_it_is_free_is_replaced_with_the_recovery_under_way() -> None:
+    [found] = killed().measure("kill rank 0 @ 10", t=11.1, step=10)
+    assert found.recovery_s == pytest.approx(11.38 - 11.1)
+    assert found.labels == pytest.approx({"re-form": 0.23, "restore": 0.05})
+
+
+def test_what_a_new_controller_writes_down_late_is_told_in_its_time() -> None:
+    told = killed()
+    training = told.events.pop()
+    told.say(12.0, "claimed").say(12.01, "adopted").events.append(training)
+    told.say(13.0, "fault").say(13.1, "freed").begin(13.2, 19).train(range(19, 30), 13.45)
+    [found] = told.measure("kill rank 1 @ 10", t=11.05, step=10)
+    assert (found.recovery_s, found.steps_replayed) == (pytest.approx(11.38 - 11.05), 1)
+
+
+def test_how_late_a_fault_was_seen_to_be_due_is_counted_from_its_step() -> None:
+    [found] = killed().measure("kill rank 1 @ 5", t=11.05, step=10, late_s=0.2)
+    assert found.late_s == pytest.approx(0.35)
 
 
 def test_an_added_node_costs_what_lies_between_the_steps_of_two_worlds() -> None:
-    told = Told().begin(9.75, 0).train(range(50), 10.0).say(15.0, "leaving").say(15.03, "left", step=50)
+    told = Told().begin(9.75, 0).train(range(50), 10.0).say(14.9, "node_joined").say(15.0, "leaving")
+    told.say(15.03, "left", step=50)
     told.begin(15.05, 50).train(range(50, 60), 15.3)
     [found] = told.measure("add node @ 20", t=12.0, step=20)
     assert found.recovery_s == pytest.approx(0.3)
     assert found.steps_replayed == 0
     assert sum(found.labels.values()) == pytest.approx(0.3)
+
+
+def test_an_added_node_that_the_run_ended_before_has_shown_nothing() -> None:
+    [found] = Told().begin(9.75, 0).train(range(50), 10.0).measure("add node @ 20", t=12.0, step=20)
+    assert found.recovery_s is None
+
+
+def test_a_node_that_is_added_as_a_spare_costs_nothing() -> None:
+    told = Told().begin(9.75, 0).train(range(50), 10.0).say(13.0, "node_joined")
+    [found] = told.measure("add node @ 20", t=12.0, step=20)
+    assert (found.recovery_s, found.labels) == (0.0, {})
 
 
 def test_a_short_cut_holds_up_a_step_and_no_more() -> None:

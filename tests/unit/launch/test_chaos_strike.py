@@ -46,8 +46,12 @@ def run(tmp_path: Path) -> Iterator[WrittenRun]:
 
 def start(run: WrittenRun, *pids: int) -> None:
     """A world, its ranks seen at work."""
-    run.journal.append("started")
+    begin_world(run, *pids)
     show(run, *pids)
+
+
+def begin_world(run: WrittenRun, *pids: int) -> None:
+    run.journal.append("started", ranks=[{"node": "host", "pid": pid} for pid in pids])
 
 
 def show(run: WrittenRun, *pids: int) -> None:
@@ -101,16 +105,28 @@ def test_a_process_that_is_being_replaced_is_struck_once_it_is_back(run: Written
     run.train(range(2))
     striker.look()
     assert striker.struck == []
+    run.clock.sleep(3.0)
     run.claim()
-    run.journal.append("started")
-    striker.look()
-    assert victims.sent == []  # the new world has not been seen yet
-    show(run, 41, 43)
+    begin_world(run, 41, 43)  # it need not be at work for that
     striker.look()
     assert victims.sent == [(43, signal.SIGKILL)]
+    [struck] = striker.struck
+    assert struck.t - struck.due == 3.0
     victims.actors["scribe.log"] = 60
     striker.look()
     assert [one.fault.kind for one in striker.struck] == [Kind.KILL_RANK, Kind.KILL_SCRIBE]
+
+
+def test_a_process_that_is_struck_already_is_not_struck_again_but_its_successor(run: WrittenRun) -> None:
+    victims, striker = strike(run, "stop rank 0 @ 2; kill rank 0 @ 2")
+    start(run, 41, 42)
+    run.train(range(2))
+    striker.look()
+    assert victims.sent == [(41, signal.SIGSTOP)]
+    run.claim()
+    begin_world(run, 51, 42)
+    striker.look()
+    assert victims.sent == [(41, signal.SIGSTOP), (51, signal.SIGKILL)]
 
 
 def test_a_rank_that_no_world_has_is_not_struck(run: WrittenRun) -> None:
@@ -137,7 +153,7 @@ def test_steps_that_are_done_again_do_not_strike_early_or_late(run: WrittenRun) 
 
 
 def test_gaps_are_counted_from_the_first_step_and_from_fault_to_fault(run: WrittenRun) -> None:
-    gaps = [Fault(kind=Kind.KILL_RANK, number=0, gap_s=gap_s) for gap_s in (10.0, 5.0)]
+    gaps = [Fault(kind=Kind.KILL_RANK, number=number, gap_s=gap_s) for number, gap_s in ((0, 10.0), (1, 5.0))]
     victims, striker = strike(run, gaps)
     start(run, 41, 42)
     run.clock.sleep(100.0)
@@ -152,7 +168,7 @@ def test_gaps_are_counted_from_the_first_step_and_from_fault_to_fault(run: Writt
 
 def test_ranks_that_are_further_than_the_scribe_has_told_are_believed(run: WrittenRun) -> None:
     victims, striker = strike(run, "kill rank 1 @ 20")
-    run.journal.append("started")
+    begin_world(run, 41, 42)
     run.show([replace(rank, pid=42) for rank in ranks_now(1, 2, step=20)])
     striker.look()
     assert victims.sent == [(42, signal.SIGKILL)]
