@@ -182,18 +182,19 @@ def stop(
 
 @app.command()
 def drain(
-    name: Run,
+    name: Annotated[
+        str | None, typer.Argument(help="a run; those with ranks on this machine when absent", metavar="[RUN]")
+    ] = None,
     node: Annotated[str | None, typer.Option(help="its address or name; this machine when absent")] = None,
     grace_s: Annotated[float, typer.Option("--grace", help="seconds until it is taken away")] = 30.0,
     root: Root = RUNS,
 ) -> None:
     """Say that a node is about to go: the run leaves it at the next step, or stops after a checkpoint."""
-    import socket
-
-    from launch.here import find_run
+    from launch.drain import drain as ask
+    from launch.screen import Screen
     from orchestrator.core.clock import SystemClock
 
-    find_run(name, root).ask_to_drain(node or socket.gethostname(), SystemClock(), grace_s=grace_s)
+    ask(name, root, node, grace_s, clock=SystemClock(), screen=Screen())
 
 
 @app.command()

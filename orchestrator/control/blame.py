@@ -14,6 +14,7 @@ from orchestrator.control.seen import Crew, Limits, NodeSeen, Seated
 from orchestrator.core.errors import CheckpointDamaged
 
 GATHER_S = 1.0  # how long to wait for what other ranks say, once one has named a cause
+STARTING = ("", "start")  # phases of a rank that joins, builds or restores
 MARGIN_S = 0.5  # beyond the heartbeat's time-out: by then a node that is gone has been missed
 
 FaultKind = Literal["rank", "node", "stuck", "raised", "damaged"]
@@ -149,6 +150,14 @@ def miss_jobs(crew: Crew, limits: Limits) -> Fault:
     taken = Counter(seated.host for seated in crew.ranks)
     missing = [node.host for node in crew.nodes if taken[node.host] < limits.ranks_per_node]
     return Fault(kind="rank", reason=f"ranks on {', '.join(missing)} have not got their jobs", step=crew.step)
+
+
+def miss_start(crew: Crew, waited_s: float) -> Fault | None:
+    """Whoever reads its first batch has come through: a store may take its time."""
+    late = [one for one in crew.ranks if one.rank.phase in STARTING and not one.rank.trained and one.rank.end is None]
+    names = ", ".join(f"rank {rank.rank} on {host}" for host, rank in late)
+    reason = f"after {waited_s:.0f} s these have not come to their first batch: {names}"
+    return Fault(kind="stuck", reason=reason, step=crew.step) if late else None
 
 
 # what is remembered

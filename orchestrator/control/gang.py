@@ -1,15 +1,15 @@
 """The gang: the node actors of a run, seen and steered as one. No call to one of them is ever waited for: a node may be
-gone at any time, and it is here that its silence is noticed."""
+gone at any time, and it is here that its silence is noticed, and that a call to it has failed: it is lost then."""
 
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util import list_named_actors
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -37,8 +37,13 @@ class _Member:
     actor: Any
     answered: float
     beat: Any = None
+    calls: dict[Any, str] = field(default_factory=dict)  # beside the beat, that are not over yet: their methods
     report: NodeReport | None = None
     lost: str = ""
+
+    def tell(self, method: str, *arguments: Any, **options: Any) -> None:
+        """It is not waited for; how it went is seen in a later look round."""
+        self.calls[getattr(self.actor, method).remote(*arguments, **options)] = method
 
 
 class Gang:
@@ -93,12 +98,11 @@ class Gang:
             )
             .remote(self._run, node.group, elastic, self._config.tracking.system_every_s)
         )
-        actor.start_ranks.remote(
-            cluster.ranks_per_node, cluster.spares, device=device, threads=threads, env=cluster.env
+        member = _Member(name=name, node_id=node.node_id, host=node.host, actor=actor, answered=time.monotonic())
+        member.tell(
+            "start_ranks", cluster.ranks_per_node, cluster.spares, device=device, threads=threads, env=cluster.env
         )
-        self._members[name] = _Member(
-            name=name, node_id=node.node_id, host=node.host, actor=actor, answered=time.monotonic()
-        )
+        self._members[name] = member
         return name
 
     def adopt(self, world: Iterable[str]) -> bool:
@@ -145,8 +149,7 @@ class Gang:
 
     def wait(self, timeout_s: float) -> None:
         """Return when one has something new to tell, at the latest after so long."""
-        asked = [member.beat for member in self._members.values() if member.beat is not None]
-        if asked:
+        if asked := list(self._find_asked()):
             ray.wait(asked, timeout=timeout_s)
         else:
             time.sleep(timeout_s)
@@ -161,23 +164,21 @@ class Gang:
                 member.beat = member.actor.beat.remote(self._word, version)
         return [_seen(member, notices) for member in self._members.values()]
 
+    def _find_asked(self) -> dict[Any, _Member]:
+        """Calls that are not over yet, as far as is known."""
+        members = [member for member in self._members.values() if not member.lost]
+        beats = {member.beat: member for member in members if member.beat is not None}
+        return beats | {call: member for member in members for call in member.calls}
+
     def _take_answers(self, now: float) -> None:
-        beats = {member.beat: member for member in self._members.values() if member.beat is not None}
-        done = ray.wait(list(beats), num_returns=len(beats), timeout=0)[0] if beats else []
-        for beat in done:
-            self._take_answer(beats.pop(beat), now)
-        for member in beats.values():
+        asked = self._find_asked()
+        for call in ray.wait(list(asked), num_returns=len(asked), timeout=0)[0] if asked else []:
+            _take_answer(asked[call], call, now)
+        for member in self._members.values():
             silence = now - member.answered
             if member.report is not None and silence > self._config.elastic.heartbeat_timeout_s:
-                member.lost = f"node {member.host} has been silent for {silence:.1f} s (elastic.heartbeat_timeout_s)"
-
-    def _take_answer(self, member: _Member, now: float) -> None:
-        beat, member.beat, member.answered = member.beat, None, now
-        try:
-            member.report = ray.get(beat)
-            member.node_id, member.host = member.report.node_id, member.report.host
-        except RayActorError as error:
-            member.lost = f"node actor {member.name} on {member.host} is gone: {str(error).splitlines()[0]}"
+                silent = f"node {member.host} has been silent for {silence:.1f} s (elastic.heartbeat_timeout_s)"
+                member.lost = member.lost or silent
 
     # what is told to it
 
@@ -187,7 +188,7 @@ class Gang:
             self._word = word
             for member in self._members.values():
                 if not member.lost:
-                    member.actor.beat.remote(word, UNHEARD)
+                    member.tell("beat", word, UNHEARD)
 
     def begin(
         self,
@@ -222,15 +223,36 @@ class Gang:
                 )
                 for local in range(per_node)
             ]
-            self._members[name].actor.train.remote(jobs, seats[number])
+            self._members[name].tell("train", jobs, seats[number])
 
     def abort(self, world: Iterable[str], generation: int) -> None:
         for name in world:
             if (member := self._members.get(name)) is not None and not member.lost:
-                member.actor.abort.remote(generation)
+                member.tell("abort", generation)
 
     def kill(self, name: str, pids: Sequence[int], why: str) -> None:
-        self._members[name].actor.kill_ranks.remote(list(pids), why)
+        self._members[name].tell("kill_ranks", list(pids), why)
+
+
+def _take_answer(member: _Member, call: Any, now: float) -> None:
+    method = "beat" if call == member.beat else member.calls.pop(call)
+    try:
+        answer = ray.get(call)
+    except RayError as error:
+        log.warning("%s of node actor %s: %s", method, member.name, error)
+        member.lost = member.lost or f"node actor {member.name} on {member.host} {_describe_end(error, method)}"
+    else:
+        if call == member.beat:
+            member.beat, member.answered, member.report = None, now, answer
+            member.node_id, member.host = answer.node_id, answer.host
+
+
+def _describe_end(error: RayError, method: str) -> str:
+    if isinstance(error, RayTaskError):
+        return f"has failed: {method} raised {type(error.cause).__name__}: {error.cause}"
+    lines = str(error).splitlines()
+    could_start = not (isinstance(error, RayActorError) and error.actor_init_failed)
+    return f"is gone: {lines[0]}" if could_start else f"could not start: {lines[-1]}"
 
 
 def _seen(member: _Member, notices: Mapping[str, Notice]) -> NodeSeen:

@@ -31,6 +31,7 @@ from orchestrator.control.blame import (
     find_fault,
     has_signs,
     miss_jobs,
+    miss_start,
     remember,
 )
 from orchestrator.control.decisions import (
@@ -69,6 +70,7 @@ REFILL_S = 10.0  # so long does a world wait for ranks that are about to be warm
 WARM_S = 300.0  # and the first world, for those that have never been
 HALF_HELD_S = 20.0  # so long some of the nodes are held, though they are too few
 HALF_HELD_MOST_S = 300.0
+LEAST_START_S, STARTS_TO_WAIT = 120.0, 3  # a world that takes longer, and so many times the longest start, is stuck
 FREE_S = 10.0  # after which a node that cannot end its ranks is given up
 
 
@@ -95,6 +97,8 @@ class State:
     avoided: tuple[BadNode, ...] = ()
     buried: frozenset[tuple[str, int]] = frozenset()  # host and pid of spares whose deaths have been counted
     killed: tuple[int, ...] = ()  # while ABORTING
+    starting: bool = False  # not all of its ranks have begun a step
+    longest_start_s: float | None = None  # of worlds that this controller has begun
     signs_since: float | None = None  # of a fault whose cause is not known yet
     idle_since: float | None = None  # since when nodes could come in
     half_since: float | None = None  # since when some nodes are held, but too few
@@ -121,8 +125,14 @@ def decide(state: State, seen: Seen, now: float, limits: Limits) -> Step:
 
 
 def _keep_nodes(state: State, seen: Seen, now: float, limits: Limits) -> Step:
-    """Spares that died and numbers that went wrong are put down to their nodes; lost nodes are dropped."""
+    """What died before it was of use, and numbers that went wrong, are put down to nodes; lost nodes are dropped."""
+    failures = state.failures
     state, decisions = _bury_spares(state, seen, now, limits)
+    state = _count_unborn(state, seen, now, limits)
+    spent = count_spent(state.failures, now, limits)
+    if state.failures != failures and spent > limits.restart_budget:
+        state, finish = _finish(state, now, endings.spend_budget(spent, state.failures[-1].evidence, (), limits))
+        return state, decisions + finish
     state = _suspect(state, seen, now, limits)
     bad = find_bad_nodes(state.failures, now, limits)
     decisions += [Avoid(one) for one in bad if one not in state.avoided]
@@ -141,11 +151,18 @@ def _bury_spares(state: State, seen: Seen, now: float, limits: Limits) -> Step:
             failures = remember(state.failures, Failure(t=now, hosts=(node.host,), evidence=evidence), limits)
             state = replace(state, failures=failures, buried=state.buried | {(node.host, rank.pid)})
             decisions.append(BurySpare(node.host, rank.pid, evidence))
-    spent = count_spent(state.failures, now, limits)
-    if decisions and spent > limits.restart_budget:
-        state, finish = _finish(state, now, endings.spend_budget(spent, state.failures[-1].evidence, (), limits))
-        decisions += finish
     return state, decisions
+
+
+def _count_unborn(state: State, seen: Seen, now: float, limits: Limits) -> State:
+    """Nodes lost before any of their ranks was warm: where no world trains, that could go on for ever."""
+    lost = [node for node in seen.nodes if node.lost and node.name not in state.world]
+    unborn = [node for node in lost if all(rank.state is RankState.WARMING for rank in node.ranks)]
+    if not unborn:
+        return state
+    hosts, is_vital = tuple(node.host for node in unborn), state.phase is Phase.WAITING
+    failure = Failure(t=now, hosts=hosts, evidence=unborn[0].lost, spends_budget=is_vital)
+    return replace(state, failures=remember(state.failures, failure, limits))
 
 
 def _suspect(state: State, seen: Seen, now: float, limits: Limits) -> State:
@@ -211,7 +228,7 @@ def _while_forming(state: State, seen: Seen, now: float, limits: Limits) -> Step
     if not seen.start_found:
         return state, []
     begun = replace(state, phase=Phase.TRAINING, since=now, world=world, idle_since=None, preempted=False)
-    return begun, [Begin(world, state.why)]
+    return replace(begun, starting=True), [Begin(world, state.why)]
 
 
 # while a world lives
@@ -228,6 +245,8 @@ def _while_world_lives(state: State, seen: Seen, now: float, limits: Limits) -> 
         if now - state.since <= limits.heartbeat_timeout_s:
             return state, []
         fault = miss_jobs(crew, limits)
+    if fault is None and state.starting:
+        state, fault = _watch_start(state, crew, now)
     if fault is not None:
         return _break_up(state, fault, crew, now, limits)
     if since is not None:
@@ -235,6 +254,18 @@ def _while_world_lives(state: State, seen: Seen, now: float, limits: Limits) -> 
     if all(seated.rank.end is not None for seated in crew.ranks):
         return _after_end(state, crew, seen, now)
     return _steer(state, crew, seen, now, limits)
+
+
+def _watch_start(state: State, crew: Crew, now: float) -> tuple[State, Fault | None]:
+    """The first world has the time-out of its collectives. A limit that proves too short is longer the next time."""
+    took_s, before_s = now - state.since, state.longest_start_s
+    timed = replace(state, starting=False, longest_start_s=max(took_s, before_s or 0.0))
+    if all(seated.rank.trained for seated in crew.ranks):
+        return timed, None
+    if before_s is None or took_s <= max(LEAST_START_S, STARTS_TO_WAIT * before_s):
+        return state, None
+    fault = miss_start(crew, took_s)
+    return (timed, fault) if fault is not None else (state, None)
 
 
 def _break_up(state: State, fault: Fault, crew: Crew, now: float, limits: Limits) -> Step:

@@ -271,6 +271,59 @@ def test_failures_are_counted_until_they_are_forgotten() -> None:
     assert finish.culprits == (3,)
 
 
+def test_nodes_that_always_fail_before_their_ranks_are_warm_end_the_run_that_waits_for_them() -> None:
+    state, fails = WAITING, "node actor a on host-a has failed: start_ranks raised OSError: no room"
+    for t in (1.0, 2.0):
+        look = seen([NodeSeen(name="a", host="host-a", lost=fails)])
+        state, decisions = decide(state, look, t, LIMITS)
+        assert decisions == [Drop("a", "host-a", fails)]
+    reason = finish_of(state, look, 3.0).reason
+    assert fails in reason
+    assert "restart_budget=2" in reason
+
+
+def test_a_node_that_always_fails_to_start_beside_a_world_is_avoided_and_costs_the_run_nothing() -> None:
+    state = TRAINING
+    for t in (1.0, 2.0, 3.0, 4.0):
+        state, decisions = decide(
+            state, seen([*world("a", "b"), NodeSeen(name="c", host="host-c", lost="no")]), t, LIMITS
+        )
+    assert state.phase is Phase.TRAINING
+    assert [bad.host for bad in state.avoided] == ["host-c"]
+    assert Drop("c", "host-c", "no") in decisions
+
+
+def test_nodes_that_are_lost_together_while_they_warm_are_one_failure() -> None:
+    gone = [NodeSeen(name=name, host=f"host-{name}", lost="power cut") for name in "abcd"]
+    state, _ = decide(WAITING, seen(gone), 1.0, LIMITS)
+    [failure] = state.failures
+    assert failure.hosts == ("host-a", "host-b", "host-c", "host-d")
+
+
+def test_a_world_that_takes_far_longer_to_start_than_those_before_it_is_broken_and_gets_longer_the_next_time() -> None:
+    late = {"r3": training(3, trained=False, phase="start")}
+    starting = replace(TRAINING, starting=True)
+    assert decide(starting, seen(world("a", "b", **late)), 599.0, LIMITS)[1] == []  # no world before it
+    state, _ = decide(starting, seen(world("a", "b")), 50.0, LIMITS)
+    assert (state.starting, state.longest_start_s) == (False, 50.0)
+    assert decide(state, seen(world("a", "b")), 1e5, LIMITS)[0].longest_start_s == 50.0
+    again = replace(state, starting=True, since=0.0)
+    assert decide(again, seen(world("a", "b", **late)), 150.0, LIMITS)[1] == []
+    broken, [decision] = decide(again, seen(world("a", "b", **late)), 151.0, LIMITS)
+    assert isinstance(decision, Break)
+    assert decision.fault.kind == "stuck"
+    assert decision.fault.reason.endswith("rank 3 on host-b")
+    assert broken.longest_start_s == 151.0
+
+
+def test_short_starts_leave_later_ones_two_minutes_and_a_first_batch_may_take_longer() -> None:
+    quick = replace(TRAINING, starting=True, longest_start_s=0.5)
+    late = training(3, trained=False, phase="start")
+    assert decide(quick, seen(world("a", "b", r3=late)), 120.0, LIMITS)[1] == []
+    assert len(decide(quick, seen(world("a", "b", r3=late)), 120.1, LIMITS)[1]) == 1
+    assert decide(quick, seen(world("a", "b", r3=replace(late, phase="data"))), 1e4, LIMITS)[1] == []
+
+
 def test_ranks_that_always_die_before_their_first_job_end_the_run() -> None:
     state = WAITING
     for pid in (1, 2):

@@ -124,6 +124,20 @@ def test_cluster_and_job_have_the_same_pods() -> None:
     assert [group["template"] for group in mine] == [group["template"] for group in its]
 
 
+def test_workers_that_go_say_so_in_time_and_stay_until_the_run_has_left_them() -> None:
+    for spec in cluster_specs():
+        for group in spec["workerGroupSpecs"]:
+            pod = group["template"]["spec"]
+            [container] = pod["containers"]
+            if "terminationGracePeriodSeconds" not in pod:
+                continue  # the small job, for trying things out
+            drain, wait = container["lifecycle"]["preStop"]["exec"]["command"][-1].splitlines()
+            assert_it_parses(drain)
+            [grace] = re.findall(r"^longhaul drain --grace (\d+)$", drain)
+            assert int(grace) < pod["terminationGracePeriodSeconds"]
+            assert wait.startswith("while pgrep -f ^ray::NodeActor")
+
+
 def test_the_small_job_has_the_nodes_that_its_overlay_asks_for() -> None:
     job = next(job for job in manifests("RayJob") if job["metadata"]["name"] == "tiny")
     cluster = load_config(ROOT / "configs" / "tiny.yaml", [OVERLAYS / "4x1-cpu.yaml"]).config.cluster

@@ -1,0 +1,81 @@
+"""Ray as the gang uses it: actors whose calls a test answers one by one, or lets fail."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(eq=False)
+class Call:
+    """A call of an actor's method, and what Ray gives back for it at once."""
+
+    method: str
+    arguments: tuple[Any, ...]
+    result: Any = None
+    is_over: bool = False
+
+    def end(self, result: Any = None) -> None:
+        """With an error, too, which is raised then."""
+        self.result, self.is_over = result, True
+
+
+@dataclass(eq=False)
+class FakeActor:
+    calls: list[Call] = field(default_factory=list)
+
+    def __getattr__(self, method: str) -> "FakeMethod":
+        return FakeMethod(self, method)
+
+    def newest(self, method: str) -> Call:
+        return [call for call in self.calls if call.method == method][-1]
+
+    def count(self, method: str) -> int:
+        return sum(call.method == method for call in self.calls)
+
+
+@dataclass(frozen=True)
+class FakeMethod:
+    actor: FakeActor
+    name: str
+
+    def remote(self, *arguments: Any, **_options: Any) -> Call:
+        self.actor.calls.append(Call(self.name, arguments))
+        return self.actor.calls[-1]
+
+
+@dataclass(eq=False)
+class FakeRay:
+    """In place of the module."""
+
+    actors: list[FakeActor] = field(default_factory=list)
+    killed: list[FakeActor] = field(default_factory=list)
+
+    def remote(self, _actor_class: type) -> "FakeRay":
+        return self
+
+    def options(self, **_options: Any) -> "FakeFactory":
+        return FakeFactory(self)
+
+    def wait(self, calls: Sequence[Call], num_returns: int = 1, timeout: float = 0.0) -> tuple[list[Call], list[Call]]:
+        deadline = time.monotonic() + timeout
+        while not any(call.is_over for call in calls) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        return [call for call in calls if call.is_over][:num_returns], [call for call in calls if not call.is_over]
+
+    def get(self, call: Call, timeout: float = 0.0) -> Any:
+        if isinstance(call.result, Exception):
+            raise call.result
+        return call.result
+
+    def kill(self, actor: FakeActor) -> None:
+        self.killed.append(actor)
+
+
+@dataclass(frozen=True)
+class FakeFactory:
+    ray: FakeRay
+
+    def remote(self, *_arguments: Any) -> FakeActor:
+        self.ray.actors.append(FakeActor())
+        return self.ray.actors[-1]
