@@ -13,18 +13,20 @@ import pytest
 import torch
 
 from cluster.hosts import Cluster, Host
+from orchestrator.core.words import ExitCode
 from orchestrator.storage.lines import read_lines
 from orchestrator.tracking.journal import read_events
 from tests.integration.conftest import Bench
 from tests.integration.test_faults import wait_until
 
 pytestmark = [
+    pytest.mark.timeout(300, func_only=True),
     pytest.mark.cluster,
     pytest.mark.skipif(os.geteuid() != 0, reason="hosts are made of namespaces, which needs root"),
 ]
 
 HEARTBEAT_S = 2.0
-STEPS = 400
+STEPS = 160
 WORKERS = ("h2", "h3", "h4")
 Event = dict[str, Any]
 
@@ -40,7 +42,7 @@ class Fleet:
         settings = [
             f"name={name}", f"root={self.cluster.shared / 'runs'}", f"cluster.address={self.cluster.ray_address}",
             f"data.train.0.path={self.bench.folder / 'shards'}", f"data.work={self.bench.folder / 'work'}",
-            f"train.steps={STEPS}", "evaluate.every_steps=null", "checkpoint.every_steps=200", "data.ledger=digest",
+            f"train.steps={STEPS}", "evaluate.every_steps=null", "checkpoint.every_steps=100", "data.ledger=digest",
             "checkpoint.snapshot_every=4", f"elastic.heartbeat_timeout_s={HEARTBEAT_S}", "elastic.lease_s=6",
             "cluster.ranks_per_node=1", "cluster.nodes.min=1", "cluster.nodes.max=3",
         ]  # fmt: skip
@@ -93,8 +95,8 @@ class Voyage:
         wait_until(lambda: condition() or self.command.poll() is not None, timeout_s=120.0)
         assert condition(), self.log.read_text()
 
-    def end(self) -> None:
-        assert self.command.wait(timeout=180) == 0, self.log.read_text()
+    def end(self, exit_code: int = 0) -> None:
+        assert self.command.wait(timeout=180) == exit_code, self.log.read_text()
 
     @property
     def started(self) -> Event:
@@ -114,7 +116,7 @@ class Voyage:
 
 
 @pytest.fixture(scope="module")
-def fleet(bench: Bench, unbroken: str) -> Iterator[Fleet]:
+def fleet(bench: Bench) -> Iterator[Fleet]:
     with Cluster.start(hosts=5, shared=bench.folder / "fleet", visible=[bench.folder]) as cluster:
         cluster.start_ray(cpus=1, head_cpus=0, hosts=4, dashboard=False)
         yield Fleet(cluster, bench)
@@ -151,7 +153,7 @@ def processes_of(host: Host, run: Path) -> list[str]:
 
 def test_a_killed_rank_is_replaced_by_a_spare(fleet: Fleet, calm: Voyage) -> None:
     voyage = fleet.run("rank-killed", "cluster.nodes.min=3")
-    voyage.wait_for_step(30)
+    voyage.wait_for_step(20)
     voyage.kill(1)
     struck = time.time()
     took_s = recovered_in(voyage, struck, training=2)
@@ -170,7 +172,7 @@ def test_a_killed_rank_is_replaced_by_a_spare(fleet: Fleet, calm: Voyage) -> Non
 
 def test_a_stopped_rank_is_found_ended_and_replaced(fleet: Fleet, calm: Voyage) -> None:
     voyage = fleet.run("rank-stopped", "cluster.nodes.min=3")
-    voyage.wait_for_step(30)
+    voyage.wait_for_step(20)
     voyage.kill(2, signal.SIGSTOP)
     took_s = recovered_in(voyage, time.time(), training=2)
     voyage.end()
@@ -185,8 +187,8 @@ def test_a_stopped_rank_is_found_ended_and_replaced(fleet: Fleet, calm: Voyage) 
 
 
 def test_a_killed_node_is_done_without_and_joins_again_when_it_is_back(fleet: Fleet, calm: Voyage) -> None:
-    voyage = fleet.run("node-killed", "train.steps=1200", "schedule.name=constant")
-    voyage.wait_for_step(30)
+    voyage = fleet.run("node-killed", "train.steps=20000", "schedule.name=constant")
+    voyage.wait_for_step(20)
     host = voyage.host_of(2)
     struck = time.time()
     host.kill()
@@ -202,7 +204,10 @@ def test_a_killed_node_is_done_without_and_joins_again_when_it_is_back(fleet: Fl
     assert voyage.started["why"] == "resize"
     left = voyage.events("leaving")[-1]
     print(f"joined with a pause of {joined['t'] - left['t']:.3f} s")
-    voyage.end()
+    voyage.wait_for_step(max(STEPS, voyage.started["step"] + 8))
+    stopped = fleet.longhaul("stop", str(voyage.path))
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    voyage.end(ExitCode.STOPPED)
     proof = fleet.longhaul("verify", str(voyage.path))
     assert proof.returncode == 0, proof.stdout + proof.stderr
     assert voyage.ledger()[:STEPS] == calm.ledger()  # what is trained when does not depend on how long one goes on
@@ -210,7 +215,7 @@ def test_a_killed_node_is_done_without_and_joins_again_when_it_is_back(fleet: Fl
 
 def test_a_node_that_is_cut_off_stops_itself_while_the_others_go_on(fleet: Fleet, calm: Voyage) -> None:
     voyage = fleet.run("cut-off", "cluster.nodes.max=3")
-    voyage.wait_for_step(30)
+    voyage.wait_for_step(20)
     host = voyage.host_of(2)
     struck = time.time()
     host.cut()
@@ -227,7 +232,7 @@ def test_a_node_that_is_cut_off_stops_itself_while_the_others_go_on(fleet: Fleet
 
 def test_a_frozen_node_is_done_without(fleet: Fleet, calm: Voyage) -> None:
     voyage = fleet.run("frozen")
-    voyage.wait_for_step(30)
+    voyage.wait_for_step(20)
     host = voyage.host_of(1)
     struck = time.time()
     host.freeze()
@@ -244,7 +249,7 @@ def test_a_node_and_its_buddy_lost_together_cost_the_steps_since_the_last_checkp
     fleet: Fleet, calm: Voyage
 ) -> None:
     voyage = fleet.run("two-nodes-killed", "checkpoint.every_steps=25")
-    voyage.wait_for_step(40)
+    voyage.wait_for_step(30)
     lost = [voyage.host_of(1), voyage.host_of(2)]
     for host in lost:
         host.kill()
@@ -263,7 +268,7 @@ def test_a_node_and_its_buddy_lost_together_cost_the_steps_since_the_last_checkp
 
 def test_a_spare_node_takes_the_place_of_a_killed_one(fleet: Fleet, calm: Voyage) -> None:
     voyage = fleet.run("spare-node", "cluster.nodes.min=2", "cluster.nodes.max=2", "cluster.spare_nodes=1")
-    voyage.wait_for_step(30)
+    voyage.wait_for_step(20)
     voyage.wait_for("node_joined")
     host = voyage.host_of(1)
     struck = time.time()
@@ -281,7 +286,7 @@ def test_a_spare_node_takes_the_place_of_a_killed_one(fleet: Fleet, calm: Voyage
 
 def test_a_node_that_is_to_be_taken_away_is_left_at_a_step_boundary(fleet: Fleet, calm: Voyage) -> None:
     voyage = fleet.run("drained", "cluster.nodes.max=3")
-    voyage.wait_for_step(30)
+    voyage.wait_for_step(20)
     address = voyage.started["ranks"][2]["node"]
     drained = fleet.longhaul("drain", str(voyage.path), "--node", address, "--grace", "30")
     assert drained.returncode == 0, drained.stdout + drained.stderr
@@ -300,7 +305,7 @@ def test_a_node_that_is_to_be_taken_away_is_left_at_a_step_boundary(fleet: Fleet
 
 def test_a_second_rank_killed_while_the_world_forms_anew_costs_no_more(fleet: Fleet, calm: Voyage) -> None:
     voyage = fleet.run("killed-twice", "cluster.nodes.min=3")
-    voyage.wait_for_step(30)
+    voyage.wait_for_step(20)
     voyage.kill(0)
     voyage.wait_for("started", 2)
     voyage.kill(1)
@@ -311,7 +316,7 @@ def test_a_second_rank_killed_while_the_world_forms_anew_costs_no_more(fleet: Fl
 
 def test_the_controller_killed_while_the_world_forms_anew_is_replaced(fleet: Fleet, calm: Voyage) -> None:
     voyage = fleet.run("controller-too", "cluster.nodes.min=3")
-    voyage.wait_for_step(30)
+    voyage.wait_for_step(20)
     voyage.kill(1)
     fault = voyage.wait_for("fault")
     fleet.cluster.host("h1").run(["kill", "-KILL", str(fault["pid"])])
