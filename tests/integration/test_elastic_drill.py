@@ -27,7 +27,7 @@ pytestmark = [
 
 HEARTBEAT_S = 2.0
 STEPS = 160
-WORKERS = ("h2", "h3", "h4")
+ENDLESS = ("train.steps=20000",)  # for what takes as long as nodes take to come
 Event = dict[str, Any]
 
 
@@ -42,7 +42,8 @@ class Fleet:
         settings = [
             f"name={name}", f"root={self.cluster.shared / 'runs'}", f"cluster.address={self.cluster.ray_address}",
             f"data.train.0.path={self.bench.folder / 'shards'}", f"data.work={self.bench.folder / 'work'}",
-            f"train.steps={STEPS}", "evaluate.every_steps=null", "checkpoint.every_steps=100", "data.ledger=digest",
+            f"train.steps={STEPS}", "schedule.name=constant", "evaluate.every_steps=null",
+            "checkpoint.every_steps=100", "data.ledger=digest",
             "checkpoint.snapshot_every=4", f"elastic.heartbeat_timeout_s={HEARTBEAT_S}", "elastic.lease_s=6",
             "cluster.ranks_per_node=1", "cluster.nodes.min=1", "cluster.nodes.max=3",
         ]  # fmt: skip
@@ -131,10 +132,19 @@ def calm(fleet: Fleet) -> Voyage:
 
 
 def assert_nothing_lost(fleet: Fleet, voyage: Voyage, calm: Voyage) -> None:
-    assert voyage.ledger() == calm.ledger()
-    torch.testing.assert_close(voyage.losses(), calm.losses(), rtol=1e-4, atol=0)
+    """Also of a run that went on for longer."""
+    assert voyage.ledger()[:STEPS] == calm.ledger()
+    torch.testing.assert_close(voyage.losses()[:STEPS], calm.losses(), rtol=1e-4, atol=0)
     proof = fleet.longhaul("verify", str(voyage.path))
     assert proof.returncode == 0, proof.stdout + proof.stderr
+
+
+def stop(fleet: Fleet, voyage: Voyage) -> None:
+    """A run that has come as far as the calm one, and a little further in its last world."""
+    voyage.wait_for_step(max(STEPS, voyage.started["step"] + 8))
+    stopped = fleet.longhaul("stop", str(voyage.path))
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    voyage.end(ExitCode.STOPPED)
 
 
 def recovered_in(voyage: Voyage, struck: float, training: int) -> float:
@@ -187,7 +197,7 @@ def test_a_stopped_rank_is_found_ended_and_replaced(fleet: Fleet, calm: Voyage) 
 
 
 def test_a_killed_node_is_done_without_and_joins_again_when_it_is_back(fleet: Fleet, calm: Voyage) -> None:
-    voyage = fleet.run("node-killed", "train.steps=20000", "schedule.name=constant")
+    voyage = fleet.run("node-killed", *ENDLESS)
     voyage.wait_for_step(20)
     host = voyage.host_of(2)
     struck = time.time()
@@ -204,13 +214,8 @@ def test_a_killed_node_is_done_without_and_joins_again_when_it_is_back(fleet: Fl
     assert voyage.started["why"] == "resize"
     left = voyage.events("leaving")[-1]
     print(f"joined with a pause of {joined['t'] - left['t']:.3f} s")
-    voyage.wait_for_step(max(STEPS, voyage.started["step"] + 8))
-    stopped = fleet.longhaul("stop", str(voyage.path))
-    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
-    voyage.end(ExitCode.STOPPED)
-    proof = fleet.longhaul("verify", str(voyage.path))
-    assert proof.returncode == 0, proof.stdout + proof.stderr
-    assert voyage.ledger()[:STEPS] == calm.ledger()  # what is trained when does not depend on how long one goes on
+    stop(fleet, voyage)
+    assert_nothing_lost(fleet, voyage, calm)
 
 
 def test_a_node_that_is_cut_off_stops_itself_while_the_others_go_on(fleet: Fleet, calm: Voyage) -> None:
@@ -267,9 +272,9 @@ def test_a_node_and_its_buddy_lost_together_cost_the_steps_since_the_last_checkp
 
 
 def test_a_spare_node_takes_the_place_of_a_killed_one(fleet: Fleet, calm: Voyage) -> None:
-    voyage = fleet.run("spare-node", "cluster.nodes.min=2", "cluster.nodes.max=2", "cluster.spare_nodes=1")
+    voyage = fleet.run("spare-node", "cluster.nodes.min=2", "cluster.nodes.max=2", "cluster.spare_nodes=1", *ENDLESS)
     voyage.wait_for_step(20)
-    voyage.wait_for("node_joined")
+    voyage.wait_for("node_joined", 3)
     host = voyage.host_of(1)
     struck = time.time()
     host.kill()
@@ -277,7 +282,7 @@ def test_a_spare_node_takes_the_place_of_a_killed_one(fleet: Fleet, calm: Voyage
         took_s = recovered_in(voyage, struck, training=2)
         print(f"recovered in {took_s:.3f} s")
         assert voyage.started["world_size"] == 2
-        voyage.end()
+        stop(fleet, voyage)
     finally:
         host.boot()
         host.start_ray(cpus=1, dashboard=False)
@@ -315,7 +320,7 @@ def test_a_second_rank_killed_while_the_world_forms_anew_costs_no_more(fleet: Fl
 
 
 def test_the_controller_killed_while_the_world_forms_anew_is_replaced(fleet: Fleet, calm: Voyage) -> None:
-    voyage = fleet.run("controller-too", "cluster.nodes.min=3")
+    voyage = fleet.run("controller-too", "cluster.nodes.min=3", "elastic.lease_s=20")
     voyage.wait_for_step(20)
     voyage.kill(1)
     fault = voyage.wait_for("fault")
