@@ -9,10 +9,10 @@ import threading
 import traceback
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.checkpoint.shelf import open_shelf
 from orchestrator.config.load import load_config
@@ -41,10 +41,14 @@ from orchestrator.data.shards.manifest import Manifest
 from orchestrator.tracking.journal import Journal, read_events
 from orchestrator.tracking.lease import host_identity, write_lease
 from orchestrator.tracking.rundir import RunDir
+from orchestrator.tracking.told import count_told_steps
 
 log = logging.getLogger(__name__)
 TICK_S = 0.05
 LEASE_EVERY_S = 1.0
+# Whatever other node is lost, what is kept on the head lives on, and without it there is no cluster. A little of a
+# resource that only it has, as Ray passes over a soft affinity of actors that need nothing
+ON_HEAD = {"node:__internal_head__": 0.0001}
 DRAINED_FOR_S = 300.0  # a machine that was to go by then and is still there, or there again, may be used
 
 
@@ -92,7 +96,8 @@ class Controller:
         self._limits = _limits_of(self._config, charge.run, self._run_dir)
         bundle = _bundle_of(self._config, charge.facts)
         self._gang, self._groups = Gang(charge.run, self._config), Groups(charge.run, bundle)
-        self._search = StartSearch(open_shelf(self._config, self._run_dir.checkpoints))
+        count_told = partial(count_told_steps, self._run_dir.path, with_keys=self._config.data.ledger == "keys")
+        self._search = StartSearch(open_shelf(self._config, self._run_dir.checkpoints), count_told)
         self._showing = Showing(self._run_dir, self._clock, bundle, self._limits)
         self._in_charge = threading.Event()  # only then is there a journal
         self._leased = 0.0
@@ -257,7 +262,7 @@ class Controller:
                 max_restarts=-1,
                 max_task_retries=-1,
                 max_concurrency=4,  # leases are renewed while a slow W&B finishes
-                scheduling_strategy=_on_head(),
+                resources=ON_HEAD,
             )
             .remote(self._charge.run.path, self._charge.about, self._config.elastic.lease_s)
         )
@@ -290,15 +295,6 @@ def _bundle_of(config: RunConfig, facts: Facts) -> dict[str, float]:
     return bundle | ({"GPU": float(cluster.ranks_per_node)} if cluster.device == "cuda" else {})
 
 
-def _on_head() -> NodeAffinitySchedulingStrategy:
-    """Whatever other node is lost, what is kept there lives on; without the head there is no cluster anyway."""
-    head = next(node["NodeID"] for node in ray.nodes() if HEAD_RESOURCE in node["Resources"])
-    return NodeAffinitySchedulingStrategy(head, soft=True)
-
-
-HEAD_RESOURCE = "node:__internal_head__"
-
-
 def start_controller(charge: Charge) -> None:
     """Put a detached controller in charge; it outlives this process."""
     controller = (
@@ -310,7 +306,7 @@ def start_controller(charge: Charge) -> None:
             num_cpus=0,
             max_restarts=-1,
             max_task_retries=-1,
-            scheduling_strategy=_on_head(),
+            resources=ON_HEAD,
         )
         .remote(charge)
     )

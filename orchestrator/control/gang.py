@@ -67,8 +67,8 @@ class Gang:
 
     @property
     def node_ids(self) -> frozenset[str] | None:
-        """None while one of them is not known yet."""
-        ids = frozenset(member.node_id for member in self._members.values() if not member.lost)
+        """None while one of them is not known yet. Of those that are lost, too, until they are dropped."""
+        ids = frozenset(member.node_id for member in self._members.values())
         return ids if "" not in ids else None
 
     def report_of(self, name: str) -> NodeReport:
@@ -175,10 +175,16 @@ class Gang:
         for call in ray.wait(list(asked), num_returns=len(asked), timeout=0)[0] if asked else []:
             _take_answer(asked[call], call, now)
         for member in self._members.values():
-            silence = now - member.answered
-            if member.report is not None and silence > self._config.elastic.heartbeat_timeout_s:
-                silent = f"node {member.host} has been silent for {silence:.1f} s (elastic.heartbeat_timeout_s)"
-                member.lost = member.lost or silent
+            silence, (limit, allowed_s) = now - member.answered, self._patience_with(member)
+            if member.report is not None and silence > allowed_s:
+                member.lost = member.lost or f"node {member.host} has been silent for {silence:.1f} s ({limit})"
+
+    def _patience_with(self, member: _Member) -> tuple[str, float]:
+        """While its ranks have yet to get warm, imports take all its time, and nothing waits for it."""
+        elastic, report = self._config.elastic, member.report
+        if report is not None and any(rank.is_free or rank.generation > 0 for rank in report.ranks):
+            return "elastic.heartbeat_timeout_s", elastic.heartbeat_timeout_s
+        return "elastic.lease_s", max(elastic.lease_s, elastic.heartbeat_timeout_s)
 
     # what is told to it
 

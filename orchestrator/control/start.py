@@ -2,9 +2,10 @@
 
 Comes after the policy's Seek, and runs in a thread: every byte of a checkpoint may have to be read. Whether a state is
 of any use, the journal says: what an earlier generation did beyond the step from which a later one went on does not
-count any more, however newly it was written."""
+count any more, however newly it was written. And the ledger: a snapshot counts only as far as that is on disk, since
+the rows of later steps may have been lost with a node; checkpoints are never ahead of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -55,8 +56,9 @@ class Bound(NamedTuple):
 class StartSearch:
     """One search at a time; the one before is forgotten."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
+    def __init__(self, shelf: Shelf, count_told: Callable[[], int]) -> None:
+        """`count_told`: steps that are in the ledger."""
+        self._shelf, self._count_told = shelf, count_told
         self._threads = ThreadPoolExecutor(thread_name_prefix="search")  # a forgotten one may wait for a vault in vain
         self._search: Future[Start] | None = None
         self._damaged: set[tuple[int, int]] = set()  # generation and step of snapshots that could not be read
@@ -97,8 +99,10 @@ class StartSearch:
         def may_use(generation: int, step: int) -> bool:
             return all(step <= bound.step for bound in bounds if generation <= bound.generation)
 
+        told = self._count_told()
+
         def may_use_snapshot(generation: int, step: int) -> bool:
-            return (generation, step) not in self._damaged and may_use(generation, step)
+            return step <= told and (generation, step) not in self._damaged and may_use(generation, step)
 
         if vaults and (snapshot := find_snapshot(vaults, may_use_snapshot)) is not None:
             return Start(snapshot)

@@ -62,6 +62,20 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
 
 
+def read_last_lines(path: Path, size_bytes: int) -> list[dict[str, Any]]:
+    """The whole rows among the last so many bytes; none when the file is missing."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return []
+    with file:
+        begin = max(0, file.seek(0, os.SEEK_END) - size_bytes)
+        file.seek(begin)
+        data = file.read(size_bytes)
+    first = data.find(b"\n") + 1 if begin else 0
+    return [json.loads(line) for line in data[first : data.rfind(b"\n") + 1].splitlines()]
+
+
 class LineTail:
     """Follows a growing file: each call gives the whole rows that have come since the last."""
 

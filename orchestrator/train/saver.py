@@ -31,7 +31,7 @@ from orchestrator.train.snapshot import Snapper
 class Votes(NamedTuple):
     """How many ranks say it."""
 
-    kept: int = 0  # the last snapshot is kept
+    kept: int = 0  # the last snapshot is kept, and what was done before it is on disk
     written: int = 0  # its part of the checkpoint is on disk
     unwritten: int = 0  # it could not be
     committed: int = 0  # rank 0: it is a checkpoint
@@ -48,7 +48,7 @@ class Shot:
     step: int
     slot: int
     began: float
-    told: int  # news told before it: they must be on disk before it may be a checkpoint
+    told: int  # news told before it: they must be on disk before it counts
     pause_s: float = 0.0
     is_kept: bool = False
     written: Written | None = None
@@ -135,11 +135,11 @@ class Saver:
         self._end_copy()
         for answer in self._vault.answers():
             self._take_in(answer)
-        kept = self._pending is not None and self._pending.is_kept
+        kept = self._pending is not None and self._pending.is_kept and self._is_told(self._pending)
         shot = self._writing
         if shot is None or shot.written is None:
             return Votes(kept=int(kept))
-        is_on_disk = not shot.written.problem and self._job.sink.settled >= shot.told
+        is_on_disk = not shot.written.problem and self._is_told(shot)
         made = shot.committed
         return Votes(
             kept=int(kept),
@@ -227,11 +227,14 @@ class Saver:
                     case Committed():
                         shot.committed = answer
 
+    def _is_told(self, shot: Shot) -> bool:
+        """What was done before it is on disk: a run must not go on from what nobody could prove."""
+        return self._job.sink.settled >= shot.told
+
     def _wait_for_own(self) -> None:
         """Until this rank has nothing to wait for but the others."""
         self._end_copy()
-        if self._writing is not None:
-            self._job.sink.flush()
+        self._job.sink.flush()
         while self._is_answer_due():
             for answer in self._vault.answers(wait=True):
                 self._take_in(answer)

@@ -127,6 +127,7 @@ class RecordingSink:
         self._skips_file = skips_file
         self._untold: list[HolesNews | VoidedNews] = []
         self.told = self.settled = 0
+        self.is_slow = False  # nothing is on disk before it is flushed
         self.steps_too_early: list[int] = []  # told before all that was skipped was on disk
 
     def tell(self, news: News) -> None:
@@ -136,6 +137,8 @@ class RecordingSink:
             self.steps_too_early.append(news.step)
         if isinstance(news, HolesNews | VoidedNews):
             self._untold.append(news)
+        if not self._untold and not self.is_slow:
+            self.settled = self.told
 
     def flush(self) -> None:
         self.settled = self.told

@@ -13,19 +13,21 @@ import pytest
 import torch
 
 from cluster.hosts import Cluster, Host
+from orchestrator.core.words import ExitCode
 from orchestrator.storage.lines import read_lines
 from orchestrator.tracking.journal import read_events
 from tests.integration.conftest import Bench
 from tests.integration.test_faults import wait_until
 
 pytestmark = [
+    pytest.mark.timeout(300, func_only=True),
     pytest.mark.cluster,
     pytest.mark.skipif(os.geteuid() != 0, reason="hosts are made of namespaces, which needs root"),
 ]
 
 HEARTBEAT_S = 2.0
-STEPS = 400
-WORKERS = ("h2", "h3", "h4")
+STEPS = 160
+ENDLESS = ("train.steps=20000",)  # for what takes as long as nodes take to come
 Event = dict[str, Any]
 
 
@@ -40,7 +42,8 @@ class Fleet:
         settings = [
             f"name={name}", f"root={self.cluster.shared / 'runs'}", f"cluster.address={self.cluster.ray_address}",
             f"data.train.0.path={self.bench.folder / 'shards'}", f"data.work={self.bench.folder / 'work'}",
-            f"train.steps={STEPS}", "evaluate.every_steps=null", "checkpoint.every_steps=200", "data.ledger=digest",
+            f"train.steps={STEPS}", "schedule.name=constant", "evaluate.every_steps=null",
+            "checkpoint.every_steps=100", "data.ledger=digest",
             "checkpoint.snapshot_every=4", f"elastic.heartbeat_timeout_s={HEARTBEAT_S}", "elastic.lease_s=6",
             "cluster.ranks_per_node=1", "cluster.nodes.min=1", "cluster.nodes.max=3",
         ]  # fmt: skip
@@ -93,8 +96,8 @@ class Voyage:
         wait_until(lambda: condition() or self.command.poll() is not None, timeout_s=120.0)
         assert condition(), self.log.read_text()
 
-    def end(self) -> None:
-        assert self.command.wait(timeout=180) == 0, self.log.read_text()
+    def end(self, exit_code: int = 0) -> None:
+        assert self.command.wait(timeout=180) == exit_code, self.log.read_text()
 
     @property
     def started(self) -> Event:
@@ -114,7 +117,7 @@ class Voyage:
 
 
 @pytest.fixture(scope="module")
-def fleet(bench: Bench, unbroken: str) -> Iterator[Fleet]:
+def fleet(bench: Bench) -> Iterator[Fleet]:
     with Cluster.start(hosts=5, shared=bench.folder / "fleet", visible=[bench.folder]) as cluster:
         cluster.start_ray(cpus=1, head_cpus=0, hosts=4, dashboard=False)
         yield Fleet(cluster, bench)
@@ -129,10 +132,19 @@ def calm(fleet: Fleet) -> Voyage:
 
 
 def assert_nothing_lost(fleet: Fleet, voyage: Voyage, calm: Voyage) -> None:
-    assert voyage.ledger() == calm.ledger()
-    torch.testing.assert_close(voyage.losses(), calm.losses(), rtol=1e-4, atol=0)
+    """Also of a run that went on for longer."""
+    assert voyage.ledger()[:STEPS] == calm.ledger()
+    torch.testing.assert_close(voyage.losses()[:STEPS], calm.losses(), rtol=1e-4, atol=0)
     proof = fleet.longhaul("verify", str(voyage.path))
     assert proof.returncode == 0, proof.stdout + proof.stderr
+
+
+def stop(fleet: Fleet, voyage: Voyage) -> None:
+    """A run that has come as far as the calm one, and a little further in its last world."""
+    voyage.wait_for_step(max(STEPS, voyage.started["step"] + 8))
+    stopped = fleet.longhaul("stop", str(voyage.path))
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    voyage.end(ExitCode.STOPPED)
 
 
 def recovered_in(voyage: Voyage, struck: float, training: int) -> float:
@@ -151,7 +163,7 @@ def processes_of(host: Host, run: Path) -> list[str]:
 
 def test_a_killed_rank_is_replaced_by_a_spare(fleet: Fleet, calm: Voyage) -> None:
     voyage = fleet.run("rank-killed", "cluster.nodes.min=3")
-    voyage.wait_for_step(30)
+    voyage.wait_for_step(20)
     voyage.kill(1)
     struck = time.time()
     took_s = recovered_in(voyage, struck, training=2)
@@ -159,7 +171,7 @@ def test_a_killed_rank_is_replaced_by_a_spare(fleet: Fleet, calm: Voyage) -> Non
     fault, (first, second) = voyage.events("fault")[0], voyage.events("started")
     assert (fault["kind"], fault["culprits"]) == ("rank", [1])
     assert second["world_size"] == 3
-    assert fault["step"] - second["step"] <= 5  # a snapshot every 4 steps
+    assert fault["step"] - second["step"] <= 8  # a snapshot every 4 steps, of which the last may not be whole yet
     survivors = {(rank["node"], rank["pid"]) for rank in first["ranks"]} & {
         (rank["node"], rank["pid"]) for rank in second["ranks"]
     }
@@ -170,7 +182,7 @@ def test_a_killed_rank_is_replaced_by_a_spare(fleet: Fleet, calm: Voyage) -> Non
 
 def test_a_stopped_rank_is_found_ended_and_replaced(fleet: Fleet, calm: Voyage) -> None:
     voyage = fleet.run("rank-stopped", "cluster.nodes.min=3")
-    voyage.wait_for_step(30)
+    voyage.wait_for_step(20)
     voyage.kill(2, signal.SIGSTOP)
     took_s = recovered_in(voyage, time.time(), training=2)
     voyage.end()
@@ -185,8 +197,8 @@ def test_a_stopped_rank_is_found_ended_and_replaced(fleet: Fleet, calm: Voyage) 
 
 
 def test_a_killed_node_is_done_without_and_joins_again_when_it_is_back(fleet: Fleet, calm: Voyage) -> None:
-    voyage = fleet.run("node-killed", "train.steps=1200", "schedule.name=constant")
-    voyage.wait_for_step(30)
+    voyage = fleet.run("node-killed", *ENDLESS)
+    voyage.wait_for_step(20)
     host = voyage.host_of(2)
     struck = time.time()
     host.kill()
@@ -202,15 +214,13 @@ def test_a_killed_node_is_done_without_and_joins_again_when_it_is_back(fleet: Fl
     assert voyage.started["why"] == "resize"
     left = voyage.events("leaving")[-1]
     print(f"joined with a pause of {joined['t'] - left['t']:.3f} s")
-    voyage.end()
-    proof = fleet.longhaul("verify", str(voyage.path))
-    assert proof.returncode == 0, proof.stdout + proof.stderr
-    assert voyage.ledger()[:STEPS] == calm.ledger()  # what is trained when does not depend on how long one goes on
+    stop(fleet, voyage)
+    assert_nothing_lost(fleet, voyage, calm)
 
 
 def test_a_node_that_is_cut_off_stops_itself_while_the_others_go_on(fleet: Fleet, calm: Voyage) -> None:
     voyage = fleet.run("cut-off", "cluster.nodes.max=3")
-    voyage.wait_for_step(30)
+    voyage.wait_for_step(20)
     host = voyage.host_of(2)
     struck = time.time()
     host.cut()
@@ -227,7 +237,7 @@ def test_a_node_that_is_cut_off_stops_itself_while_the_others_go_on(fleet: Fleet
 
 def test_a_frozen_node_is_done_without(fleet: Fleet, calm: Voyage) -> None:
     voyage = fleet.run("frozen")
-    voyage.wait_for_step(30)
+    voyage.wait_for_step(20)
     host = voyage.host_of(1)
     struck = time.time()
     host.freeze()
@@ -244,7 +254,7 @@ def test_a_node_and_its_buddy_lost_together_cost_the_steps_since_the_last_checkp
     fleet: Fleet, calm: Voyage
 ) -> None:
     voyage = fleet.run("two-nodes-killed", "checkpoint.every_steps=25")
-    voyage.wait_for_step(40)
+    voyage.wait_for_step(30)
     lost = [voyage.host_of(1), voyage.host_of(2)]
     for host in lost:
         host.kill()
@@ -262,9 +272,9 @@ def test_a_node_and_its_buddy_lost_together_cost_the_steps_since_the_last_checkp
 
 
 def test_a_spare_node_takes_the_place_of_a_killed_one(fleet: Fleet, calm: Voyage) -> None:
-    voyage = fleet.run("spare-node", "cluster.nodes.min=2", "cluster.nodes.max=2", "cluster.spare_nodes=1")
-    voyage.wait_for_step(30)
-    voyage.wait_for("node_joined")
+    voyage = fleet.run("spare-node", "cluster.nodes.min=2", "cluster.nodes.max=2", "cluster.spare_nodes=1", *ENDLESS)
+    voyage.wait_for_step(20)
+    voyage.wait_for("node_joined", 3)
     host = voyage.host_of(1)
     struck = time.time()
     host.kill()
@@ -272,7 +282,7 @@ def test_a_spare_node_takes_the_place_of_a_killed_one(fleet: Fleet, calm: Voyage
         took_s = recovered_in(voyage, struck, training=2)
         print(f"recovered in {took_s:.3f} s")
         assert voyage.started["world_size"] == 2
-        voyage.end()
+        stop(fleet, voyage)
     finally:
         host.boot()
         host.start_ray(cpus=1, dashboard=False)
@@ -281,7 +291,7 @@ def test_a_spare_node_takes_the_place_of_a_killed_one(fleet: Fleet, calm: Voyage
 
 def test_a_node_that_is_to_be_taken_away_is_left_at_a_step_boundary(fleet: Fleet, calm: Voyage) -> None:
     voyage = fleet.run("drained", "cluster.nodes.max=3")
-    voyage.wait_for_step(30)
+    voyage.wait_for_step(20)
     address = voyage.started["ranks"][2]["node"]
     drained = fleet.longhaul("drain", str(voyage.path), "--node", address, "--grace", "30")
     assert drained.returncode == 0, drained.stdout + drained.stderr
@@ -300,7 +310,7 @@ def test_a_node_that_is_to_be_taken_away_is_left_at_a_step_boundary(fleet: Fleet
 
 def test_a_second_rank_killed_while_the_world_forms_anew_costs_no_more(fleet: Fleet, calm: Voyage) -> None:
     voyage = fleet.run("killed-twice", "cluster.nodes.min=3")
-    voyage.wait_for_step(30)
+    voyage.wait_for_step(20)
     voyage.kill(0)
     voyage.wait_for("started", 2)
     voyage.kill(1)
@@ -310,8 +320,8 @@ def test_a_second_rank_killed_while_the_world_forms_anew_costs_no_more(fleet: Fl
 
 
 def test_the_controller_killed_while_the_world_forms_anew_is_replaced(fleet: Fleet, calm: Voyage) -> None:
-    voyage = fleet.run("controller-too", "cluster.nodes.min=3")
-    voyage.wait_for_step(30)
+    voyage = fleet.run("controller-too", "cluster.nodes.min=3", "elastic.lease_s=20")
+    voyage.wait_for_step(20)
     voyage.kill(1)
     fault = voyage.wait_for("fault")
     fleet.cluster.host("h1").run(["kill", "-KILL", str(fault["pid"])])

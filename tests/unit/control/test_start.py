@@ -24,14 +24,18 @@ def find(search: StartSearch, cluster: Cluster | None = None, bounds: Sequence[B
     return search.take()
 
 
+def search_on(folder: Path, told: int = 100) -> StartSearch:
+    return StartSearch(LocalShelf(folder), lambda: told)
+
+
 def test_without_anything_to_go_on_from_it_is_step_0(tmp_path: Path) -> None:
-    start = find(StartSearch(LocalShelf(tmp_path)))
+    start = find(search_on(tmp_path))
     assert (start.address, start.step, start.snapshot, start.checkpoint) == (None, 0, None, None)
 
 
 def test_a_snapshot_is_taken_before_a_checkpoint_until_it_proves_damaged(tmp_path: Path) -> None:
     name = save(tmp_path / "checkpoints", 4, 1)
-    search = StartSearch(LocalShelf(tmp_path / "checkpoints"))
+    search = search_on(tmp_path / "checkpoints")
     with cluster_of(tmp_path, nodes=1) as cluster:
         cluster.begin(1)
         cluster.take(5, slot=0)
@@ -57,7 +61,7 @@ def test_what_lies_beyond_where_a_later_world_began_is_of_no_use(
 ) -> None:
     save(tmp_path, 6, 2)
     save(tmp_path, 8, 2)
-    assert find(StartSearch(LocalShelf(tmp_path)), bounds=bounds).step == step
+    assert find(search_on(tmp_path), bounds=bounds).step == step
 
 
 def test_snapshots_in_memory_are_bounded_too(tmp_path: Path) -> None:
@@ -65,7 +69,18 @@ def test_snapshots_in_memory_are_bounded_too(tmp_path: Path) -> None:
         cluster.begin(2)
         cluster.take(5, slot=0)
         cluster.take(6, slot=1)
-        search = StartSearch(LocalShelf(tmp_path / "checkpoints"))
+        search = search_on(tmp_path / "checkpoints")
         assert find(search, cluster).step == 6
         assert find(search, cluster, [Bound(2, 5)]).step == 5
         assert find(search, cluster, [Bound(2, 4)]).address is None
+
+
+def test_a_snapshot_counts_only_as_far_as_the_ledger_is_on_disk(tmp_path: Path) -> None:
+    """Rows of later steps were lost with the node that was to send them; no checkpoint is ahead of its rows."""
+    with cluster_of(tmp_path, nodes=1) as cluster:
+        cluster.begin(2)
+        cluster.take(5, slot=0)
+        cluster.take(6, slot=1)
+        assert find(search_on(tmp_path / "checkpoints", told=6), cluster).step == 6
+        assert find(search_on(tmp_path / "checkpoints", told=5), cluster).step == 5
+        assert find(search_on(tmp_path / "checkpoints", told=4), cluster).address is None

@@ -116,6 +116,21 @@ def test_a_snapshot_that_is_not_kept_everywhere_leaves_out_the_next(tmp_path: Pa
     assert [vault.asked for vault in ranks.vaults] == [[("keep", 1), ("keep", 3)]] * 2
 
 
+def test_a_snapshot_is_not_whole_before_what_was_told_is_on_disk(tmp_path: Path) -> None:
+    ranks = Ranks(2, tmp_path)
+    ranks.sinks[1].is_slow = True
+    ranks.sinks[1].tell(CheckpointNews(step=0, generation=4, folder="", seconds=0, size_bytes=0))
+    ranks.snap(1)
+    ranks.answer(lambda rank: Kept(step=1))
+    ranks.agree()
+    ranks.snap(2)
+    assert [saver.skipped for saver in ranks.savers] == [1, 1]
+    ranks.flush()
+    ranks.agree()
+    ranks.snap(3)
+    assert [saver.skipped for saver in ranks.savers] == [1, 1]
+
+
 def test_the_last_whole_snapshot_stays_until_the_next_is_whole(tmp_path: Path) -> None:
     ranks = Ranks(2, tmp_path)
     for step in range(1, 8):
@@ -129,6 +144,7 @@ def test_the_last_whole_snapshot_stays_until_the_next_is_whole(tmp_path: Path) -
 
 def test_a_checkpoint_is_committed_when_all_have_written_and_what_was_told_is_on_disk(tmp_path: Path) -> None:
     ranks = Ranks(2, tmp_path)
+    ranks.sinks[1].is_slow = True
     ranks.sinks[1].tell(CheckpointNews(step=0, generation=4, folder="", seconds=0, size_bytes=0))
     ranks.save(5)
     ranks.answer(lambda rank: Kept(step=5))
