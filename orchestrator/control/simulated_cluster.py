@@ -210,6 +210,6 @@ def _standing_by(pid: int) -> RankReport:
 
 def _seated(rank: int, local_rank: int, generation: int, *, trained: bool) -> RankReport:
     return RankReport(
-        rank=rank, local_rank=local_rank, pid=local_rank, state=RankState.TRAINING, generation=generation, trained=trained,
-        phase="step" if trained else "start",
+        rank=rank, local_rank=local_rank, pid=local_rank, state=RankState.TRAINING,
+        generation=generation, trained=trained, phase="step" if trained else "start",
     )  # fmt: skip
