@@ -1,4 +1,4 @@
-"""`longhaul drain`: say that a machine is about to go. A pod's preStop hook says it of its own machine, to runs that
+"""`longhaul drain`: say that a machine is about to go. A pod's preStop hook says so of its own machine to runs that
 have a node actor there; their controllers find the request in the run directories."""
 
 import socket

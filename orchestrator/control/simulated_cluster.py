@@ -166,8 +166,8 @@ class SimulatedCluster:
         per_node = self._limits.ranks_per_node
         for place, name in enumerate(self._world):
             first = place * per_node
-            told = {"state": RankState.TRAINING, "generation": self._generation, "trained": trained}
-            self._show(name, [_seated(first + number, number, **told) for number in range(per_node)])
+            seats = range(per_node)
+            self._show(name, [_seated(first + seat, seat, self._generation, trained=trained) for seat in seats])
 
     def _set_free(self, generation: int) -> None:
         """The dead ones have been replaced by spares."""
@@ -208,8 +208,8 @@ def _standing_by(pid: int) -> RankReport:
     return RankReport(rank=None, local_rank=None, pid=pid, state=RankState.READY, is_free=True)
 
 
-def _seated(rank: int, local_rank: int, *, state: RankState, generation: int, trained: bool) -> RankReport:
+def _seated(rank: int, local_rank: int, generation: int, *, trained: bool) -> RankReport:
     return RankReport(
-        rank=rank, local_rank=local_rank, pid=local_rank, state=state, generation=generation, trained=trained,
-        phase="step" if trained else "start",
+        rank=rank, local_rank=local_rank, pid=local_rank, state=RankState.TRAINING,
+        generation=generation, trained=trained, phase="step" if trained else "start",
     )  # fmt: skip
