@@ -180,6 +180,7 @@ def test_a_killed_rank_is_replaced_by_a_spare(fleet: Fleet, calm: Voyage) -> Non
     assert_nothing_lost(fleet, voyage, calm)
 
 
+@pytest.mark.long
 def test_a_stopped_rank_is_found_ended_and_replaced(fleet: Fleet, calm: Voyage) -> None:
     voyage = fleet.run("rank-stopped", "cluster.nodes.min=3")
     voyage.wait_for_step(20)
@@ -235,6 +236,7 @@ def test_a_node_that_is_cut_off_stops_itself_while_the_others_go_on(fleet: Fleet
     assert_nothing_lost(fleet, voyage, calm)
 
 
+@pytest.mark.long
 def test_a_frozen_node_is_done_without(fleet: Fleet, calm: Voyage) -> None:
     voyage = fleet.run("frozen")
     voyage.wait_for_step(20)
@@ -250,6 +252,7 @@ def test_a_frozen_node_is_done_without(fleet: Fleet, calm: Voyage) -> None:
     assert_nothing_lost(fleet, voyage, calm)
 
 
+@pytest.mark.long
 def test_a_node_and_its_buddy_lost_together_cost_the_steps_since_the_last_checkpoint(
     fleet: Fleet, calm: Voyage
 ) -> None:
@@ -271,6 +274,7 @@ def test_a_node_and_its_buddy_lost_together_cost_the_steps_since_the_last_checkp
     assert_nothing_lost(fleet, voyage, calm)
 
 
+@pytest.mark.long
 def test_a_spare_node_takes_the_place_of_a_killed_one(fleet: Fleet, calm: Voyage) -> None:
     voyage = fleet.run("spare-node", "cluster.nodes.min=2", "cluster.nodes.max=2", "cluster.spare_nodes=1", *ENDLESS)
     voyage.wait_for_step(20)

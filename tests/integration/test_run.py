@@ -33,7 +33,7 @@ def test_the_run_directory_holds_what_was_decided_and_why(bench: Bench, unbroken
     assert all(decision["why"] for decision in decided.values())
     lines = (bench.path(unbroken) / "config.yaml").read_text().splitlines()
     anew = {"lanes: auto", "threads: auto", "micro_batch: auto", "cpus: auto"}  # for every unit, or on every rank
-    anew |= {"snapshot_every: auto"}  # by what steps and snapshots take
+    anew |= {"snapshot_every: auto", "step_timeout_s: auto"}  # by what steps and snapshots take
     by_what_there_is = {"name: auto", "attention: auto", "metrics: auto"}  # task and model stand beside them
     assert {line.strip() for line in lines if "auto" in line} <= anew | by_what_there_is
 
