@@ -43,11 +43,15 @@ class Hosts:
         with Cluster.start(most + 1, shared=folder, visible=folders_of(config)) as cluster:
             cluster.start_ray(0, hosts=1, dashboard=False, env={**_RAY, "PYTHONPATH": importable()})
             hosts = cls(cluster, cpus, there)
-            for host in hosts._nodes[:there]:
-                hosts._begin_ray(host)
-            for ray in hosts._rays.values():
-                ray.wait_until_up()
-            yield hosts
+            try:
+                for host in hosts._nodes[:there]:
+                    hosts._begin_ray(host)
+                for ray in hosts._rays.values():
+                    ray.wait_until_up()
+                yield hosts
+            finally:
+                for ray in hosts._rays.values():
+                    ray.log.close()
 
     def start(self, command: Sequence[str], log: Path) -> subprocess.Popen[str]:
         """On the head."""
@@ -100,6 +104,8 @@ class Hosts:
         self._begin_ray(host)
 
     def _begin_ray(self, host: "Host") -> None:
+        if host.name in self._rays:
+            self._rays[host.name].log.close()
         self._rays[host.name] = host.begin_ray(self._cpus, dashboard=False)
 
 
