@@ -69,7 +69,8 @@ class AheadBench(Bench):
         def waiting() -> int:
             if not (self.path(run) / "now.json").exists():
                 return 0
-            ranks = read_json(self.path(run) / "now.json")["ranks"]
+            processes = read_json(self.path(run) / "now.json")["ranks"]
+            ranks = [one for one in processes if one["rank"] is not None]  # others stand by
             return min((rank["step"] for rank in ranks), default=0) if all(r["phase"] == "data" for r in ranks) else 0
 
         seen = self.wait_for(waiting)

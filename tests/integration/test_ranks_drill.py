@@ -119,8 +119,10 @@ def test_a_second_death_while_the_next_world_forms(node: TrainingNode) -> None:
 
 def test_nursery_store_and_vault_are_replaced(node: TrainingNode) -> None:
     survivor, _ = both(node)
+    store = node.store.address
     for process in node.helpers():
         process.kill()
+    node.wait_for(lambda _: node.store.address != store)  # its death has been noticed
     for _ in range(2):  # the second spare comes from the new nursery
         _, victim = both(node)
         os.kill(victim.pid, signal.SIGKILL)
