@@ -36,7 +36,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainingNode]:
         node.begin_next()
         yield node
         assert all(len(losses) == 1 for losses in node.losses.values()), "a repeated step was another one"
-        assert set(node.losses) == set(range(max(node.losses, default=0) + 1)), "a step is missing"
+        assert set(node.losses) == set(range(max(node.losses, default=-1) + 1)), "a step is missing"
 
 
 def both(node: TrainingNode) -> list[RankReport]:
