@@ -27,7 +27,7 @@ from orchestrator.control.home import VaultHome
 from orchestrator.control.jobs import RunHandle, VaultAddress, VaultDoor
 from orchestrator.control.nursery import NurseryAddress, start_nursery
 from orchestrator.control.vaulted import RankVault
-from orchestrator.core.words import World
+from orchestrator.core.words import Word, World
 from orchestrator.tracking.rundir import RunDir
 from orchestrator.train.engine import join_world, warm
 from orchestrator.train.loop import Trainer
@@ -133,7 +133,7 @@ def take_turn(trainer: Trainer) -> list[int]:
     for _ in range(TURN):
         trainer.train_step()
         was_busy = trainer.saver.is_busy
-        trainer.keep(must_stop=False)
+        trainer.keep(Word.GO_ON)
         if trainer.saver.is_busy and not was_busy:
             taken.append(trainer.step)
     trainer.saver.settle()
