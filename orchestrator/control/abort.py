@@ -2,15 +2,17 @@
 
 gloo waits for ever for a peer that is frozen or cut off, and cannot be told. Its connections are those that its own
 epoll watches, beside the port it listens on: exactly these are cut, and those to the store and the vaults that the job
-named. NCCL is aborted. Again and again until the rank is out, since it may only just be connecting."""
+named. NCCL is aborted. Again and again until the rank is out, since it may only just be connecting. A rank that
+computes waits for nobody, and would go on until it needs the others: it is interrupted where it says that it may be."""
 
+import ctypes
 import os
 import socket
 import sys
 import threading
 import time
 from collections.abc import Collection, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ class WayOut:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._job: RankJob | None = None
+        self._computing: int | None = None  # the thread, while it may be interrupted
         self.was_taken = False  # in the job that the rank has, or had last
 
     def enter(self, job: RankJob) -> None:
@@ -35,7 +38,27 @@ class WayOut:
     def leave(self) -> None:
         """Nothing is cut any more when it returns."""
         with self._lock:
-            self._job = None
+            self._job = self._computing = None
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Around work that may be broken off anywhere, since nothing of it outlives the job. Raises
+        ConnectionAbortedError, at the latest when it is done."""
+        with self._lock:
+            self._raise_if_taken()
+            self._computing = threading.get_ident()
+        try:
+            yield
+        finally:
+            with self._lock:
+                if self._computing is not None:
+                    _raise_in(self._computing, None)  # what has not been raised by now
+                self._computing = None
+        self._raise_if_taken()
+
+    def _raise_if_taken(self) -> None:
+        if self.was_taken:
+            raise ConnectionAbortedError("this world is to be left")
 
     def take(self, generation: int) -> None:
         """Unless the job is of a later one."""
@@ -43,6 +66,10 @@ class WayOut:
             if self._job is None or self._job.generation > generation or self.was_taken:
                 return
             self.was_taken = True
+            if self._computing is not None:
+                _raise_in(
+                    self._computing, ConnectionAbortedError
+                )  # once: it may be raised while the first one is dealt with
             threading.Thread(target=self._cut_until_out, args=(self._job,), name="abort", daemon=True).start()
 
     def _cut_until_out(self, job: RankJob) -> None:
@@ -58,6 +85,11 @@ class WayOut:
             cut_sockets(peers)
             _abort_nccl(aborted)
             return True
+
+
+def _raise_in(thread: int, error: type[Exception] | None) -> None:
+    """Between two of its instructions of Python; None takes back what it has not come to yet."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error and ctypes.py_object(error))
 
 
 def _peers_of(job: RankJob) -> set[Peer]:

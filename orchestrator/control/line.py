@@ -22,7 +22,7 @@ class Line:
 
     def __init__(self, connection: Connection, way_out: WayOut, gone: Callable[[], None]) -> None:
         """`gone` is called when nobody is at the other end any more."""
-        self._connection, self._way_out, self._gone = connection, way_out, gone
+        self._connection, self.way_out, self._gone = connection, way_out, gone
         self._assignments: queue.Queue[Assignment] = queue.Queue()
         self._sending, self._answered = threading.Lock(), threading.Condition()
         self.told = self.settled = 0
@@ -40,7 +40,7 @@ class Line:
         deadline, told = time.monotonic() + FLUSH_TIMEOUT_S, self.told
         with self._answered:
             while self.settled < told:
-                if self._way_out.was_taken:
+                if self.way_out.was_taken:
                     raise ConnectionAbortedError("this world is to be left")
                 if not self._answered.wait(deadline - time.monotonic()):
                     raise TrainingFailed(f"no news has been taken for {FLUSH_TIMEOUT_S:g} s", where="scribe")
@@ -69,9 +69,9 @@ class Line:
                     self.settled = message
                     self._answered.notify_all()
             case Assignment(job):
-                self._way_out.enter(job)  # here and not when it is begun: an abort may be right behind it
+                self.way_out.enter(job)  # here and not when it is begun: an abort may be right behind it
                 self._assignments.put(message)
             case Abort(generation):
-                self._way_out.take(generation)
+                self.way_out.take(generation)
                 with self._answered:
                     self._answered.notify_all()

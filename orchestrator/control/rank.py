@@ -171,6 +171,7 @@ def _make_train_job(board: Board, assignment: Assignment, line: Line, join_s: fl
         excerpt=run_dir.excerpt(),
         join_s=join_s,
         leave_at=job.leave_at,
+        interruptible=line.way_out.interruptible,
         drill=run_dir.drill(),
     )
 

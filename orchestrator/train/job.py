@@ -1,5 +1,7 @@
 """What the trainer is given and what it gives back. Made by control/rank.py, used by loop.py."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +40,7 @@ class TrainJob:
     excerpt: Excerpt | None = None  # of the run, to be looked at; None: the run itself
     join_s: float = 0.0  # what joining the world took
     leave_at: int | None = None  # leave this world when so many updates are done
+    interruptible: Callable[[], AbstractContextManager[None]] = nullcontext  # around what may be broken off anywhere
     drill: Drill = Drill()  # noqa: RUF009 - it is frozen. What goes wrong on purpose
 
     @property

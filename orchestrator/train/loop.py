@@ -231,9 +231,13 @@ class Trainer:
         return batch.voided(), 0.0, NO_UPDATE
 
     def update(self, batch: RankBatch, weight: float) -> Update:
-        """Forward, backward, optimizer."""
         if not weight:  # every sample of the step is skipped: a void step
             return NO_UPDATE
+        with self.job.interruptible():  # of a broken world all of it is given up
+            return self.compute(batch, weight)
+
+    def compute(self, batch: RankBatch, weight: float) -> Update:
+        """Forward, backward, optimizer."""
         losses, sabotage = [], self.sabotage.begin_attempt(self.step)
         for number, micro in enumerate(cut_micro_batches(batch, self.job.accumulation)):
             torch.manual_seed(int(key(self.config.seed, FORWARD, self.step, micro.slot)))

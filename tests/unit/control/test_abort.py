@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
 import torch
 from torch import distributed
 from torch.distributed import TCPStore
@@ -116,3 +117,50 @@ def test_nothing_is_cut_for_an_earlier_generation_nor_after_the_job() -> None:
             assert theirs.recv(1) == b""
             way_out.leave()
             theirs.close()
+
+
+# ---- work ----
+
+
+def compute_for(seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        pass
+    raise AssertionError("it went on")
+
+
+def test_work_that_may_be_interrupted_is_broken_off_at_once() -> None:
+    way_out = WayOut()
+    way_out.enter(job_of("step", 3, 0, 1))
+    threading.Timer(0.05, way_out.take, args=(3,)).start()
+    with pytest.raises(ConnectionAbortedError), way_out.interruptible():
+        compute_for(20.0)
+    way_out.leave()
+
+
+def test_work_in_a_world_that_is_to_be_left_is_not_begun() -> None:
+    way_out = WayOut()
+    way_out.enter(job_of("step", 3, 0, 1))
+    way_out.take(3)
+    with pytest.raises(ConnectionAbortedError), way_out.interruptible():
+        raise AssertionError("it was begun")
+    way_out.leave()
+
+
+@pytest.mark.parametrize("attempt", range(20))
+def test_what_comes_after_the_work_is_never_interrupted(attempt: int) -> None:
+    """The abort comes at any moment of it, also when it has just ended."""
+    way_out = WayOut()
+    way_out.enter(job_of("step", 1, 0, 1))
+    taking = threading.Timer(0.0005 * attempt, way_out.take, args=(1,))
+    taking.start()
+    try:
+        for _ in range(3000):
+            with way_out.interruptible():
+                sum(range(20))
+    except ConnectionAbortedError:
+        pass
+    taking.join()
+    way_out.leave()
+    for _ in range(1000):
+        sum(range(20))
