@@ -28,12 +28,14 @@ class WayOut:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._job: RankJob | None = None
+        self._over = 0  # the newest generation that is to be left; heard of, maybe, before its job is begun
         self._computing: int | None = None  # the thread, while it may be interrupted
         self.was_taken = False  # in the job that the rank has, or had last
 
     def enter(self, job: RankJob) -> None:
         with self._lock:
             self._job, self.was_taken = job, False
+            self._leave_what_is_over()
 
     def leave(self) -> None:
         """Nothing is cut any more when it returns."""
@@ -61,16 +63,18 @@ class WayOut:
             raise ConnectionAbortedError("this world is to be left")
 
     def take(self, generation: int) -> None:
-        """Unless the job is of a later one."""
+        """Out of that one and of all before it, also where their jobs are still to be begun."""
         with self._lock:
-            if self._job is None or self._job.generation > generation or self.was_taken:
-                return
-            self.was_taken = True
-            if self._computing is not None:
-                _raise_in(
-                    self._computing, ConnectionAbortedError
-                )  # once: it may be raised while the first one is dealt with
-            threading.Thread(target=self._cut_until_out, args=(self._job,), name="abort", daemon=True).start()
+            self._over = max(self._over, generation)
+            self._leave_what_is_over()
+
+    def _leave_what_is_over(self) -> None:
+        if self._job is None or self._job.generation > self._over or self.was_taken:
+            return
+        self.was_taken = True
+        if self._computing is not None:
+            _raise_in(self._computing, ConnectionAbortedError)  # once: it could strike who deals with the first one
+        threading.Thread(target=self._cut_until_out, args=(self._job,), name="abort", daemon=True).start()
 
     def _cut_until_out(self, job: RankJob) -> None:
         peers, aborted = _peers_of(job), set[Any]()

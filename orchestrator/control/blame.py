@@ -69,7 +69,7 @@ def find_fault(crew: Crew, waited_s: float, failures: Sequence[Failure], limits:
     problems = [seated.rank.problem for seated in crew.ranks if seated.rank.problem is not None]
     causes = sorted((p for p in problems if not p.collateral), key=lambda p: p.t)
     if any(_is_stated(p) and not _is_damage(p) for p in causes):
-        return _find_raised(crew, problems, causes, waited_s, failures)
+        return _find_raised(crew, problems, causes, waited_s, failures, limits)
     if crew.lost:
         return _lose_nodes(crew)
     if dead := [one for one in crew.ranks if one.rank.state is RankState.DIED and one.rank.end is None]:
@@ -80,14 +80,19 @@ def find_fault(crew: Crew, waited_s: float, failures: Sequence[Failure], limits:
             return None
         return Fault(kind="damaged", reason=describe_problems(problems), step=crew.step, culprits=_ranks_of(causes))
     if causes:
-        return _find_raised(crew, problems, causes, waited_s, failures)
+        return _find_raised(crew, problems, causes, waited_s, failures, limits)
     if problems and waited_s >= patience_s:
         return Fault(kind="raised", reason=describe_problems(problems), step=crew.step)
     return None
 
 
 def _find_raised(
-    crew: Crew, problems: Sequence[Problem], causes: Sequence[Problem], waited_s: float, failures: Sequence[Failure]
+    crew: Crew,
+    problems: Sequence[Problem],
+    causes: Sequence[Problem],
+    waited_s: float,
+    failures: Sequence[Failure],
+    limits: Limits,
 ) -> Fault | None:
     """What we raise ourselves holds everywhere; so does what all raise, or what comes again where it came before."""
     if any(one.rank.state is RankState.TRAINING for one in crew.ranks) and waited_s < GATHER_S:
@@ -95,7 +100,7 @@ def _find_raised(
     first = causes[0]
     raised = Raised(first.kind, first.rank, first.step)
     kinds = {p.kind for p in causes}
-    is_everywhere = len(causes) == len(crew.ranks) and len(kinds) == 1
+    is_everywhere = crew.is_complete(limits) and len(causes) == len(crew.ranks) and len(kinds) == 1
     hopeless = any(map(_is_stated, causes)) or is_everywhere or _came_before(raised, failures)
     return Fault(
         kind="raised",

@@ -8,7 +8,7 @@ import os
 import threading
 import traceback
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -41,7 +41,7 @@ from orchestrator.data.shards.manifest import Manifest
 from orchestrator.tracking.journal import Journal, read_events
 from orchestrator.tracking.lease import host_identity, write_lease
 from orchestrator.tracking.rundir import RunDir
-from orchestrator.tracking.told import count_told_steps
+from orchestrator.tracking.told import count_told_steps, measure_pace
 
 log = logging.getLogger(__name__)
 TICK_S = 0.05
@@ -97,7 +97,8 @@ class Controller:
         bundle = _bundle_of(self._config, charge.facts)
         self._gang, self._groups = Gang(charge.run, self._config), Groups(charge.run, bundle)
         count_told = partial(count_told_steps, self._run_dir.path, with_keys=self._config.data.ledger == "keys")
-        self._search = StartSearch(open_shelf(self._config, self._run_dir.checkpoints), count_told)
+        pace = partial(measure_pace, self._run_dir.path)
+        self._search = StartSearch(open_shelf(self._config, self._run_dir.checkpoints), count_told, pace)
         self._showing = Showing(self._run_dir, self._clock, bundle, self._limits)
         self._in_charge = threading.Event()  # only then is there a journal
         self._leased = 0.0
@@ -127,6 +128,8 @@ class Controller:
         recalled = recall(read_events(self._run_dir.events), self._clock.now() - self._clock.monotonic())
         journal = Journal.claim(self._run_dir.events, self._clock, address=self._charge.address)
         adopted = not begins_anew and self._gang.adopt(recalled.world)
+        if adopted and recalled.is_broken:  # whether all have heard so is not known
+            self._gang.abort(recalled.world, recalled.generation)
         if not adopted:  # what still lies in them is about to end, and to remove them
             remove_groups(self._charge.run)
         self._groups.start()
@@ -144,9 +147,11 @@ class Controller:
         if world:
             journal.append("adopted", node_actors=self._gang.node_actors)
             self._acting.annotate("a new controller has taken over the running ranks")
-        phase = Phase.TRAINING if world else Phase.WAITING
         failures = () if begins_anew else tuple(recalled.failures)
-        return State(phase=phase, since=self._clock.monotonic(), world=world, step=recalled.step, failures=failures)
+        state = State(phase=Phase.WAITING, since=self._clock.monotonic(), step=recalled.step, failures=failures)
+        if world and recalled.is_broken:
+            return replace(state, phase=Phase.ABORTING, world=world, why="fault")
+        return replace(state, phase=Phase.TRAINING, world=world) if world else state
 
     def _wait(self) -> None:
         """Until something may have changed."""

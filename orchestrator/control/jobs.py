@@ -221,6 +221,7 @@ class NodeReport:
     ranks: tuple[RankReport, ...]
     store: tuple[str, int] | None  # every node keeps one; the first node's is used
     vault: VaultAddress | None  # None: not listening yet
+    generation: int = 0  # that it heard of last: to be trained in, or to be left
     version: int = 0  # changes with everything that a controller should hear of at once
     notice: "Notice | None" = None
 

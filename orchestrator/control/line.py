@@ -53,7 +53,10 @@ class Line:
             self._connection.send(message)
 
     def next_assignment(self) -> Assignment:
-        return self._assignments.get()
+        """From now on there may be a world to be left."""
+        assignment = self._assignments.get()
+        self.way_out.enter(assignment.job)
+        return assignment
 
     def _listen(self) -> None:
         try:
@@ -69,9 +72,12 @@ class Line:
                     self.settled = message
                     self._answered.notify_all()
             case Assignment(job):
-                self.way_out.enter(job)  # here and not when it is begun: an abort may be right behind it
                 self._assignments.put(message)
+                self._leave(job.generation - 1)
             case Abort(generation):
-                self.way_out.take(generation)
-                with self._answered:
-                    self._answered.notify_all()
+                self._leave(generation)
+
+    def _leave(self, generation: int) -> None:
+        self.way_out.take(generation)
+        with self._answered:
+            self._answered.notify_all()

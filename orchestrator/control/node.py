@@ -100,6 +100,7 @@ class NodeActor:
             ranks=self._seats.report() if self._seats is not None else (),
             store=self._store.address if self._store is not None else None,
             vault=self._vault.address if self._vault is not None else None,
+            generation=self._seats.generation if self._seats is not None else 0,
             version=version,
         )
 

@@ -13,9 +13,9 @@ One world of ranks lives at a time; nodes, their ranks and what they hold in mem
     any      -> ENDED      the ranks are done or have stopped, or going on makes no sense
 
 Whatever is seen of the ranks counts only if it is of the world that was begun last. Nodes that are lost are dropped in
-every phase, by themselves no reason to end a world that they are not of. A new controller begins in TRAINING if a world
-was begun and not ended, whatever has become of it: then ranks that have left, have died or never got their jobs lead
-out of it like in any other look round. No Ray, no files, no clock in here; tests walk it one look at a time."""
+every phase, by themselves no reason to end a world that they are not of. A new controller begins in ABORTING if the last
+world is known to be broken, else in TRAINING if one was begun and not ended, whatever has become of it: then ranks that
+have left, have died or never got their jobs lead out of it like in any other look round. No Ray, no files, no clock in here; tests walk it one look at a time."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -322,17 +322,23 @@ def _steer(state: State, crew: Crew, seen: Seen, now: float, limits: Limits) -> 
 
 
 def _while_aborting(state: State, seen: Seen, now: float, limits: Limits) -> Step:
+    """A node that has not heard of the broken world yet may still be about to begin it."""
     waited = now - state.since
-    nodes = [node for node in seen.nodes if not node.lost]
-    held = [(node, pids) for node in nodes if (pids := _find_held(node, seen.generation))]
-    if not held:
+    nodes = [node for node in find_crew(state.world, seen).nodes if not _is_out(node, seen.generation)]
+    if not nodes:
         return replace(state, phase=Phase.WAITING, since=now), [Freed(state.killed)]
-    if not state.killed and waited >= limits.abort_timeout_s:
-        killed = tuple(pid for _, pids in held for pid in pids)
-        return replace(state, killed=killed), [Kill(node.name, pids) for node, pids in held]
+    held = {node.name: pids for node in nodes if (pids := _find_held(node, seen.generation))}
+    if held and not state.killed and waited >= limits.abort_timeout_s:
+        killed = tuple(pid for pids in held.values() for pid in pids)
+        return replace(state, killed=killed), [Kill(name, pids) for name, pids in held.items()]
     if waited >= limits.abort_timeout_s + FREE_S:
-        return state, [Drop(node.name, node.host, "cannot end its ranks") for node, _ in held]
+        return state, [Drop(node.name, node.host, "cannot end its ranks") for node in nodes]
     return state, []
+
+
+def _is_out(node: NodeSeen, generation: int) -> bool:
+    heard = node.report is not None and node.report.generation >= generation
+    return heard and not _find_held(node, generation)
 
 
 def _find_held(node: NodeSeen, generation: int) -> tuple[int, ...]:

@@ -10,11 +10,13 @@ from orchestrator.tracking.journal import Event
 
 @dataclass(slots=True)
 class Recalled:
-    """`world`: the node actors of the world that was begun last, `generation`: its own."""
+    """`world`: the node actors of the world that was begun last, `generation`: its own; `is_broken`: by a fault that is
+    among the failures."""
 
     generation: int = 0
     world: tuple[str, ...] = ()
     step: int = 0
+    is_broken: bool = False
     failures: list[Failure] = field(default_factory=list)
     bounds: list[Bound] = field(default_factory=list)
 
@@ -26,8 +28,11 @@ def recall(events: Iterable[Event], since_epoch_s: float) -> Recalled:
         match event["event"]:
             case "started":
                 recalled.generation, recalled.world = event["generation"], tuple(event["node_actors"])
-                recalled.step = event.get("step", 0)
-            case "fault" | "spare_died" | "not_repeated":
+                recalled.step, recalled.is_broken = event.get("step", 0), False
+            case "fault":
+                recalled.failures.append(_recall_failure(event, since_epoch_s))
+                recalled.step, recalled.is_broken = event["step"], True
+            case "spare_died" | "not_repeated":
                 recalled.failures.append(_recall_failure(event, since_epoch_s))
         if (bound := bound_of(event)) is not None:
             recalled.bounds.append(bound)

@@ -35,7 +35,7 @@ class Seats:
         self._recruit, self._nursery, self._carry, self._bell, self._lease_s = recruit, nursery, carry, bell, lease_s
         self._lock = threading.RLock()
         self._members: list[Member] = []
-        self._generation = 0  # nothing is heard of it or of earlier ones any more
+        self.generation = 0  # the one that was heard of last; nothing is begun of it or of earlier ones any more
         self._pause_s = 0.0
         self._is_over = False
         for _ in range(self._wanted):
@@ -47,10 +47,10 @@ class Seats:
         """Give each seat's rank its job. Who has died just now is chosen all the same, and then reported with it."""
         assert len(jobs) == len(pids) == len(self._seats)
         with self._lock:
-            if jobs[0].generation <= self._generation:
-                log.warning("jobs of generation %d come after %d: refused", jobs[0].generation, self._generation)
+            if jobs[0].generation <= self.generation:
+                log.warning("jobs of generation %d come after %d: refused", jobs[0].generation, self.generation)
                 return
-            self._generation = jobs[0].generation
+            self.generation = jobs[0].generation
             chosen = self._choose(pids)
             for number, (member, job) in enumerate(zip(chosen, jobs, strict=True)):
                 member.assign(job, number)
@@ -65,11 +65,13 @@ class Seats:
     def abort(self, generation: int) -> None:
         """Whoever is in that generation or an earlier one gets out of it."""
         with self._lock:
-            self._generation = max(self._generation, generation)
+            is_news, self.generation = generation > self.generation, max(self.generation, generation)
             held = [one for one in self._members if one.job is not None and one.job.generation <= generation]
         for member in held:
             if not member.is_free:
                 member.send(Abort(generation))
+        if is_news:
+            self._bell.ring()
 
     def kill(self, pids: Collection[int], why: str) -> None:
         for member in self.members:
@@ -130,6 +132,6 @@ class Seats:
         """Who was told to die, and only did so when the next generation had begun; and many that died as spares."""
         with self._lock:
             dead = [one for one in self._members if one.state is RankState.DIED]
-            old = [one for one in dead if one.job is not None and one.job.generation < self._generation]
+            old = [one for one in dead if one.job is not None and one.job.generation < self.generation]
             for member in [*old, *[one for one in dead if one.job is None][:-DEAD_KEPT]]:
                 self._members.remove(member)

@@ -197,7 +197,9 @@ class SimulatedCluster:
     def _show(self, name: str, ranks: Sequence[RankReport]) -> None:
         report = self._nodes[name].report
         assert report is not None
-        self._nodes[name] = replace(self._nodes[name], report=replace(report, ranks=tuple(ranks)))
+        heard = max((rank.generation for rank in ranks), default=0)
+        told = replace(report, ranks=tuple(ranks), generation=max(report.generation, heard))
+        self._nodes[name] = replace(self._nodes[name], report=told)
 
     def _later(self, seconds: float, happen: Callable[[], None]) -> None:
         self._born += 1

@@ -1,10 +1,12 @@
-"""Which snapshot a run goes on from: asks all vaults that are left what they hold.
+"""What all vaults that are left hold, and the snapshot among it that a run goes on from.
 
 The choice is made in checkpoint/recovery.py; snapshot_reader.py reads what was chosen."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import AuthenticationError
+from typing import Self
 
 from orchestrator.checkpoint.layout import MayUse, use_any
 from orchestrator.checkpoint.part import PartPlace
@@ -15,14 +17,26 @@ from orchestrator.control.wire import SILENCE_S, Wire
 ASKED_AT_ONCE = 32
 
 
-def find_snapshot(vaults: Sequence[VaultAddress], may_use: MayUse = use_any) -> SnapshotStart | None:
-    """The newest that is there as a whole; vaults that do not answer are passed over."""
-    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-        choice = choose_snapshot(list(pool.map(list_held, vaults)), may_use)
-    if choice is None:
-        return None
-    parts = tuple(PartAt(vaults[found.vault], found.held.path) for found in choice.parts)
-    return SnapshotStart(generation=choice.generation, step=choice.step, parts=parts)
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What each vault held when it was asked: what no rank writes to any more stays as it is."""
+
+    vaults: Sequence[VaultAddress]
+    held: Sequence[Sequence[Held]]
+
+    @classmethod
+    def take(cls, vaults: Sequence[VaultAddress]) -> Self:
+        """Vaults that do not answer are passed over."""
+        with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+            return cls(vaults, list(pool.map(list_held, vaults)))
+
+    def choose(self, may_use: MayUse = use_any) -> SnapshotStart | None:
+        """The newest that is there as a whole."""
+        choice = choose_snapshot(self.held, may_use)
+        if choice is None:
+            return None
+        parts = tuple(PartAt(self.vaults[found.vault], found.held.path) for found in choice.parts)
+        return SnapshotStart(generation=choice.generation, step=choice.step, parts=parts)
 
 
 def list_held(vault: VaultAddress) -> list[Held]:

@@ -3,8 +3,10 @@
 Comes after the policy's Seek, and runs in a thread: every byte of a checkpoint may have to be read. Whether a state is
 of any use, the journal says: what an earlier generation did beyond the step from which a later one went on does not
 count any more, however newly it was written. And the ledger: a snapshot counts only as far as that is on disk, since
-the rows of later steps may have been lost with a node; checkpoints are never ahead of it."""
+the rows of later steps may have been lost with a node; checkpoints are never ahead of it. What is still on its way is
+waited for, no longer than doing its steps again would take."""
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -14,7 +16,9 @@ from orchestrator.checkpoint.found import newest_sound
 from orchestrator.checkpoint.layout import parse_name
 from orchestrator.checkpoint.shelf import Address, LocalShelf, Shelf
 from orchestrator.control.jobs import SnapshotStart, VaultAddress
-from orchestrator.control.snapshots import find_snapshot
+from orchestrator.control.snapshots import Inventory
+
+TOLD_S, TOLD_PAUSE_S = 5.0, 0.01  # rows that take longer to come may be lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +60,9 @@ class Bound(NamedTuple):
 class StartSearch:
     """One search at a time; the one before is forgotten."""
 
-    def __init__(self, shelf: Shelf, count_told: Callable[[], int]) -> None:
-        """`count_told`: steps that are in the ledger."""
-        self._shelf, self._count_told = shelf, count_told
+    def __init__(self, shelf: Shelf, count_told: Callable[[], int], pace: Callable[[], float]) -> None:
+        """`count_told`: steps that are in the ledger; `pace`: seconds that one takes."""
+        self._shelf, self._count_told, self._pace = shelf, count_told, pace
         self._threads = ThreadPoolExecutor(thread_name_prefix="search")  # a forgotten one may wait for a vault in vain
         self._search: Future[Start] | None = None
         self._damaged: set[tuple[int, int]] = set()  # generation and step of snapshots that could not be read
@@ -99,13 +103,24 @@ class StartSearch:
         def may_use(generation: int, step: int) -> bool:
             return all(step <= bound.step for bound in bounds if generation <= bound.generation)
 
-        told = self._count_told()
-
         def may_use_snapshot(generation: int, step: int) -> bool:
-            return step <= told and (generation, step) not in self._damaged and may_use(generation, step)
+            return (generation, step) not in self._damaged and may_use(generation, step)
 
-        if vaults and (snapshot := find_snapshot(vaults, may_use_snapshot)) is not None:
-            return Start(snapshot)
+        inventory = Inventory.take(vaults)
+        if (newest := inventory.choose(may_use_snapshot)) is not None:
+            told = self._wait_until_told(newest.step)
+            if (snapshot := inventory.choose(lambda g, step: step <= told and may_use_snapshot(g, step))) is not None:
+                return Start(snapshot)
         thoroughly = isinstance(self._shelf, LocalShelf) or self._distrusts_checkpoints
         address, damaged = newest_sound(self._shelf, thoroughly=thoroughly, may_use=may_use)
         return Start(address, tuple(damaged))
+
+    def _wait_until_told(self, step: int) -> int:
+        """How far the ledger goes then. What was on its way to a scribe that has died comes when there is another."""
+        told = self._count_told()
+        if told < step:
+            deadline = time.monotonic() + min(TOLD_S, (step - told) * self._pace())
+            while told < step and time.monotonic() < deadline:
+                time.sleep(TOLD_PAUSE_S)
+                told = self._count_told()
+        return told

@@ -4,12 +4,13 @@ the node that was to send them.
 Comes after scribe.py, which writes; the controller asks before a world goes on from memory (control/start.py)."""
 
 from pathlib import Path
+from statistics import median
 
 from orchestrator.storage.lines import read_last_lines
 from orchestrator.tracking.keys import read_keys
-from orchestrator.tracking.rows import LEDGER_FILE
+from orchestrator.tracking.rows import LEDGER_FILE, METRICS_FILE
 
-_TAIL_BYTES = 1 << 16  # of the ledger; longer than what can be on its way
+_TAIL_BYTES = 1 << 16  # longer than what can be on its way
 
 
 def count_told_steps(run_dir: Path, *, with_keys: bool) -> int:
@@ -24,3 +25,8 @@ def count_told_steps(run_dir: Path, *, with_keys: bool) -> int:
         if sum(map(bool, keys.get(row["step"], ()))) < row["count"]:
             return int(row["step"])
     return int(rows[-1]["step"]) + 1
+
+
+def measure_pace(run_dir: Path) -> float:
+    """Seconds that a step took lately; 0 before the first one."""
+    return median([row["step_s"] for row in read_last_lines(run_dir / METRICS_FILE, _TAIL_BYTES) if "step_s" in row] or [0])

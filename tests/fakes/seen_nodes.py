@@ -40,7 +40,8 @@ def node(name: str, *ranks: RankReport, notice: Notice | None = None, lost: str 
     told = ranks or tuple(replace(READY, pid=pid) for pid in (1, 2))
     vault = None if deaf else VaultAddress(host, 2, "t")
     report = NodeReport(
-        node_id=f"id-{name}", host=host, identity=host, pid=1, ranks=told, store=(host, 1), vault=vault
+        node_id=f"id-{name}", host=host, identity=host, pid=1, ranks=told, store=(host, 1), vault=vault,
+        generation=max(rank.generation for rank in told),
     )  # fmt: skip
     return NodeSeen(name=name, host=host, report=report, lost=lost, notice=notice)
 

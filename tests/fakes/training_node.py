@@ -19,7 +19,7 @@ from orchestrator.control.member import Carry, Member
 from orchestrator.control.membership import choose_seats
 from orchestrator.control.nursery import LastingNursery
 from orchestrator.control.seats import Seats
-from orchestrator.control.snapshots import find_snapshot
+from orchestrator.control.snapshots import Inventory
 from orchestrator.core.news import News, StepNews
 from orchestrator.core.words import Word, World
 from orchestrator.prepare.run import prepare
@@ -65,7 +65,7 @@ class TrainingNode:
         self.generation += 1
         assert self.vault.address is not None
         assert self.store.address is not None
-        start, size = find_snapshot([self.vault.address]), self._plan.world_size
+        start, size = Inventory.take([self.vault.address]).choose(), self._plan.world_size
         host, port = self.store.address
         jobs = [
             RankJob(

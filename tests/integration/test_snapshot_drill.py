@@ -10,7 +10,7 @@ from torch.distributed import Store
 
 from orchestrator.control.jobs import SnapshotStart, VaultAddress, VaultDoor
 from orchestrator.control.snapshot_reader import open_snapshot
-from orchestrator.control.snapshots import find_snapshot
+from orchestrator.control.snapshots import Inventory
 from orchestrator.control.vaulted import RankVault
 from tests.fakes.gang import GangFailed, run_gang
 from tests.fakes.small_runs import ScriptedHelm, small_config, train_small
@@ -80,13 +80,13 @@ def test_training_goes_on_from_memory_as_if_nothing_had_been(
             train(cluster, 1, dies=True)
         if node_dies:
             cluster.kill(1)
-        start = find_snapshot([node.address for node in cluster.nodes])
+        start = Inventory.take([node.address for node in cluster.nodes]).choose()
         assert start is not None
         assert DIES_AT - 1 <= start.step <= DIES_AT
         losses = train(cluster, 2, start)
         assert losses.keys() == set(range(start.step, 8))
         expected = {step: unbroken[step] for step in losses}
         assert losses == (pytest.approx(expected, rel=1e-4) if node_dies else expected)
-        after = find_snapshot([node.address for node in cluster.nodes])
+        after = Inventory.take([node.address for node in cluster.nodes]).choose()
         assert after is not None
         assert (after.generation, after.step) == (2, 8)

@@ -107,16 +107,28 @@ def test_nothing_is_cut_for_an_earlier_generation_nor_after_the_job() -> None:
             way_out = WayOut()
             way_out.enter(job)
             way_out.take(2)
+            assert not way_out.was_taken
             way_out.leave()
             way_out.take(3)
-            assert not way_out.was_taken
             ours.sendall(b"x")
             assert theirs.recv(1) == b"x"
             way_out.enter(job)
-            way_out.take(3)
             assert theirs.recv(1) == b""
             way_out.leave()
             theirs.close()
+
+
+def test_a_world_that_is_over_before_its_job_is_begun_is_left_and_the_next_one_is_not() -> None:
+    way_out = WayOut()
+    way_out.enter(job_of("step", 3, 0, 1))
+    way_out.take(4)
+    way_out.leave()
+    way_out.enter(job_of("step", 4, 0, 1))
+    assert way_out.was_taken
+    way_out.leave()
+    way_out.enter(job_of("step", 5, 0, 1))
+    assert not way_out.was_taken
+    way_out.leave()
 
 
 # ---- work ----

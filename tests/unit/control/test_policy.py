@@ -247,6 +247,27 @@ def test_ranks_that_never_got_their_jobs_are_a_fault() -> None:
     assert "host-a, host-b" in broken.fault.reason
 
 
+def test_a_node_that_has_not_heard_of_a_broken_world_may_still_begin_it() -> None:
+    """A rank died so soon that another node had not got its jobs: they are on their way, and the abort behind them."""
+    late = node("b", freed(2, generation=1), freed(3, generation=1))
+    look = seen([node("a", freed(0, generation=2), died(1, generation=2), READY), late], generation=2)
+    assert decide(ABORTING, look, 0.1, LIMITS) == (ABORTING, [])
+    state, decisions = decide(ABORTING, look, 11.9, LIMITS)  # there is nobody to kill
+    assert decisions == []
+    assert decide(ABORTING, look, 12.0, LIMITS)[1] == [Drop("b", "host-b", "cannot end its ranks")]
+    assert late.report is not None
+    heard = replace(look, nodes=[look.nodes[0], replace(late, report=replace(late.report, generation=2))])
+    assert decide(state, heard, 0.2, LIMITS)[1] == [Freed(())]
+
+
+def test_what_the_only_rank_heard_of_raises_is_not_everywhere() -> None:
+    """The others are about to begin."""
+    cause = replace(CAUSE, kind="DistNetworkError", step=0)
+    idle = (replace(READY, pid=1), replace(READY, pid=2))
+    _, [broken] = decide(TRAINING, seen([node("a", raised(0, cause), READY), node("b", *idle)]), 1.0, LIMITS)
+    assert isinstance(broken, Break)
+
+
 def test_echoes_alone_are_given_time_to_find_their_cause() -> None:
     look = seen(world("a", "b", r0=raised(0, ECHO)))
     state, decisions = decide(TRAINING, look, 10.0, LIMITS)

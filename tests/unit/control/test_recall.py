@@ -35,6 +35,16 @@ def test_the_last_world_its_generation_and_what_failed_are_known_again(tmp_path:
     assert (fault.spends_budget, suspicion.spends_budget) == (True, False)
 
 
+def test_a_world_is_broken_from_its_fault_until_the_next_begins(tmp_path: Path) -> None:
+    write_journal(tmp_path / "events")
+    events = list(read_events(tmp_path / "events"))
+    kinds = [event["event"] for event in events]
+    until_fault = recall(events[: kinds.index("fault") + 1], 0.0)
+    assert (until_fault.is_broken, until_fault.step, until_fault.world) == (True, 12, ("a", "b"))
+    assert not recall(events[: kinds.index("fault")], 0.0).is_broken
+    assert not recall(events, 0.0).is_broken
+
+
 def test_what_went_beyond_where_a_later_world_began_does_not_count(tmp_path: Path) -> None:
     write_journal(tmp_path / "events")
     recalled = recall(read_events(tmp_path / "events"), since_epoch_s=0.0)

@@ -25,7 +25,7 @@ def find(search: StartSearch, cluster: Cluster | None = None, bounds: Sequence[B
 
 
 def search_on(folder: Path, told: int = 100) -> StartSearch:
-    return StartSearch(LocalShelf(folder), lambda: told)
+    return StartSearch(LocalShelf(folder), lambda: told, pace=lambda: 0.01)
 
 
 def test_without_anything_to_go_on_from_it_is_step_0(tmp_path: Path) -> None:
@@ -84,3 +84,14 @@ def test_a_snapshot_counts_only_as_far_as_the_ledger_is_on_disk(tmp_path: Path) 
         assert find(search_on(tmp_path / "checkpoints", told=6), cluster).step == 6
         assert find(search_on(tmp_path / "checkpoints", told=5), cluster).step == 5
         assert find(search_on(tmp_path / "checkpoints", told=4), cluster).address is None
+
+
+def test_rows_that_are_on_their_way_are_waited_for(tmp_path: Path) -> None:
+    """As from a scribe that has died and comes back."""
+    told = iter([3, 3, 4, 5, 6])
+    search = StartSearch(LocalShelf(tmp_path / "checkpoints"), lambda: next(told), pace=lambda: 60.0)
+    with cluster_of(tmp_path, nodes=1) as cluster:
+        cluster.begin(2)
+        cluster.take(5, slot=0)
+        assert find(search, cluster).step == 5
+    assert list(told) == [6]  # and no longer than until they have come

@@ -18,7 +18,7 @@ from orchestrator.checkpoint.slot import Slot
 from orchestrator.checkpoint.vault import Committed, Kept, Written
 from orchestrator.control.jobs import VaultAddress
 from orchestrator.control.snapshot_reader import open_snapshot
-from orchestrator.control.snapshots import find_snapshot, list_held
+from orchestrator.control.snapshots import Inventory, list_held
 from orchestrator.control.wire import Wire
 from orchestrator.core.errors import CheckpointDamaged
 from tests.fakes.saving import FACTS, MadeUpModel, make_model
@@ -184,7 +184,7 @@ def pause_until_quiet(count: Callable[[], object]) -> None:
 
 def check_state(cluster: Cluster, step: int, generation: int) -> None:
     """What is left gives that snapshot, whole, read on every node that is left and over the network only."""
-    start = find_snapshot([node.address for node in cluster.nodes])
+    start = Inventory.take([node.address for node in cluster.nodes]).choose()
     assert start is not None
     assert (start.step, start.generation) == (step, generation)
     for token in [node.address.token for node in cluster.nodes] + [""]:
@@ -267,7 +267,7 @@ def test_node_and_buddy_lost_together_leave_no_snapshot(tmp_path: Path) -> None:
         addresses = [node.address for node in cluster.nodes]
         cluster.kill(0)
         cluster.kill(0)
-        assert find_snapshot(addresses) is None
+        assert Inventory.take(addresses).choose() is None
 
 
 def big_model() -> MadeUpModel:
@@ -300,7 +300,7 @@ def test_a_node_killed_at_any_moment_of_mirroring_costs_that_snapshot_at_most(tm
                 rank.vault.keep(1, write=False)
             time.sleep(0.03 * chance.random())
             cluster.kill(trial % 2)
-            start = find_snapshot([cluster.nodes[0].address])
+            start = Inventory.take([cluster.nodes[0].address]).choose()
             assert start is not None
             assert start.step in (5, 6)
             check_state(cluster, start.step, 1)
@@ -308,7 +308,7 @@ def test_a_node_killed_at_any_moment_of_mirroring_costs_that_snapshot_at_most(tm
 
 def test_a_snapshot_that_is_no_longer_there_is_not_read(pair: Cluster) -> None:
     pair.take(5, slot=0)
-    start = find_snapshot([node.address for node in pair.nodes])
+    start = Inventory.take([node.address for node in pair.nodes]).choose()
     assert start is not None
     pair.take(6, slot=1)
     pair.take(7, slot=0)
@@ -319,7 +319,7 @@ def test_a_snapshot_that_is_no_longer_there_is_not_read(pair: Cluster) -> None:
 def test_a_byte_that_changed_in_memory_is_noticed(pair: Cluster) -> None:
     pair.take(5, slot=0)
     pair.ranks[1].vault.slots[0].body()[-1] ^= 1
-    start = find_snapshot([node.address for node in pair.nodes])
+    start = Inventory.take([node.address for node in pair.nodes]).choose()
     assert start is not None
     with closing(open_snapshot(start, "")) as reader, pytest.raises(CheckpointDamaged, match="differ"):
         read_all(reader, pair.model)

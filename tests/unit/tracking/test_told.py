@@ -6,7 +6,7 @@ from orchestrator.core.news import KeysNews
 from orchestrator.core.words import Span
 from orchestrator.storage.lines import LineFile
 from orchestrator.tracking.keys import KeyParts
-from orchestrator.tracking.told import count_told_steps
+from orchestrator.tracking.told import count_told_steps, measure_pace
 
 
 def write_ledger(folder: Path, *steps: tuple[int, int], count: int = 2) -> None:
@@ -58,3 +58,11 @@ def test_what_follows_a_step_without_all_its_keys_does_not_count(tmp_path: Path)
     assert count_told_steps(tmp_path, with_keys=True) == 1
     add_keys(tmp_path, keys_of(1, 1))
     assert count_told_steps(tmp_path, with_keys=True) == 3
+
+
+def test_the_pace_is_that_of_the_last_steps(tmp_path: Path) -> None:
+    assert measure_pace(tmp_path) == 0.0
+    with LineFile(tmp_path / "metrics.jsonl", head={"format": 1}) as file:
+        file.append([{"step": step, "step_s": 0.5 if step < 5000 else 0.25} for step in range(10_000)])
+        file.append([{"step": 10_000, "step_s": 9.0}, {"kind": "system", "t": 1.0}])
+    assert measure_pace(tmp_path) == 0.25
