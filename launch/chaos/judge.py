@@ -15,6 +15,7 @@ from orchestrator.core.words import ExitCode
 
 BOUNDS = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.1}  # of losses, once another world or a void step came between
 MOST_LATE_S = 2.0  # what is seen to be due later was not struck where it was asked for
+SCRIBE_BACK_S = 10.0  # after the scribe was struck: until rows are told again, no snapshot counts and no step is seen
 _SETTLING = 1  # a snapshot is whole on every rank a step after it was taken
 
 
@@ -77,11 +78,14 @@ def is_exact(config: RunConfig) -> bool:
 
 def check_promises(recoveries: Sequence[Recovery], config: RunConfig) -> Iterator[str]:
     """What the run itself must have done about each fault."""
+    scribe_struck = [one.t for one in recoveries if one.fault.kind is Kind.KILL_SCRIBE]
     for recovery in recoveries:
         fault, every = recovery.fault, config.checkpoint.snapshot_every
         if recovery.recovery_s is None:
             yield f"{fault}: {_tell_what_never_came(recovery)}"
         limit = 0 if fault.kind is Kind.ADD_NODE else every + _SETTLING if isinstance(every, int) else None
+        if any(0.0 <= recovery.t - t < SCRIBE_BACK_S for t in scribe_struck):
+            continue
         if limit is not None and recovery.steps_replayed > limit:
             yield f"{fault}: {recovery.steps_replayed} steps were done again, more than {limit}"
         if recovery.late_s > MOST_LATE_S:

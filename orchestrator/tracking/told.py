@@ -29,4 +29,5 @@ def count_told_steps(run_dir: Path, *, with_keys: bool) -> int:
 
 def measure_pace(run_dir: Path) -> float:
     """Seconds that a step took lately; 0 before the first one."""
-    return median([row["step_s"] for row in read_last_lines(run_dir / METRICS_FILE, _TAIL_BYTES) if "step_s" in row] or [0])
+    tail = read_last_lines(run_dir / METRICS_FILE, _TAIL_BYTES)
+    return median([float(row["step_s"]) for row in tail if "step_s" in row] or [0.0])

@@ -110,6 +110,15 @@ def test_three_equal_runs_pass(runs: Runs) -> None:
     }
 
 
+def test_while_the_scribe_is_away_no_snapshot_counts(runs: Runs) -> None:
+    lost = recovery(steps_replayed=9, t=100.0)
+    assert "9 steps were done again" in problems(replace(runs, recoveries=(lost,)))
+    scribe = recovery("kill scribe @ 4", steps_replayed=0, t=95.0)
+    assert problems(replace(runs, recoveries=(scribe, lost))) == ""
+    later = replace(lost, t=106.0)
+    assert "9 steps were done again" in problems(replace(runs, recoveries=(scribe, later)))
+
+
 def test_a_step_that_fed_other_samples_breaks_the_promise(runs: Runs, tmp_path: Path) -> None:
     other = write_run(tmp_path / "other", fed={7: "bb"})
     assert problems(replace(runs, unbroken=other)) == "ledger: step 7 is another one than in the unbroken run"
