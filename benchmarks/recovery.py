@@ -11,6 +11,7 @@ machine quiet. Run:
 import argparse
 import json
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from launch.loading import load_checked
 from launch.screen import Screen
 
 HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))  # made-up hosts are not installed with Longhaul
 SETTINGS = [
     "evaluate.every_steps=null", "checkpoint.keep.best=0", "checkpoint.every_steps=200", "schedule.name=constant",
     "schedule.warmup_steps=0", "elastic.heartbeat_timeout_s=5",
