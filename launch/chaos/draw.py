@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from itertools import count as endless
 
 from launch.chaos.faults import NUMBERED, OF_NODES, OF_RANKS, Fault, Kind
-from launch.chaos.possible import Nodes
+from launch.chaos.possible import Nodes, is_local
 from orchestrator.config.run import RunConfig
 
 CUT_S = (1.0, 4.0)  # how long a node is cut off: some heal before they are missed, some do not
+_ANYWHERE = (Kind.KILL_RANK, Kind.STOP_RANK, Kind.KILL_CONTROLLER, Kind.KILL_SCRIBE)
 _OFTEN = {Kind.KILL_RANK: 4, Kind.STOP_RANK: 2}  # the others once
 
 
@@ -19,7 +20,7 @@ def draw_faults(config: RunConfig, seed: int, mtbf_s: float, count: int | None) 
     draws, nodes = random.Random(seed), Nodes.of(config, [])
     gone: list[int] = []
     for _ in range(count) if count is not None else endless():
-        kinds = _possible(nodes, len(gone))
+        kinds = _possible(nodes, len(gone)) if is_local(config) else list(_ANYWHERE)
         [kind] = draws.choices(kinds, [_OFTEN.get(kind, 1) for kind in kinds])
         number = _draw_number(kind, config, nodes, gone, draws) if kind in NUMBERED else None
         if kind is Kind.KILL_NODE and number is not None:
@@ -32,7 +33,7 @@ def draw_faults(config: RunConfig, seed: int, mtbf_s: float, count: int | None) 
 
 def _possible(nodes: Nodes, gone: int) -> list[Kind]:
     """Never below the nodes that the run needs."""
-    kinds = [Kind.KILL_RANK, Kind.STOP_RANK, Kind.KILL_CONTROLLER, Kind.KILL_SCRIBE]
+    kinds = list(_ANYWHERE)
     if nodes.most - gone > nodes.least:
         kinds += [Kind.KILL_NODE, Kind.CUT_NODE]
     return [*kinds, Kind.ADD_NODE] if gone else kinds

@@ -1,4 +1,4 @@
-"""The three runs of `longhaul chaos`, one after another, each on machines of its own: unbroken, with the planned world
+"""The three runs of `longhaul chaos`, one after another, each on a stage of its own: unbroken, with the planned world
 throughout; broken; and a reference that goes through the worlds of the broken one without faults and leaves out the
 same batches from the beginning. Before judge.py."""
 
@@ -18,6 +18,7 @@ from launch.chaos.hosts import Hosts
 from launch.chaos.machine import Machine
 from launch.chaos.possible import Nodes
 from launch.chaos.recoveries import Recovery, measure
+from launch.chaos.stage import Stage
 from launch.chaos.strike import Striker, Struck
 from launch.chaos.trial import Trial, command_of
 from launch.screen import Screen
@@ -167,10 +168,14 @@ def _last_words(run_dir: RunDir, returncode: int, log: Path) -> str:
     return f"the {run_dir.path.name} run has ended with {returncode}, see {log}:\n{last}"
 
 
-def _open_stage(plan: Plan, there: int) -> AbstractContextManager[Machine | Hosts]:
-    if not plan.on_hosts:
+def _open_stage(plan: Plan, there: int) -> AbstractContextManager[Stage]:
+    if plan.on_hosts:
+        return Hosts.open(plan.config, plan.folder, there=there, most=plan.nodes.most)
+    if plan.config.cluster.address == "local":
         return nullcontext(Machine())
-    return Hosts.open(plan.config, plan.folder, there=there, most=plan.nodes.most)
+    from launch.chaos.there import There  # here, since Ray takes long to import
+
+    return There.open(plan.config.cluster.address)
 
 
 def _end(process: subprocess.Popen[str]) -> None:

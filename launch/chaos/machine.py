@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.chaos.find import find_writer
+from launch.chaos.stage import start_here
 from launch.chaos.watch import Process
 
 
@@ -14,14 +15,11 @@ class Machine:
     address = "local"
 
     def start(self, command: Sequence[str], log: Path) -> subprocess.Popen[str]:
-        with log.open("w") as output:
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, text=True)
+        return start_here(command, log)
 
     def send(self, process: Process, number: signal.Signals) -> None:
-        """ProcessLookupError when it is gone."""
         os.kill(process.pid, number)
 
     def find_actor(self, _host: str, log: Path) -> Process | None:
-        """The process that writes this log."""
         pid = find_writer(log)
         return Process("", pid) if pid is not None else None

@@ -40,14 +40,18 @@ def check_possible(faults: Sequence[Fault], config: RunConfig) -> None:
 
 
 def needs_hosts(config: RunConfig, faults: Sequence[Fault]) -> bool:
-    """A local Ray is one node; more are made of this machine."""
+    """A local Ray is one node; more are made of this machine. A cluster that is there already has its own."""
+    if not is_local(config):
+        return False
     cluster = config.cluster
     return cluster.nodes.max + cluster.spare_nodes > 1 or any(fault.kind in OF_NODES for fault in faults)
 
 
+def is_local(config: RunConfig) -> bool:
+    return config.cluster.address == "local"
+
+
 def _problems(faults: Sequence[Fault], config: RunConfig) -> Iterator[str]:
-    if config.cluster.address != "local":
-        yield f"cluster.address is {config.cluster.address}: chaos breaks runs on machines of its own, set it to local"
     for fault in faults:
         yield from _problems_of(fault, config)
     yield from _check_nodes(faults, Nodes.of(config, faults))
@@ -63,7 +67,9 @@ def _problems_of(fault: Fault, config: RunConfig) -> Iterator[str]:
     if fault.kind in OF_RANKS and (fault.number or 0) >= ranks:
         yield f"{fault}: the run has ranks 0 to {ranks - 1}"
     nodes = cluster.nodes.max + cluster.spare_nodes
-    if fault.kind in OF_NODES and (fault.number or 0) >= nodes:
+    if fault.kind in OF_NODES and not is_local(config):
+        yield f"{fault}: nodes of {cluster.address} are left alone; with cluster.address=local chaos makes its own"
+    elif fault.kind in OF_NODES and (fault.number or 0) >= nodes:
         yield f"{fault}: the run has nodes 0 to {nodes - 1}"
     if fault.kind is Kind.SPIKE:
         yield from _check_spike(fault, config)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from launch.chaos.faults import Fault, Kind
 from launch.chaos.hosts import Hosts
-from launch.chaos.machine import Machine
+from launch.chaos.stage import Stage
 from launch.chaos.watch import Process, Watch
 from orchestrator.core.clock import Clock
 from orchestrator.tracking.rundir import RunDir
@@ -30,7 +30,7 @@ class Struck:
 class Striker:
     """`struck` is what has been struck until now, `next` what is still to be."""
 
-    def __init__(self, stage: Machine | Hosts, run_dir: RunDir, faults: Iterable[Fault], clock: Clock) -> None:
+    def __init__(self, stage: Stage, run_dir: RunDir, faults: Iterable[Fault], clock: Clock) -> None:
         self.struck: list[Struck] = []
         self.next: Fault | None = None
         self._stage, self._run_dir, self._clock = stage, run_dir, clock

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster.hosts import refuse_what_cannot_work
+from cluster.hosts import Cluster, refuse_what_cannot_work
 from launch.chaos.hosts import Hosts
 from launch.chaos.watch import Process
 from orchestrator.config.load import load_config
@@ -23,6 +23,7 @@ SETS = ("evaluate.every_steps=null", "checkpoint.snapshot_every=2", "elastic.hea
 FAULTS = (
     "kill rank 1 @ 15; nan @ 30; nan once @ 40; kill scribe @ 50; stop rank 0 @ 70; spike @ 90; kill controller @ 105"
 )
+ON_CLUSTER = "kill rank 1 @ 20; stop rank 0 @ 45; kill controller @ 70; kill scribe @ 95"
 ON_HOSTS = ("cluster.nodes.min=1", "cluster.nodes.max=2", "cluster.ranks_per_node=1", "train.steps=1400")
 OF_NODES = "kill node 1 @ 30; add node @ 31; cut node 1 @ 1300 for 5s"
 SOAK = ("--random", "--seed", "7", "--mtbf", "1s", "--count", "30")
@@ -71,6 +72,23 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(bench: Bench) -> None:
     assert refused.returncode == 2
     assert "ranks 0 to 1" in refused.stderr
     assert not bench.path("refused-chaos").exists()
+
+
+@needs_hosts
+def test_on_a_cluster_that_is_there_already_ranks_controller_and_scribe_are_struck(bench: Bench) -> None:
+    with Cluster.start(hosts=3, shared=bench.folder / "there", visible=[bench.folder]) as cluster:
+        cluster.start_ray(cpus=1, head_cpus=0, hosts=3, dashboard=False)
+        sets = (
+            *SETS, "name=there", f"root={cluster.shared / 'runs'}", f"cluster.address={cluster.ray_address}",
+            f"data.train.0.path={bench.folder / 'shards'}", f"data.work={bench.folder / 'work'}",
+            "cluster.nodes.min=2", "cluster.nodes.max=2", "cluster.ranks_per_node=1", "train.steps=120",
+        )  # fmt: skip
+        command = [sys.executable, "-m", "launch.cli", "chaos", str(bench.config), *sets, "--faults", ON_CLUSTER]
+        done = cluster.host("h1").run([*command, "--json"], timeout_s=400)
+    verdict = json.loads(done.stdout)
+    assert (done.returncode, verdict["problems"]) == (0, []), done.stderr
+    assert [one["fault"] for one in verdict["faults"]] == ON_CLUSTER.split("; ")
+    assert [bool(one["labels"]) for one in verdict["faults"]] == [True, True, False, False]  # a world was left for it
 
 
 @pytest.mark.long

@@ -15,8 +15,8 @@ from orchestrator.core.errors import BadInput
 from tests.fakes.small_runs import small_config
 
 
-def config(low: int = 1, high: int = 1, ranks: int = 2, **sections: Any) -> RunConfig:
-    cluster = {"nodes": {"min": low, "max": high}, "ranks_per_node": ranks}
+def config(low: int = 1, high: int = 1, ranks: int = 2, address: str = "local", **sections: Any) -> RunConfig:
+    cluster = {"nodes": {"min": low, "max": high}, "ranks_per_node": ranks, "address": address}
     return small_config(**{"cluster": cluster, "train": {"steps": 100}, **sections})
 
 
@@ -149,4 +149,13 @@ def test_what_is_drawn_leaves_the_nodes_that_a_run_needs(seed: int) -> None:
 
 def test_one_node_is_not_killed_by_chance() -> None:
     kinds = {fault.kind for fault in draw_faults(config(), 3, 30.0, 200)}
+    assert kinds == {Kind.KILL_RANK, Kind.STOP_RANK, Kind.KILL_CONTROLLER, Kind.KILL_SCRIBE}
+
+
+def test_nodes_of_a_cluster_that_is_there_already_are_left_alone() -> None:
+    there = config(1, 3, address="10.0.0.1:6379")
+    check_possible(parse_faults("kill rank 5 @ 20; kill scribe @ 30"), there)
+    assert not needs_hosts(there, [])
+    assert "kill node 1 @ 20: nodes of 10.0.0.1:6379 are left alone" in refusal("kill node 1 @ 20", there)
+    kinds = {fault.kind for fault in draw_faults(there, 3, 30.0, 200)}
     assert kinds == {Kind.KILL_RANK, Kind.STOP_RANK, Kind.KILL_CONTROLLER, Kind.KILL_SCRIBE}
