@@ -3,8 +3,8 @@
 The quickstart's model on one node with two ranks, by `longhaul run` on a Ray of its own, without spares and with one.
 In every second turn all of ours that is no rank (node actor, controller, scribe, vault, spares, keeper, and the command
 that follows) is stopped by a signal. Ranks do the same in both: leases outlast a turn, news wait in a socket meanwhile,
-and there are neither snapshots (mirroring.py has them) nor checkpoints. The beginning of a turn, when what has waited is
-carried, does not count. CPU seconds are those of turns in which nothing is stopped. Keep the machine quiet. Run:
+and there are neither snapshots (mirroring.py has them) nor checkpoints. The beginning of a turn, when what has waited
+is carried, does not count. CPU seconds are those of turns in which nothing is stopped. Keep the machine quiet. Run:
 
     python benchmarks/watching.py [--pairs 40] [--spares 0,1]
 """
@@ -161,7 +161,6 @@ def find_inside(told: Series, begin: float, until: float) -> Series:
 
 
 def seconds_a_step(told: Series, begin: float, until: float) -> float:
-    """From the end of one step to the end of another."""
     inside = find_inside(told, begin, until)
     if len(inside) < 2:
         raise SystemExit(f"a turn of {TURN_S:g} s is too short for these steps")
@@ -184,10 +183,8 @@ def show(found: Sequence[Measured]) -> None:
     for one in found:
         low, high = bootstrap_interval(one.watched, one.alone)
         alone, watched = np.median(one.alone), np.median(one.watched)
-        print(f"{one.spares} spares, {len(one.alone)} pairs of turns of {TURN_S:g} s")
-        print(
-            f"alone {alone:.4f} s a step, watched {watched:.4f} s: ratio {watched / alone:.4f} (at most {MOST} asked)"
-        )
+        print(f"{one.spares} spares, {len(one.alone)} pairs of turns of {TURN_S:g} s, at most {MOST} asked")
+        print(f"alone {alone:.4f} s a step, watched {watched:.4f} s: ratio {watched / alone:.4f}")
         print(f"interval {low:.4f} to {high:.4f}; of all turns {one.watched.sum() / one.alone.sum():.4f}")
     table = Table("CPU seconds a step", *(f"{one.spares} spares" for one in found))
     for part in dict.fromkeys(part for one in found for part in one.cpu_s):
