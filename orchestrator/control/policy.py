@@ -328,10 +328,9 @@ def _while_aborting(state: State, seen: Seen, now: float, limits: Limits) -> Ste
     nodes = [node for node in find_crew(state.world, seen).nodes if not _is_out(node, seen.generation)]
     if not nodes:
         return replace(state, phase=Phase.WAITING, since=now), [Freed(state.killed)]
-    held = {node.name: pids for node in nodes if (pids := _find_held(node, seen.generation))}
-    if held and not state.killed and waited >= limits.abort_timeout_s:
-        killed = tuple(pid for pids in held.values() for pid in pids)
-        return replace(state, killed=killed), [Kill(name, pids) for name, pids in held.items()]
+    kills = [Kill(node.name, node.host, pids) for node in nodes if (pids := _find_held(node, seen.generation))]
+    if kills and not state.killed and waited >= limits.abort_timeout_s:
+        return replace(state, killed=tuple(pid for kill in kills for pid in kill.pids)), [*kills]
     if waited >= limits.abort_timeout_s + FREE_S:
         return state, [Drop(node.name, node.host, "cannot end its ranks") for node in nodes]
     return state, []

@@ -180,7 +180,7 @@ def test_ranks_that_do_not_get_free_are_killed_and_a_node_that_cannot_do_it_is_g
     held = seen(world("a", "b", r0=freed(0), r1=freed(1), r3=freed(3)))
     assert decide(ABORTING, held, 1.9, LIMITS) == (ABORTING, [])
     state, decisions = decide(ABORTING, held, 2.0, LIMITS)
-    assert decisions == [Kill("b", (102,))]
+    assert decisions == [Kill("b", "host-b", (102,))]
     assert decide(state, held, 2.1, LIMITS) == (state, [])
     gone = seen(world("a", "b", r0=freed(0), r1=freed(1), r2=died(2), r3=freed(3)))
     assert decide(state, gone, 2.2, LIMITS)[1] == [Freed((102,))]
