@@ -173,7 +173,7 @@ class Controller:
             generation=self._acting.generation,
             nodes=nodes,
             offered=self._find_offered(look.ready),
-            start_found=self._search.has_found,
+            start_step=self._search.found_step,
             suspicions=[Suspicion(fed.rank, news.step) for news in suspicions for fed in news.fed],
             stop=self._stop_wish(),
             why_waiting=self._showing.why_waiting,

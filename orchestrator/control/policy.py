@@ -93,7 +93,7 @@ class State:
     since: float
     world: tuple[str, ...] = ()
     why: Why = "start"  # what makes the next world necessary
-    step: int = 0  # that the last world had come to when it was left
+    step: int = 0  # at which the last world was begun, or to which it had come when it was left
     failures: tuple[Failure, ...] = ()
     avoided: tuple[BadNode, ...] = ()
     buried: frozenset[tuple[str, int]] = frozenset()  # host and pid of spares whose deaths have been counted
@@ -226,10 +226,10 @@ def _while_forming(state: State, seen: Seen, now: float, limits: Limits) -> Step
     world = choose_world(seen.nodes, state.world, state.avoided, state.step, limits, patient=False)
     if world is None or any(node.lost for node in seen.nodes):
         return replace(state, phase=Phase.WAITING, since=now), []
-    if not seen.start_found:
+    if seen.start_step is None:
         return state, []
-    begun = replace(state, phase=Phase.TRAINING, since=now, world=world, idle_since=None, preempted=False)
-    return replace(begun, starting=True), [Begin(world, state.why)]
+    begun = replace(state, phase=Phase.TRAINING, since=now, world=world, step=seen.start_step, starting=True)
+    return replace(begun, idle_since=None, preempted=False), [Begin(world, state.why)]
 
 
 # while a world lives
@@ -270,7 +270,9 @@ def _watch_start(state: State, crew: Crew, now: float) -> tuple[State, Fault | N
 
 
 def _break_up(state: State, fault: Fault, crew: Crew, now: float, limits: Limits) -> Step:
-    """Ranks that were about to leave for a reason still tell how far the run has to go back."""
+    """Ranks that were about to leave for a reason still tell how far the run has to go back; those that have not begun
+    a step, or whose nodes are gone, do not even tell where their world began."""
+    fault = replace(fault, step=max(fault.step, state.step))
     if fault.ends_run:
         return _finish(state, now, endings.fail_by(fault))
     failure = Failure(t=now, hosts=fault.hosts, evidence=fault.reason.splitlines()[0], raised=fault.raised)
