@@ -14,9 +14,9 @@ One world of ranks lives at a time; nodes, their ranks and what they hold in mem
 
 Whatever is seen of the ranks counts only if it is of the world that was begun last. Nodes that are lost are dropped in
 every phase, by themselves no reason to end a world that they are not of. A new controller begins in ABORTING if the
-last world is known to be broken, else in TRAINING if one was begun and not ended, whatever has become of it: then ranks that
-have left, have died or never got their jobs lead out of it like in any other look round. No Ray, no files, no clock in
-here; tests walk it one look at a time."""
+last world is known to be broken, else in TRAINING if one was begun and not ended, whatever has become of it: then ranks
+that have left, have died or never got their jobs lead out of it like in any other look round. No Ray, no files, no
+clock in here; tests walk it one look at a time."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
