@@ -99,7 +99,7 @@ class State:
     buried: frozenset[tuple[str, int]] = frozenset()  # host and pid of spares whose deaths have been counted
     killed: tuple[int, ...] = ()  # while ABORTING
     starting: bool = False  # not all of its ranks have begun a step
-    longest_start_s: float | None = None  # of worlds that this controller has begun
+    longest_start_s: float | None = None  # of the worlds until now
     signs_since: float | None = None  # of a fault whose cause is not known yet
     idle_since: float | None = None  # since when nodes could come in
     half_since: float | None = None  # since when some nodes are held, but too few
