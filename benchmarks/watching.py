@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -70,15 +71,12 @@ def main() -> None:
 
 
 def measure(folder: Path, spares: int, pairs: int) -> Measured:
-    name, log = f"spares{spares}", folder / f"spares{spares}.log"
-    places = [f"root={folder}/runs", f"name={name}", f"data.work={folder}/work", f"data.train.0.path={folder}/demo"]
-    world = [f"cluster.ranks_per_node={RANKS}", f"cluster.spares={spares}"]
-    run_dir = RunDir(folder / "runs" / name)
+    run_dir, log = RunDir(folder / f"spares{spares}"), folder / f"spares{spares}.log"
+    places = [f"root={folder}", f"data.work={folder}/work", f"data.train.0.path={folder}/demo"]
+    own = [f"name={run_dir.path.name}", f"cluster.ranks_per_node={RANKS}", f"cluster.spares={spares}"]
+    line = [LONGHAUL, "run", str(QUICKSTART), *places, *own, *SETTINGS]
     with log.open("w") as output:
-        command = psutil.Popen(
-            [LONGHAUL, "run", str(QUICKSTART), *places, *world, *SETTINGS],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-        )  # fmt: skip
+        command = psutil.Popen(line, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
         ranks = wait_until_it_trains(command, run_dir, spares, log)
         parts = find_parts(command, run_dir, ranks)
@@ -106,11 +104,10 @@ def wait_until_it_trains(command: psutil.Popen, run_dir: RunDir, spares: int, lo
 
 
 def find_parts(command: psutil.Process, run_dir: RunDir, ranks: Sequence[RankNow]) -> Parts:
-    parts: dict[str, list[psutil.Process]] = {"command": [command]}
+    parts = {"command": [command]}
     known = {rank.pid: "spares" if rank.rank is None else "ranks" for rank in ranks}
     for process in command.children(recursive=True):
-        part = known.get(process.pid) or name_part(process, run_dir)
-        parts.setdefault(part, []).append(process)
+        parts.setdefault(known.get(process.pid) or name_part(process, run_dir), []).append(process)
     return parts
 
 
@@ -133,9 +130,9 @@ def take_turns(parts: Parts, pairs: int) -> tuple[list[list[tuple[float, float]]
                 time.sleep(SETTLE_S)
                 before, began = cpu_seconds(parts), time.time()
                 time.sleep(TURN_S)
-                windows[pair][way] = began, time.time()
-            if way == WATCHED:
-                spent.update({part: seconds - before[part] for part, seconds in cpu_seconds(parts).items()})
+                after, windows[pair][way] = cpu_seconds(parts), (began, time.time())
+            for part, some in parts.items() if way == WATCHED else ():
+                spent[part] += sum(after[process] - before[process] for process in some if process in after)
     return windows, spent
 
 
@@ -151,9 +148,14 @@ def held_still(processes: Sequence[psutil.Process]) -> Iterator[None]:
                 process.resume()
 
 
-def cpu_seconds(parts: Parts) -> dict[str, float]:
-    times = {part: [process.cpu_times() for process in some] for part, some in parts.items()}
-    return {part: sum(one.user + one.system for one in some) for part, some in times.items()}
+def cpu_seconds(parts: Parts) -> dict[psutil.Process, float]:
+    """Of those that live: idle workers of Ray end."""
+    found = {}
+    for process in chain.from_iterable(parts.values()):
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            found[process] = times.user + times.system
+    return found
 
 
 def find_inside(told: Series, begin: float, until: float) -> Series:
@@ -163,7 +165,7 @@ def find_inside(told: Series, begin: float, until: float) -> Series:
 def seconds_a_step(told: Series, begin: float, until: float) -> float:
     inside = find_inside(told, begin, until)
     if len(inside) < 2:
-        raise SystemExit(f"a turn of {TURN_S:g} s is too short for these steps")
+        raise SystemExit("turns are too short for these steps")
     return float(inside[-1] - inside[0]) / (len(inside) - 1)
 
 
