@@ -96,8 +96,8 @@ def wait_until_it_trains(command: psutil.Popen, run_dir: RunDir, spares: int, lo
     while command.poll() is None and time.monotonic() < deadline:
         now = read_now(run_dir.path)
         ranks = now.ranks if now is not None else []
-        ready = [rank for rank in ranks if rank.step >= WARM_UP or rank.state == RankState.READY]
-        if len(ready) == RANKS + spares:
+        warm = [rank for rank in ranks if rank.step >= WARM_UP or rank.state == RankState.READY]
+        if len(warm) == RANKS + spares and sum(rank.rank is not None for rank in ranks) == RANKS:
             return ranks
         time.sleep(0.5)
     raise SystemExit(f"the run does not train:\n{log.read_text()[-3000:]}")
