@@ -81,7 +81,7 @@ def measure(folder: Path, spares: int, pairs: int) -> Measured:
         ranks = wait_until_it_trains(command, run_dir, spares, log)
         parts = find_parts(command, run_dir, ranks)
         windows, spent = take_turns(parts, pairs)
-        time.sleep(SETTLE_S)  # the last rows are on their way
+        time.sleep(TURN_S)  # the last rows are on their way
         told = np.array([row["t"] for row in read_metrics(run_dir.path)])
     finally:
         end(command)
