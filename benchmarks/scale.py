@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from simulated.cluster import FaultKind, SimulatedCluster, Times
+from simulated.simulation import Saving, Simulation, Told, draw_faults
 
 from orchestrator.control.seen import Limits
-from orchestrator.control.simulated_cluster import FaultKind, SimulatedCluster, Times
-from orchestrator.control.simulation import Saving, Simulation, Told, draw_faults
 
 NODES, LEAST, RANKS = 2048, 1792, 8
 DAYS = 54.0

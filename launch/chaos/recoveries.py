@@ -13,6 +13,7 @@ from orchestrator.tracking.rows import Row
 
 CLOSE_STEPS = 10  # after a fault that training should not feel, so many are looked at
 _GIVEN_UP = ("fault", "leaving", "left")  # of a world
+_TROUBLES = {Kind.NAN: "not_finite", Kind.NAN_ONCE: "not_repeated", Kind.SPIKE: "loss_spike"}  # in the journal
 _CLOCK_S = 0.001  # the journal rounds to milliseconds
 
 
@@ -115,11 +116,9 @@ def _worlds(events: Sequence[Event], rows: Sequence[Row]) -> Iterator[_World]:
 
 
 def _strikes_of(fault: Fault, events: Sequence[Event]) -> Iterator[Struck]:
-    """When a number went wrong, as the journal says."""
-    assert fault.kind in OF_NUMBERS
-    kind = {Kind.NAN_ONCE: "not_repeated"}.get(fault.kind, "voided")
+    """When a number went wrong, as the journal says; what came of it is another matter."""
     for event in events:
-        if event["event"] == kind and event["step"] == fault.step:
+        if event["event"] == _TROUBLES[fault.kind] and event["step"] == fault.step:
             yield Struck(fault=fault, due=event["t"], t=event["t"], sent=event["t"], step=event["step"])
             return
 
@@ -133,10 +132,13 @@ def _measure(struck: Struck, told: _Told) -> Recovery:
 
 
 def _measure_unseen(struck: Struck, told: _Told) -> Recovery:
-    """Training goes on: before the next step is done no world breaks that nothing else has been struck at."""
+    """Training goes on: before the next step is done no world breaks that nothing else has been struck at, and the run
+    does not fail."""
     next_t = min((row["t"] for row in told.rows if row["t"] - row["step_s"] > struck.t), default=math.inf)
     breaks = [(t, before) for t, before in told.breaks() if struck.t <= t < next_t]
     held_up = any(not any(before < other.t <= t for other in told.struck) for t, before in breaks)
+    failed = told.first("failed", struck.t)
+    held_up = held_up or (failed is not None and failed["t"] < next_t)
     return Recovery(
         fault=struck.fault,
         t=struck.t,

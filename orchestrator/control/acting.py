@@ -106,8 +106,10 @@ class Acting:
                 self._write("spare_died", nodes=[host], process=pid, reason=evidence)
             case Break(fault, back_to):
                 self._break(fault, back_to)
-            case Kill(name, pids):
-                self._gang.kill(name, pids, "did not leave a broken world (elastic.abort_timeout_s)")
+            case Kill(name, host, pids):
+                reason = "did not leave a broken world (elastic.abort_timeout_s)"
+                self._write("ranks_killed", node=name, host=host, pids=list(pids), reason=reason)
+                self._gang.kill(name, pids, reason)
             case Freed(killed):
                 self._write("freed", killed=list(killed))
             case Leave(leaving):

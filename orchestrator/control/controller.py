@@ -148,7 +148,13 @@ class Controller:
             journal.append("adopted", node_actors=self._gang.node_actors)
             self._acting.annotate("a new controller has taken over the running ranks")
         failures = () if begins_anew else tuple(recalled.failures)
-        state = State(phase=Phase.WAITING, since=self._clock.monotonic(), step=recalled.step, failures=failures)
+        state = State(
+            phase=Phase.WAITING,
+            since=self._clock.monotonic(),
+            step=recalled.step,
+            failures=failures,
+            longest_start_s=None if begins_anew else recalled.longest_start_s,
+        )
         if world and recalled.is_broken:
             return replace(state, phase=Phase.ABORTING, world=world, why="fault")
         return replace(state, phase=Phase.TRAINING, world=world) if world else state
@@ -173,7 +179,7 @@ class Controller:
             generation=self._acting.generation,
             nodes=nodes,
             offered=self._find_offered(look.ready),
-            start_found=self._search.has_found,
+            start_step=self._search.found_step,
             suspicions=[Suspicion(fed.rank, news.step) for news in suspicions for fed in news.fed],
             stop=self._stop_wish(),
             why_waiting=self._showing.why_waiting,

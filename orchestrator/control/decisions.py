@@ -69,6 +69,7 @@ class Kill:
     """End ranks that did not free themselves."""
 
     name: str
+    host: str
     pids: tuple[int, ...]
 
 

@@ -93,13 +93,13 @@ class State:
     since: float
     world: tuple[str, ...] = ()
     why: Why = "start"  # what makes the next world necessary
-    step: int = 0  # that the last world had come to when it was left
+    step: int = 0  # at which the last world was begun, or to which it had come when it was left
     failures: tuple[Failure, ...] = ()
     avoided: tuple[BadNode, ...] = ()
     buried: frozenset[tuple[str, int]] = frozenset()  # host and pid of spares whose deaths have been counted
     killed: tuple[int, ...] = ()  # while ABORTING
     starting: bool = False  # not all of its ranks have begun a step
-    longest_start_s: float | None = None  # of worlds that this controller has begun
+    longest_start_s: float | None = None  # of the worlds until now
     signs_since: float | None = None  # of a fault whose cause is not known yet
     idle_since: float | None = None  # since when nodes could come in
     half_since: float | None = None  # since when some nodes are held, but too few
@@ -226,10 +226,10 @@ def _while_forming(state: State, seen: Seen, now: float, limits: Limits) -> Step
     world = choose_world(seen.nodes, state.world, state.avoided, state.step, limits, patient=False)
     if world is None or any(node.lost for node in seen.nodes):
         return replace(state, phase=Phase.WAITING, since=now), []
-    if not seen.start_found:
+    if seen.start_step is None:
         return state, []
-    begun = replace(state, phase=Phase.TRAINING, since=now, world=world, idle_since=None, preempted=False)
-    return replace(begun, starting=True), [Begin(world, state.why)]
+    begun = replace(state, phase=Phase.TRAINING, since=now, world=world, step=seen.start_step, starting=True)
+    return replace(begun, idle_since=None, preempted=False), [Begin(world, state.why)]
 
 
 # while a world lives
@@ -270,7 +270,9 @@ def _watch_start(state: State, crew: Crew, now: float) -> tuple[State, Fault | N
 
 
 def _break_up(state: State, fault: Fault, crew: Crew, now: float, limits: Limits) -> Step:
-    """Ranks that were about to leave for a reason still tell how far the run has to go back."""
+    """Ranks that were about to leave for a reason still tell how far the run has to go back; those that have not begun
+    a step, or whose nodes are gone, do not even tell where their world began."""
+    fault = replace(fault, step=max(fault.step, state.step))
     if fault.ends_run:
         return _finish(state, now, endings.fail_by(fault))
     failure = Failure(t=now, hosts=fault.hosts, evidence=fault.reason.splitlines()[0], raised=fault.raised)
@@ -328,10 +330,9 @@ def _while_aborting(state: State, seen: Seen, now: float, limits: Limits) -> Ste
     nodes = [node for node in find_crew(state.world, seen).nodes if not _is_out(node, seen.generation)]
     if not nodes:
         return replace(state, phase=Phase.WAITING, since=now), [Freed(state.killed)]
-    held = {node.name: pids for node in nodes if (pids := _find_held(node, seen.generation))}
-    if held and not state.killed and waited >= limits.abort_timeout_s:
-        killed = tuple(pid for pids in held.values() for pid in pids)
-        return replace(state, killed=killed), [Kill(name, pids) for name, pids in held.items()]
+    kills = [Kill(node.name, node.host, pids) for node in nodes if (pids := _find_held(node, seen.generation))]
+    if kills and not state.killed and waited >= limits.abort_timeout_s:
+        return replace(state, killed=tuple(pid for kill in kills for pid in kill.pids)), [*kills]
     if waited >= limits.abort_timeout_s + FREE_S:
         return state, [Drop(node.name, node.host, "cannot end its ranks") for node in nodes]
     return state, []

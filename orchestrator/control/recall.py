@@ -11,24 +11,33 @@ from orchestrator.tracking.journal import Event
 @dataclass(slots=True)
 class Recalled:
     """`world`: the node actors of the world that was begun last, `generation`: its own; `is_broken`: by a fault that is
-    among the failures."""
+    among the failures. `longest_start_s`: of a world, until its first step."""
 
     generation: int = 0
     world: tuple[str, ...] = ()
     step: int = 0
     is_broken: bool = False
+    longest_start_s: float | None = None
     failures: list[Failure] = field(default_factory=list)
     bounds: list[Bound] = field(default_factory=list)
 
 
 def recall(events: Iterable[Event], since_epoch_s: float) -> Recalled:
     """`since_epoch_s`: what to take from the times of events to have them on the controller's clock."""
-    recalled = Recalled()
+    recalled, started, warm = Recalled(), 0.0, set[str]()
     for event in events:
         match event["event"]:
             case "started":
                 recalled.generation, recalled.world = event["generation"], tuple(event["node_actors"])
                 recalled.step, recalled.is_broken = event.get("step", 0), False
+                started = event["t"]
+                warm.update(recalled.world)
+            case "training":
+                recalled.longest_start_s = max(event["t"] - started, recalled.longest_start_s or 0.0)
+            case "node_joined":
+                warm.add(event["node"])
+            case "node_lost" if event["node"] not in warm:  # the loss of others is a fault, or cost nothing
+                recalled.failures.append(_recall_failure({**event, "nodes": [event["host"]]}, since_epoch_s))
             case "fault":
                 recalled.failures.append(_recall_failure(event, since_epoch_s))
                 recalled.step, recalled.is_broken = event["step"], True
@@ -54,5 +63,5 @@ def _recall_failure(event: Event, since_epoch_s: float) -> Failure:
         hosts=tuple(event.get("nodes", ())),
         evidence=event["reason"].partition("\n")[0],
         raised=Raised(*event["raised"]) if event.get("raised") else None,
-        spends_budget=event["event"] != "not_repeated",
+        spends_budget=event["event"] not in ("not_repeated", "node_lost"),  # whether a world trained is not known here
     )

@@ -73,7 +73,7 @@ class Seen:
     generation: int = 0
     nodes: Sequence[NodeSeen] = ()  # in the order in which they came
     offered: Sequence[OfferedNode] = ()
-    start_found: bool = False  # what the next world goes on from
+    start_step: int | None = None  # where the next world begins, once it is found
     suspicions: Sequence[Suspicion] = ()  # that have come since the last look
     stop: StopWish = StopWish.NONE
     why_waiting: str = ""

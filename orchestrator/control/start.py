@@ -76,8 +76,9 @@ class StartSearch:
         return self._search is not None and not self._search.done()
 
     @property
-    def has_found(self) -> bool:
-        return self._search is not None and self._search.done()
+    def found_step(self) -> int | None:
+        """None while there is nothing to take; raises what was raised."""
+        return self._search.result().step if self._search is not None and self._search.done() else None
 
     def wait(self, timeout_s: float) -> None:
         assert self._search is not None

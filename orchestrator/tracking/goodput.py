@@ -48,7 +48,7 @@ def label_time(events: Iterable[Event], rows: Iterable[Row], until: float) -> Ti
     """`rows` may be a sample of them all: then what lies between is shared out like what is known.
 
     A run that was stopped costs nothing until it is resumed; one whose controller is lost does, up to `until`."""
-    account = _Account(list(events), list(rows))
+    account = _Account(_in_order(events), list(rows))
     account.go_through(until)
     return TimeSpent(_in_seconds(account.spent), _in_seconds(account.rank_spent))
 
@@ -56,6 +56,19 @@ def label_time(events: Iterable[Event], rows: Iterable[Row], until: float) -> Ti
 def read_time(run_dir: Path, until: float) -> TimeSpent:
     """From all rows of a run: for when it has ended."""
     return label_time(read_events(run_dir / "events"), read_rows(run_dir / METRICS_FILE), until)
+
+
+def _in_order(events: Iterable[Event]) -> list[Event]:
+    """What ranks tell of their beginning may be written down late, as by a new controller: it belongs to its time, in
+    the world that was started last. All else stays in the order of the journal, whatever clocks say."""
+    ordered: list[Event] = []
+    for event in events:
+        place = len(ordered)
+        if event["event"] == "training":
+            while place and ordered[place - 1]["event"] != "started" and ordered[place - 1]["t"] > event["t"]:
+                place -= 1
+        ordered.insert(place, event)
+    return ordered
 
 
 def _in_seconds(spent: Counter[str]) -> dict[str, float]:

@@ -21,6 +21,9 @@ def describe_event(event: Event) -> str:
         case "freed":
             killed = len(event["killed"])
             return "all ranks are out of the broken world" + (f"; {killed} had to be ended" if killed else "")
+        case "ranks_killed":
+            processes = ", ".join(map(str, event["pids"]))
+            return _with_reason(f"ranks on {event['host']} are ended (processes {processes})", event)
         case "leaving":
             return f"ranks leave this world after their step: {first_line(event['reason'])}"
         case "node_joined" | "node_lost" | "node_released" as kind:

@@ -93,17 +93,7 @@ class Trainer:
             laps.end("restore")
 
             # what it works with
-            if config.train.deterministic:
-                use_deterministic_kernels()
-            build = partial(build_model, config, vocab_size(config, manifest))
-            self.engine = Engine(
-                build_empty(build, config, job.device),
-                config=config,
-                world=job.world,
-                device=job.device,
-                micro_batch=job.micro_batch,
-                accumulation=job.accumulation,
-            )
+            self.engine = make_empty_engine(job)
             made.callback(self.engine.drop)
             self.forward_time = Stopwatch(self.device)
             laps.end("build")
@@ -113,14 +103,7 @@ class Trainer:
             made.callback(self.saver.close)
             skips = Skips.load(job.skips_file)  # as they are now
             self.skipping = Skipping(job, skips, self.saver.settle)
-            self.stream = Stream(
-                open_batches(config, manifest, self.order, "train", torch.get_num_threads()),
-                job.world,
-                first_step=self.step,
-                stop_step=job.stop_step,
-                skips=skips,
-                prefetch_bytes=config.data.prefetch_bytes,
-            )
+            self.stream = open_stream(job, self.order, self.step, skips)
             made.callback(self.stream.close)
             self.profiler = StepProfiler(job.excerpt, job.world.rank, self.device)
             made.callback(self.profiler.close)
@@ -342,6 +325,34 @@ class Trainer:
         found = self.validation.run(self.engine, self.task, self.device)
         self.history.add(self.step, found.numbers)
         self.teller.tell_validation(self.step, found)
+
+
+def make_empty_engine(job: TrainJob) -> Engine:
+    """Before its first kernel the choice of kernels is made."""
+    config = job.config
+    if config.train.deterministic:
+        use_deterministic_kernels()
+    build = partial(build_model, config, vocab_size(config, job.manifest))
+    return Engine(
+        build_empty(build, config, job.device),
+        config=config,
+        world=job.world,
+        device=job.device,
+        micro_batch=job.micro_batch,
+        accumulation=job.accumulation,
+    )
+
+
+def open_stream(job: TrainJob, order: GrowingOrder, first_step: int, skips: Skips) -> Stream:
+    """The batches of this rank, as many ahead as memory may hold."""
+    return Stream(
+        open_batches(job.config, job.manifest, order, "train", torch.get_num_threads()),
+        job.world,
+        first_step=first_step,
+        stop_step=job.stop_step,
+        skips=skips,
+        prefetch_bytes=job.config.data.prefetch_bytes,
+    )
 
 
 def weight_of(batch: RankBatch | None) -> float:

@@ -94,7 +94,7 @@ def test_who_waits_for_a_frozen_or_missing_rank_gets_out() -> None:
     found, _ = run_gang(2, wait_for_the_frozen)
     assert found["sockets"] > 0
     assert "Connection closed by peer" in found["reducing"]
-    assert "got 0 bytes" in found["joining"]
+    assert any(cut in found["joining"] for cut in ("got 0 bytes", "Broken pipe"))  # while it reads, or still writes
     assert found["carried"] == [len(b"still there")]
     assert found["left"] == 0
 

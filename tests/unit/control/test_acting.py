@@ -143,6 +143,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
         (Avoid(BadNode("host-a", 1_060.0, ("died",) * 3)), "node_avoided", []),
         (BurySpare("host-a", 7, "died"), "spare_died", []),
         (Break(FAULT), "fault", ["say", "abort"]),
+        (Kill("a", "host-a", (7,)), "ranks_killed", ["kill"]),
         (Freed((7,)), "freed", []),
         (Leave(Leaving("more nodes are there", ("host-c",))), "leaving", ["say"]),
         (Left(9, None, ""), "left", ["say"]),
@@ -218,10 +219,12 @@ def test_damaged_checkpoints_that_were_passed_over_are_told_before_the_world_beg
 
 
 def test_killed_ranks_are_told_why(stage: Stage) -> None:
-    stage.acting.act(Kill("a", (7, 8)))
+    stage.acting.act(Kill("a", "host-a", (7, 8)))
     [(method, (name, pids, why))] = stage.mover.moves
     assert (method, name, pids) == ("kill", "a", (7, 8))
     assert "elastic.abort_timeout_s" in why
+    told = stage.events[-1]
+    assert (told["node"], told["host"], told["pids"], told["reason"]) == ("a", "host-a", [7, 8], why)
 
 
 def test_the_scribe_finishes_first_and_the_run_ends_though_it_does_not(

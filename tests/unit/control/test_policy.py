@@ -116,7 +116,7 @@ def test_the_first_world_waits_for_every_rank_to_be_warm(nodes: list[NodeSeen], 
 def test_a_world_begins_when_what_to_go_on_from_is_found() -> None:
     forming, _ = decide(WAITING, seen([node("a"), node("b")]), 0.1, LIMITS)
     assert decide(forming, seen([node("a"), node("b")]), 0.2, LIMITS) == (forming, [])
-    state, decisions = decide(forming, seen([node("a"), node("b")], start_found=True), 0.3, LIMITS)
+    state, decisions = decide(forming, seen([node("a"), node("b")], start_step=0), 0.3, LIMITS)
     assert decisions == [Begin(("a", "b"), "start")]
     assert (state.phase, state.world) == (Phase.TRAINING, ("a", "b"))
 
@@ -124,7 +124,7 @@ def test_a_world_begins_when_what_to_go_on_from_is_found() -> None:
 def test_a_node_lost_while_the_state_is_looked_for_makes_the_search_begin_again() -> None:
     forming = replace(AGAIN, phase=Phase.FORMING)
     lost = [node("a"), node("b", lost="silent")]
-    state, decisions = decide(forming, seen(lost, start_found=True), 0.3, LIMITS)
+    state, decisions = decide(forming, seen(lost, start_step=0), 0.3, LIMITS)
     assert (state.phase, decisions) == (Phase.WAITING, [Drop("b", "host-b", "silent")])
     assert decide(state, seen([node("a")]), 0.4, LIMITS)[1] == [Seek()]
 
@@ -172,15 +172,32 @@ def test_a_dead_rank_breaks_the_world_and_the_next_one_begins_from_what_survivor
     refilled = seen([node("a", *survivors[0]), node("b", *survivors[1], READY)])
     state, decisions = decide(state, refilled, 10.4, LIMITS)
     assert decisions == [Seek()]
-    _, [begin] = decide(state, replace(refilled, start_found=True), 10.5, LIMITS)
+    _, [begin] = decide(state, replace(refilled, start_step=0), 10.5, LIMITS)
     assert begin == Begin(("a", "b"), "fault")
+
+
+def test_a_fault_of_a_world_that_is_still_starting_is_at_the_step_that_it_begins_from() -> None:
+    forming = replace(AGAIN, phase=Phase.FORMING, step=52)
+    state, _ = decide(forming, seen([node("a"), node("b")], start_step=40), 0.1, LIMITS)
+    joining = {f"r{rank}": training(rank, step=0, phase="start", trained=False) for rank in (0, 1, 2)}
+    nodes = world("a", "b", r3=died(3, step=0, trained=False), **joining)
+    state, [broken] = decide(state, seen(nodes), 0.2, LIMITS)
+    assert isinstance(broken, Break)
+    assert (broken.fault.step, state.step) == (40, 40)
+
+
+def test_a_fault_of_a_world_of_which_nothing_is_left_is_not_before_the_step_that_it_began_from() -> None:
+    alone = replace(TRAINING, world=("a",), step=40)
+    _, decisions = decide(alone, seen([replace(world("a")[0], lost="silent")]), 9.0, LIMITS)
+    [broken] = [one for one in decisions if isinstance(one, Break)]
+    assert broken.fault.step == 40
 
 
 def test_ranks_that_do_not_get_free_are_killed_and_a_node_that_cannot_do_it_is_given_up() -> None:
     held = seen(world("a", "b", r0=freed(0), r1=freed(1), r3=freed(3)))
     assert decide(ABORTING, held, 1.9, LIMITS) == (ABORTING, [])
     state, decisions = decide(ABORTING, held, 2.0, LIMITS)
-    assert decisions == [Kill("b", (102,))]
+    assert decisions == [Kill("b", "host-b", (102,))]
     assert decide(state, held, 2.1, LIMITS) == (state, [])
     gone = seen(world("a", "b", r0=freed(0), r1=freed(1), r2=died(2), r3=freed(3)))
     assert decide(state, gone, 2.2, LIMITS)[1] == [Freed((102,))]
@@ -220,7 +237,7 @@ def test_a_spare_node_takes_the_place_of_a_lost_one_and_the_others_keep_theirs()
     forming = replace(AGAIN, phase=Phase.FORMING, world=("a", "b", "c"))
     limits = replace(LIMITS, max_nodes=3)
     nodes = [node("a"), node("c"), node("d")]
-    _, decisions = decide(forming, seen(nodes, start_found=True), 0.1, limits)
+    _, decisions = decide(forming, seen(nodes, start_step=0), 0.1, limits)
     assert decisions == [Begin(("a", "d", "c"), "fault")]
 
 
@@ -450,7 +467,7 @@ def test_a_node_that_is_warm_joins_at_a_step_boundary() -> None:
     free = seen([node("a", ended(0, LEFT, is_free=True), ended(1, LEFT, is_free=True)), node("b")])
     state, decisions = decide(state, free, 11.3, LIMITS)
     assert decisions == [Seek()]
-    _, decisions = decide(state, replace(free, start_found=True), 11.4, LIMITS)
+    _, decisions = decide(state, replace(free, start_step=0), 11.4, LIMITS)
     assert decisions == [Begin(("a", "b"), "resize")]
 
 
@@ -482,7 +499,7 @@ def test_a_node_that_is_about_to_go_is_left_out_and_given_back_when_the_next_wor
     assert "host-b is about to go: the spot market wants it" in leave.leaving.reason
     left = [node("a", freed(0), freed(1)), node("b", freed(2), freed(3), notice=GOING)]
     forming = replace(AGAIN, phase=Phase.FORMING, why="resize")
-    state, decisions = decide(forming, seen(left, start_found=True), 10.3, LIMITS)
+    state, decisions = decide(forming, seen(left, start_step=0), 10.3, LIMITS)
     assert decisions == [Begin(("a",), "resize")]
     begun = [*world("a", generation=2, r1=training(1, 2, trained=False)), left[1]]
     assert decide(state, seen(begun, generation=2), 10.4, LIMITS)[1] == []  # it still serves what it holds
@@ -507,9 +524,9 @@ def test_between_worlds_nodes_that_go_are_used_only_if_there_are_no_others() -> 
     """Then the next world stops with a checkpoint."""
     forming = replace(AGAIN, phase=Phase.FORMING)
     nodes = [node("a", notice=GOING), node("b")]
-    assert decide(forming, seen(nodes, start_found=True), 1.0, LIMITS)[1] == [Begin(("b",), "fault")]
+    assert decide(forming, seen(nodes, start_step=0), 1.0, LIMITS)[1] == [Begin(("b",), "fault")]
     limits = replace(LIMITS, min_nodes=2)
-    assert decide(forming, seen(nodes, start_found=True), 1.0, limits)[1] == [Begin(("a", "b"), "fault")]
+    assert decide(forming, seen(nodes, start_step=0), 1.0, limits)[1] == [Begin(("a", "b"), "fault")]
 
 
 def test_a_node_that_fails_too_often_is_avoided_where_others_are_left() -> None:
@@ -517,7 +534,7 @@ def test_a_node_that_fails_too_often_is_avoided_where_others_are_left() -> None:
     state, dead = TRAINING, seen(world("a", "b", r3=died(3)))
     for now in (0.0, 10.0, 20.0):
         state, _ = decide(replace(state, phase=Phase.TRAINING), dead, now, limits)
-    free = seen([node("a"), node("b")], start_found=True)
+    free = seen([node("a"), node("b")], start_step=0)
     state, decisions = decide(replace(state, phase=Phase.FORMING), free, 21.0, limits)
     assert [type(decision).__name__ for decision in decisions] == ["Avoid", "Begin"]
     assert decisions[1] == Begin(("a",), "fault")
@@ -549,7 +566,7 @@ def test_a_drills_world_is_entered_with_exactly_its_nodes() -> None:
     state, decisions = decide(TRAINING, seen(all_ended(LEFT)), 5.0, limits)
     assert decisions == [Left(9, None, "")]
     state, decisions = decide(state, seen([node("a"), node("b")]), 5.1, limits)
-    _, decisions = decide(state, seen([node("a"), node("b")], start_found=True), 5.2, limits)
+    _, decisions = decide(state, seen([node("a"), node("b")], start_step=0), 5.2, limits)
     assert decisions == [Begin(("a",), "resize")]
 
 
@@ -593,7 +610,7 @@ def test_a_stop_before_the_first_world_ends_and_one_between_worlds_saves_what_is
     assert finish_of(WAITING, seen([node("a")], stop=stop)).exit_code is ExitCode.PREEMPTED
     state, decisions = decide(AGAIN, seen([node("a"), node("b")], stop=stop), 1.0, LIMITS)
     assert decisions == [Seek()]
-    _, [begin] = decide(state, seen([node("a"), node("b")], stop=stop, start_found=True), 1.1, LIMITS)
+    _, [begin] = decide(state, seen([node("a"), node("b")], stop=stop, start_step=0), 1.1, LIMITS)
     assert isinstance(begin, Begin)
     assert decide(AGAIN, seen([], stop=stop), 1.0, LIMITS)[0].phase is Phase.WAITING
     assert finish_of(AGAIN, seen([], stop=stop), 10.0).state is RunState.STOPPED

@@ -45,6 +45,30 @@ def test_a_world_is_broken_from_its_fault_until_the_next_begins(tmp_path: Path) 
     assert not recall(events, 0.0).is_broken
 
 
+def test_how_long_worlds_took_to_start_is_known_again(tmp_path: Path) -> None:
+    clock = FakeClock(1_000.0)
+    journal = Journal.claim(tmp_path, clock)
+    assert recall(read_events(tmp_path), 0.0).longest_start_s is None
+    for start_s in (7.0, 3.0):
+        journal.append("started", node_actors=["a"], step=0)
+        clock.sleep(start_s)
+        journal.append("training", step=0, seconds={})
+    journal.close()
+    assert recall(read_events(tmp_path), 0.0).longest_start_s == 7.0
+
+
+def test_nodes_that_were_lost_before_they_were_warm_are_held_against_their_hosts(tmp_path: Path) -> None:
+    journal = Journal.claim(tmp_path, FakeClock(1_000.0))
+    journal.append("node_joined", node="spare", host="h2")
+    journal.append("started", node_actors=["a"], step=0)
+    for name, host in (("a", "h1"), ("spare", "h2"), ("unborn", "h3")):
+        journal.append("node_lost", node=name, host=host, reason=f"{host} is silent")
+    journal.close()
+    [failure] = recall(read_events(tmp_path), since_epoch_s=900.0).failures
+    assert (failure.t, failure.hosts, failure.evidence) == (100.0, ("h3",), "h3 is silent")
+    assert not failure.spends_budget
+
+
 def test_what_went_beyond_where_a_later_world_began_does_not_count(tmp_path: Path) -> None:
     write_journal(tmp_path / "events")
     recalled = recall(read_events(tmp_path / "events"), since_epoch_s=0.0)

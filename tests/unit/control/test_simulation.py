@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.simulated.cluster import FaultKind, FaultToCome, SimulatedCluster, Times
+from benchmarks.simulated.simulation import LOOK_S, Saving, Simulation, Told, draw_faults
 from orchestrator.control.seen import Limits
-from orchestrator.control.simulated_cluster import FaultKind, FaultToCome, SimulatedCluster, Times
-from orchestrator.control.simulation import LOOK_S, Saving, Simulation, Told, draw_faults
 
 NODES = 64
 LIMITS = Limits(min_nodes=60, max_nodes=NODES, ranks_per_node=2)

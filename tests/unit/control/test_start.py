@@ -20,8 +20,10 @@ def save(folder: Path, step: int, generation: int) -> str:
 def find(search: StartSearch, cluster: Cluster | None = None, bounds: Sequence[Bound] = ()) -> Start:
     search.begin([node.address for node in cluster.nodes] if cluster is not None else [], bounds)
     search.wait(10.0)
-    assert search.has_found
-    return search.take()
+    step = search.found_step
+    start = search.take()
+    assert (step, search.found_step) == (start.step, None)
+    return start
 
 
 def search_on(folder: Path, told: int = 100) -> StartSearch:

@@ -203,17 +203,30 @@ def test_a_short_cut_holds_up_a_step_and_no_more() -> None:
 
 
 def test_what_ranks_do_to_themselves_is_timed_by_the_journal() -> None:
-    told = Told().begin(9.75, 0).train(range(60), 10.0).say(14.0, "voided", step=40, reason="not finite")
+    told = Told().begin(9.75, 0).train(range(60), 10.0).say(14.0, "not_finite", step=40).say(14.0, "voided", step=40)
     [found] = told.measure(own="nan @ 40")
     assert (found.t, found.step, found.recovery_s) == (14.0, 40, 0.0)
 
 
 def test_a_spike_goes_back_to_before_it() -> None:
-    told = Told().begin(9.75, 0).train(range(60), 10.0).say(16.05, "voided", step=59).say(16.1, "left", step=60)
+    told = Told().begin(9.75, 0).train(range(60), 10.0).say(16.05, "loss_spike", step=59).say(16.1, "left", step=60)
     told.begin(16.12, 55).train(range(55, 70), 16.37)
     [found] = told.measure(own="spike @ 59")
     assert found.recovery_s == pytest.approx(16.37 - 16.05)
     assert found.steps_replayed == 5
+
+
+@pytest.mark.parametrize(("own", "trouble"), [("nan @ 10", "not_finite"), ("spike @ 10", "loss_spike")])
+def test_a_number_that_ends_the_run_was_struck_and_not_recovered_from(own: str, trouble: str) -> None:
+    told = Told().begin(9.75, 0).train(range(10), 10.0).say(11.05, trouble, step=10).say(11.1, "failed")
+    [found] = told.measure(own=own)
+    assert (found.t, found.recovery_s) == (11.05, None)
+
+
+def test_a_number_that_went_wrong_in_the_last_step_was_no_harm_to_a_run_that_is_done() -> None:
+    told = Told().begin(9.75, 0).train(range(11), 10.0).say(11.05, "not_finite", step=10).say(11.2, "done")
+    [found] = told.measure(own="nan @ 10")
+    assert found.recovery_s == 0.0
 
 
 def test_a_number_that_never_went_wrong_is_not_told_of() -> None:

@@ -129,6 +129,24 @@ def test_a_journal_that_hears_late_of_the_first_step_moves_nothing() -> None:
     assert late.spent() == on_time.spent()
 
 
+def test_a_beginning_that_is_written_down_after_the_end_of_its_world_counts_when_it_was() -> None:
+    """Its controller had died, and the next one sees the fault before it hears of the first step."""
+    on_time, late = (Told().begin().train(range(5)).say("claimed").say("adopted").say("fault", 0.5) for _ in range(2))
+    late.events.append({**late.events.pop(3), "generation": 2})
+    for told in (on_time, late):
+        told.re_form(5).train(range(5, 7))
+    assert late.spent() == on_time.spent()
+
+
+def test_a_beginning_is_never_before_its_world_whatever_the_clock_of_its_rank_says() -> None:
+    on_time, early = (Told().begin().train(range(3)).say("left", 1.0) for _ in range(2))
+    for told, forming_s in ((on_time, 0.0), (early, -0.5)):
+        told.say("claimed").say("started", step=3, world_size=2).say("training", forming_s, step=3, seconds=SECONDS)
+        told.t -= forming_s
+        told.train(range(3, 5))
+    assert early.spent() == on_time.spent()
+
+
 def test_another_controller_changes_nothing() -> None:
     plain = Told().begin().train(range(10))
     adopted = Told().begin().train(range(4)).say("claimed").say("adopted").train(range(4, 10))

@@ -19,6 +19,10 @@ from orchestrator.tracking.sentences import describe_event
         ),
         ({"event": "fault", "step": 7, "reason": "rank 1 died\nTraceback"}, "fault at step 7: rank 1 died"),
         (
+            {"event": "ranks_killed", "host": "a", "pids": [7, 8], "reason": "did not leave"},
+            "ranks on a are ended (processes 7, 8): did not leave",
+        ),
+        (
             {"event": "preparing", "segments": 1, "expected": 8},
             "the other segments are being prepared; 1 of 8 are there",
         ),

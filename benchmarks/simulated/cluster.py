@@ -59,7 +59,7 @@ class SimulatedCluster:
             generation=self._generation,
             nodes=list(self._nodes.values()),
             offered=list(self._offered.values()),
-            start_found=self._found,
+            start_step=0 if self._found else None,
         )
 
     @property

@@ -1,6 +1,6 @@
 """The real policy in charge of a cluster on paper: what faults would cost at a size that nobody has at hand.
 
-Comes after simulated_cluster.py; benchmarks/scale.py makes the table of docs/scale.md with it."""
+Comes after cluster.py; scale.py makes the tables of docs/scale.md with it."""
 
 import math
 import random
@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from orchestrator.control.decisions import Begin, Break, Left
 from orchestrator.control.policy import Phase, State, decide
 from orchestrator.control.seen import Limits
-from orchestrator.control.simulated_cluster import FaultKind, FaultToCome, SimulatedCluster, Times
+
+from .cluster import FaultKind, FaultToCome, SimulatedCluster, Times
 
 LOOK_S = 0.05  # between two looks round while something happens
 TICK_S = 1.0  # while the policy waits for nothing but time
