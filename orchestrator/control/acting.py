@@ -194,6 +194,7 @@ class Acting:
 
     def _finish(self, finish: Finish) -> None:
         """News first, then the journal's last word, then the machines."""
+        self.journal.refuse_if_superseded()
         try:
             told = self._scribe.finish.remote(finish.state, finish.exit_code, finish.reason)
             ray.get(told, timeout=SCRIBE_FINISH_S)

@@ -242,6 +242,7 @@ class Controller:
         if now - self._leased < LEASE_EVERY_S:
             return
         self._leased = now
+        self._acting.journal.refuse_if_superseded()
         nodes = self._gang.reports
         here = [node for node in nodes if node.identity == host_identity()]
         write_lease(
