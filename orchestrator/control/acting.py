@@ -207,6 +207,10 @@ class Acting:
         if finish.culprits:
             fields["culprits"] = list(finish.culprits)
         self._write(finish.state.value, **fields)
+        self.give_back()
+
+    def give_back(self) -> None:
+        """All that the cluster keeps for the run: nothing of it ends by itself but ranks and node actors."""
         self._gang.end()
         self._groups.end()
         ray.kill(self._scribe)

@@ -93,7 +93,7 @@ def _look_at_process(pid: int, run: Path) -> _Process | None:
         return None
     if words == [""]:  # it is about to be reaped
         return None
-    of_ray = any("/ray/" in word or word.startswith(("ray::", "ray.scripts")) for word in words)
+    of_ray = any("/ray/" in word or word.startswith(("ray::", "ray.")) for word in words)
     of_run = any(str(run) in name for name in (*words, *files))
     return _Process(
         command=f"process {pid}: {' '.join(words)}",

@@ -135,7 +135,7 @@ def test_a_rank_killed_while_it_reads_its_state_costs_no_more(fleet: Fleet, calm
 def port_of(host: Host, pid: int) -> int:
     """Where that process listens."""
     lines = host.run(["ss", "-Hltnp"]).stdout.splitlines()
-    [line] = [line for line in lines if f"pid={pid}," in line]
+    [line] = [line for line in lines if f"pid={pid}," in line and line.count("pid=") == 1]  # others are inherited
     return int(line.split()[3].rpartition(":")[2])
 
 

@@ -180,6 +180,19 @@ def test_a_controller_that_was_superseded_moves_nothing(stage: Stage, decision: 
     assert stage.scribe.told == []
 
 
+def test_what_the_cluster_keeps_is_given_back_without_a_word(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal is another controller's by now."""
+    killed: list[Any] = []
+    monkeypatch.setattr(acting_module.ray, "kill", killed.append)
+    Journal.claim(tmp_path, FakeClock()).close()
+    stage.acting.give_back()
+    assert [method for method, _ in stage.mover.moves] == ["end", "end"]
+    assert killed == [stage.scribe]
+    assert stage.said() == []
+
+
 def test_nodes_that_are_lost_give_their_groups_back(stage: Stage) -> None:
     stage.acting.act(Drop("a", "host-a", "silent"))
     assert stage.mover.moves == [("drop", ("a",)), ("give_back", (["id of a"],))]
