@@ -196,6 +196,7 @@ class Acting:
 
     def _finish(self, finish: Finish) -> None:
         """News first, then the journal's last word, then the machines."""
+        self.journal.refuse_if_superseded()
         try:
             told = self._scribe.finish.remote(finish.state, finish.exit_code, finish.reason)
             ray.get(told, timeout=SCRIBE_FINISH_S)
@@ -208,6 +209,10 @@ class Acting:
         if finish.culprits:
             fields["culprits"] = list(finish.culprits)
         self._write(finish.state.value, **fields)
+        self.give_back()
+
+    def give_back(self) -> None:
+        """All that the cluster keeps for the run: nothing of it ends by itself but ranks and node actors."""
         self._gang.end()
         self._groups.end()
         ray.kill(self._scribe)

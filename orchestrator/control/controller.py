@@ -76,11 +76,17 @@ class ControllerActor:
             self._controller.run()
         except Superseded:
             log.exception("another controller has taken over")
+            if not self._is_replaced():  # it is of another cluster, and has no use for what this one keeps
+                self._controller.give_back()
         except Exception as error:  # the boundary: whatever went wrong must be in the journal
             log.exception("the controller cannot go on")
             self._controller.give_up(error)
         finally:
             ray.kill(ray.get_runtime_context().current_actor)
+
+    def _is_replaced(self) -> bool:
+        """Whether Ray has another process in the place of this one."""
+        return bool(ray.get(ray.get_runtime_context().current_actor.pid.remote()) != os.getpid())
 
     def note(self, news: Sequence[Note]) -> None:
         self._controller.note(news)
@@ -232,22 +238,28 @@ class Controller:
         self._in_charge.wait()
         self._acting.note(news)
 
+    def give_back(self) -> None:
+        if self._in_charge.is_set():
+            self._acting.give_back()
+
     def give_up(self, error: Exception) -> None:
-        """The controller itself cannot go on: say so, and leave the machines to their leases."""
+        """The controller itself cannot go on: say so, and give everything back."""
         if not self._in_charge.is_set():
             return  # nothing has happened that somebody could wait for
         journal = self._acting.journal
         if isinstance(error, StoreDown):  # the checkpoints are in it
             journal.append(RunState.STOPPED.value, exit_code=int(error.exit_code), reason=str(error))
-            return
-        reason = "".join(traceback.format_exception(error)).rstrip()
-        journal.append("failed", exit_code=int(ExitCode.FAILED), reason=f"the controller failed: {reason}")
+        else:
+            reason = "".join(traceback.format_exception(error)).rstrip()
+            journal.append("failed", exit_code=int(ExitCode.FAILED), reason=f"the controller failed: {reason}")
+        self.give_back()
 
     def _renew_leases(self) -> None:
         now = self._clock.monotonic()
         if now - self._leased < LEASE_EVERY_S:
             return
         self._leased = now
+        self._acting.journal.refuse_if_superseded()
         nodes = self._gang.reports
         here = [node for node in nodes if node.identity == host_identity()]
         write_lease(

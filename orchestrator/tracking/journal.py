@@ -61,9 +61,13 @@ class Journal:
 
     def append(self, event: str, **fields: Any) -> None:
         """Write one event to disk before its consequences happen."""
+        self.refuse_if_superseded()
+        self._lines.append([_event(self._clock, event, **fields)], durable=True)
+
+    def refuse_if_superseded(self) -> None:
+        """Whoever has slept while another controller took over finds out here, before it says anything to anybody."""
         if generation_file(self._events, self.generation + 1).exists():
             raise self._superseded()
-        self._lines.append([_event(self._clock, event, **fields)], durable=True)
 
     def _superseded(self) -> Superseded:
         claimed = f"generation {self.generation + 1} has been claimed by another controller"

@@ -162,12 +162,36 @@ def test_a_decision_is_on_disk_before_anything_is_moved(
     assert set(stage.mover.known) <= {len(stage.events)}
 
 
-@pytest.mark.parametrize("decision", [Stop(), Drop("a", "host-a", "silent"), Break(FAULT), Begin(("a",), "fault")])
+@pytest.mark.parametrize(
+    "decision",
+    [
+        Stop(),
+        Drop("a", "host-a", "silent"),
+        Break(FAULT),
+        Begin(("a",), "fault"),
+        Finish(state=RunState.STOPPED, exit_code=ExitCode.STOPPED),
+    ],
+)
 def test_a_controller_that_was_superseded_moves_nothing(stage: Stage, decision: Decision, tmp_path: Path) -> None:
+    """Nor does it tell the scribe anything, who may be another controller's by now."""
     Journal.claim(tmp_path, FakeClock()).close()
     with pytest.raises(Superseded):
         stage.acting.act(decision)
     assert stage.mover.moves == []
+    assert stage.scribe.told == []
+
+
+def test_what_the_cluster_keeps_is_given_back_without_a_word(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal is another controller's by now."""
+    killed: list[Any] = []
+    monkeypatch.setattr(acting_module.ray, "kill", killed.append)
+    Journal.claim(tmp_path, FakeClock()).close()
+    stage.acting.give_back()
+    assert [method for method, _ in stage.mover.moves] == ["end", "end"]
+    assert killed == [stage.scribe]
+    assert stage.said() == []
 
 
 def test_nodes_that_are_lost_give_their_groups_back(stage: Stage) -> None:
