@@ -34,14 +34,13 @@ from orchestrator.tracking.now import RankNow, read_now
 from orchestrator.tracking.rows import read_metrics
 from orchestrator.tracking.rundir import RunDir
 
-RANKS = 2
+RANKS, WARM_UP = 2, 10  # steps
 SETTINGS = [
     "evaluate.every_steps=null", "checkpoint.every_steps=null", "checkpoint.keep.best=0", "schedule.name=constant",
     "checkpoint.snapshot_every=null", "schedule.warmup_steps=0", "data.prefetch_bytes=1", "train.steps=1000000",
     "tracking.wandb.mode=offline", "elastic.heartbeat_timeout_s=30", "elastic.lease_s=60",
 ]  # fmt: skip
 SETTLE_S, TURN_S = 1.0, 5.0
-WARM_UP = 10  # steps
 START_TIMEOUT_S, END_TIMEOUT_S = 300.0, 30.0
 MOST = 1.01
 ALONE, WATCHED = 0, 1
