@@ -24,6 +24,7 @@ FAULTS = (
     "kill rank 1 @ 15; nan @ 30; nan once @ 40; kill scribe @ 50; stop rank 0 @ 70; spike @ 90; kill controller @ 105"
 )
 ON_HOSTS = ("cluster.nodes.min=1", "cluster.nodes.max=2", "cluster.ranks_per_node=1", "train.steps=1400")
+GENTLY = "optim.lr=1e-4"  # else the roundings of another world grow beyond any bound in a thousand steps
 OF_NODES = "kill node 1 @ 30; add node @ 31; cut node 1 @ 1300 for 5s"
 SOAK = ("--random", "--seed", "7", "--mtbf", "1s", "--count", "30")
 
@@ -76,7 +77,7 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(bench: Bench) -> None:
 @pytest.mark.long
 @needs_hosts
 def test_nodes_go_and_come_and_not_one_sample_is_lost(bench: Bench) -> None:
-    sets = ("name=nodes", *SETS, *ON_HOSTS, "checkpoint.every_steps=200")
+    sets = ("name=nodes", *SETS, *ON_HOSTS, GENTLY, "checkpoint.every_steps=200")
     verdict = break_run(bench, *sets, "--faults", OF_NODES)
     assert all(one["labels"] for one in verdict["faults"])  # a world was left for each of them
 
