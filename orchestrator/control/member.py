@@ -51,7 +51,7 @@ class Member:
         self.job: RankJob | None = None  # the last one
         self.evidence = ""
         self._setup, self._stacks, self._carry = setup, stacks, carry
-        self._lock, self._sending = threading.RLock(), threading.Lock()
+        self._lock, self._sending, self._settling = threading.RLock(), threading.Lock(), threading.Lock()
         self._connection: Connection | None = None
         self._handle, self._is_killed = -1, False  # its pidfd
         self._begun = self._settled = 0
@@ -167,9 +167,10 @@ class Member:
         return True
 
     def _settle(self, count: int) -> None:
-        """In order, from the thread of the courier."""
-        self._settled += count
-        self.send(self._settled)
+        """From the threads of the courier: what is sent never falls."""
+        with self._settling:
+            self._settled += count
+            self.send(self._settled)
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
