@@ -19,6 +19,7 @@ from orchestrator.core.news import BegunNews, CheckpointNews, News, TroubleNews,
 log = logging.getLogger(__name__)
 ANSWER_TIMEOUT_S = 30.0
 PAUSE_S = 0.2
+GATHER_S = 0.01  # ranks tell of a step at about the same time: one call has all of it
 _FOR_CONTROLLER = (CheckpointNews, TroubleNews, BegunNews, VoidedNews)
 _FOR_CONTROLLER_ONLY = (CheckpointNews, BegunNews)
 
@@ -38,6 +39,7 @@ class Courier:
                 self._find(actor)
         while True:
             parcels = [self._parcels.get()]
+            time.sleep(GATHER_S)
             while not self._parcels.empty():
                 parcels.append(self._parcels.get())
             news = [one for some, _ in parcels for one in some]
