@@ -37,7 +37,7 @@ SETTINGS = [
     "schedule.warmup_steps=0", "elastic.heartbeat_timeout_s=5",
 ]  # fmt: skip
 NODES = ["cluster.nodes.min=1", "cluster.nodes.max=3", "cluster.ranks_per_node=1"]
-APART = 30  # steps between faults
+APART, NODES_APART = 30, 130  # steps between faults
 PEER_TIMEOUT_S = 300.0
 MOST_RANK_S, MOST_NODE_S, MOST_JOIN_S, MOST_SLOWER, LEAST_AHEAD = 0.5, 7.0, 0.5, 2.0, 20.0
 
@@ -48,7 +48,7 @@ class Line:
 
     what: str
     values: Sequence[float]
-    asked: str
+    asked: str = ""
     replayed: Sequence[int] = ()
 
 
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=9)
     parser.add_argument("--peer-runs", type=int, default=3)
     parser.add_argument("--peer-env", type=Path, default=Path("peer-env"), help="folder for the peer's environment")
+    parser.add_argument("--nodes", type=int, default=3, help="how often one is killed, and comes back")
     parser.add_argument("--only", default="ranks,controller,nodes")
     options = parser.parse_args()
     parts, lines = options.only.split(","), list[Line]()
@@ -67,13 +68,20 @@ def main() -> None:
         if "controller" in parts:
             lines += [tell_controller(break_run(Path(folder), "controller", "kill controller @ 40", 160, []))]
         if "nodes" in parts:
-            lines += tell_nodes(break_run(Path(folder), "nodes", "kill node 2 @ 40; add node @ 80", 400, NODES))
+            lines += tell_nodes(break_nodes(Path(folder), options.nodes))
     show(lines)
 
 
 def break_ranks(folder: Path, kills: int) -> list[Recovery]:
     faults = "; ".join(f"kill rank 1 @ {APART * number}" for number in range(1, kills + 1))
     return break_run(folder, "ranks", faults, APART * (kills + 1), ["cluster.ranks_per_node=2", "cluster.spares=1"])
+
+
+def break_nodes(folder: Path, times: int) -> list[Recovery]:
+    """What comes back must be warm before it goes again."""
+    starts = [40 + NODES_APART * number for number in range(times)]
+    faults = "; ".join(f"kill node 2 @ {start}; add node @ {start + 30}" for start in starts)
+    return break_run(folder, "nodes", faults, starts[-1] + NODES_APART + 100, NODES)
 
 
 def break_run(folder: Path, name: str, text: str, steps: int, sets: Sequence[str]) -> list[Recovery]:
@@ -115,11 +123,11 @@ def seconds_of(recoveries: Sequence[Recovery]) -> list[float]:
 
 def compare_ranks(recoveries: Sequence[Recovery], peers: Sequence[dict[str, float]]) -> list[Line]:
     ours, theirs = seconds_of(recoveries), [peer["recovery_s"] for peer in peers]
-    lines = [Line("rank killed", ours, f"{MOST_RANK_S} s", [one.steps_replayed for one in recoveries])]
-    for label in ("detect", "abort", "re-form", "restore", "replay"):
-        lines.append(Line(f"  {label}", [one.labels[label] for one in recoveries if label in one.labels], ""))
-    lines.append(Line("worker of Ray Train killed", theirs, "", [int(peer["steps_lost"]) for peer in peers]))
-    return [*lines, Line("Ray Train / Longhaul", [median(theirs) / median(ours)], f"{LEAST_AHEAD:g} times")]
+    return [
+        *tell("rank killed", recoveries, f"{MOST_RANK_S} s", ("detect", "abort", "re-form", "restore", "replay")),
+        Line("worker of Ray Train killed", theirs, replayed=[int(peer["steps_lost"]) for peer in peers]),
+        Line("Ray Train / Longhaul", [median(theirs) / median(ours)], f"{LEAST_AHEAD:g} times"),
+    ]
 
 
 def tell_controller(recoveries: Sequence[Recovery]) -> Line:
@@ -128,11 +136,17 @@ def tell_controller(recoveries: Sequence[Recovery]) -> Line:
 
 
 def tell_nodes(recoveries: Sequence[Recovery]) -> list[Line]:
-    killed, added = recoveries
+    killed, added = recoveries[::2], recoveries[1::2]
     return [
-        Line("node killed", seconds_of([killed]), f"{MOST_NODE_S:g} s", [killed.steps_replayed]),
-        Line("node added: pause", seconds_of([added]), f"{MOST_JOIN_S} s", [added.steps_replayed]),
+        *tell("node killed", killed, f"{MOST_NODE_S:g} s", ("detect", "abort", "re-form", "restore", "replay")),
+        *tell("node added: pause", added, f"{MOST_JOIN_S} s", ("leave", "re-form", "restore")),
     ]
+
+
+def tell(what: str, recoveries: Sequence[Recovery], asked: str, labels: Sequence[str]) -> list[Line]:
+    """How long, and of what that consists."""
+    parts = [Line(f"  {label}", [one.labels[label] for one in recoveries if label in one.labels]) for label in labels]
+    return [Line(what, seconds_of(recoveries), asked, [one.steps_replayed for one in recoveries]), *parts]
 
 
 def show(lines: Sequence[Line]) -> None:

@@ -23,7 +23,7 @@ from orchestrator.tracking.now import read_now
 from orchestrator.tracking.rundir import RunDir
 from orchestrator.tracking.sentences import describe_event
 
-_POLL_S = 0.1
+_POLL_S, _LOOK_S = 0.25, 1.0  # for news; and for what can only be looked up
 _PATIENCE_S = 3.0  # nodes that are there are ours before that; later people want to know what is missing
 _TALKATIVE = {
     *("warming", "started", "adopted", "fault", "leaving"),
@@ -44,7 +44,7 @@ class Follower:
         self._journals: dict[int, LineTail] = {}
         self._interrupts = 0
         self._shown = -1
-        self._looked = 0.0
+        self._viewed = self._looked = 0.0
         self._said_waiting = ""
 
     def follow(self) -> ExitCode:
@@ -58,33 +58,40 @@ class Follower:
         heeded = dict.fromkeys((signal.SIGINT, signal.SIGTERM), self._on_interrupt) | {signal.SIGUSR1: self._on_notice}
         with heeding(heeded), Progress(*columns, console=self._console, transient=True) as progress:
             bar = progress.add_task("starting", total=self._total, says="")
-            while not self._has_ended():
-                self._show_events()
+            while not self._has_ended(has_news=self._show_events()):
                 self._show_waiting()
                 self._show_steps(progress, bar)
                 time.sleep(_POLL_S)
-            self._show_events()
             self._show_steps(progress, bar)
         return self._close()
 
-    def _has_ended(self) -> bool:
+    def _has_ended(self, *, has_news: bool) -> bool:
+        """Looked up when there are new events and, since a lease may have run out, now and then."""
+        now = self._clock.monotonic()
+        if not has_news and now - self._viewed < _LOOK_S:
+            return False
+        self._viewed = now
         view = self._run_dir.view()
         if view.generation <= self._after:
             return False
         return view.state.ended or view.lost(self._clock)
 
-    def _show_events(self) -> None:
+    def _show_events(self) -> bool:
+        """Whether there were any."""
+        is_news = False
         for generation in generations(self._run_dir.events):
             if generation <= self._after:
                 continue
             path = generation_file(self._run_dir.events, generation)
             for event in self._journals.setdefault(generation, LineTail(path)).read_new():
+                is_news = True
                 if event["event"] in _TALKATIVE:
                     self._console.print(describe_event(event), style="dim", markup=False, highlight=False)
+        return is_news
 
     def _show_waiting(self) -> None:
         """While nodes are missing: what is asked, and why none fits, whenever that changes."""
-        if self._clock.monotonic() - self._looked < 1.0:
+        if self._clock.monotonic() - self._looked < _LOOK_S:
             return
         self._looked = self._clock.monotonic()
         now = read_now(self._run_dir.path)

@@ -70,7 +70,7 @@ def test_a_killed_raylet_takes_its_ranks_with_it_and_a_new_one_comes_in(fleet: F
     voyage.wait_for_step(20)
     host, rank = voyage.host_of(2), voyage.pid_of(2)
     struck = time.time()
-    host.run(["pkill", "-KILL", "-x", "raylet"])
+    send(host, find_raylet(host), signal.SIGKILL)
     print(f"recovered in {recovered_in(voyage, struck, training=2):.3f} s")
     assert voyage.events("fault")[0]["kind"] == "node"
     assert voyage.started["world_size"] == 2
@@ -82,6 +82,10 @@ def test_a_killed_raylet_takes_its_ranks_with_it_and_a_new_one_comes_in(fleet: F
     assert host.address in {rank["node"] for rank in voyage.started["ranks"]}
     stop(fleet, voyage)
     assert_nothing_lost(fleet, voyage, calm)
+
+
+def find_raylet(host: Host) -> int:
+    return int(host.run(["ps", "-C", "raylet", "-o", "pid="]).stdout)
 
 
 def is_alive(host: Host, pid: int) -> bool:
