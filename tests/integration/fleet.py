@@ -156,8 +156,9 @@ class Fleet:
 
 
 @contextmanager
-def open_fleet(bench: Bench) -> Iterator[Fleet]:
-    with Cluster.start(hosts=5, shared=bench.folder / "fleet", visible=[bench.folder]) as cluster:
+def open_fleet(bench: Bench, folder: str) -> Iterator[Fleet]:
+    """`folder`: of its runs, in that of the bench, which other fleets may have, too."""
+    with Cluster.start(hosts=5, shared=bench.folder / folder, visible=[bench.folder]) as cluster:
         cluster.start_ray(cpus=1, head_cpus=0, hosts=4, dashboard=False)
         yield Fleet(cluster, bench)
 

@@ -32,7 +32,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def fleet(bench: Bench) -> Iterator[Fleet]:
-    with open_fleet(bench) as fleet:
+    with open_fleet(bench, "fleet") as fleet:
         yield fleet
 
 
