@@ -48,6 +48,13 @@ class Voyage:
         rows = read_lines(path) if path.exists() else []
         return {row["step"]: row for row in rows if "step" in row and "kind" not in row}
 
+    def count_replayed(self) -> int:
+        """Steps that the newest world did again, by the rows of those before it."""
+        started = self.started
+        steps = [row for row in read_lines(self.path / "metrics.jsonl") if "step" in row and "kind" not in row]
+        before = [row["step"] + 1 for row in steps if row["generation"] < started["generation"]]
+        return int(max(before) - started["step"])
+
     def ledger(self) -> list[tuple[Any, ...]]:
         rows = self.rows("ledger.jsonl")
         return [tuple(rows[step][name] for name in ("order_digest", "set_digest", "count")) for step in sorted(rows)]
@@ -72,10 +79,13 @@ class Voyage:
     def find_spare(self, host: Host) -> int:
         """The process that stands by there, once it is warm."""
 
+        seated = {rank["pid"] for rank in self.started["ranks"] if rank["node"] == host.address}
+
         def find() -> list[int]:
             now = read_now(self.path)
             ranks = now.ranks if now is not None else []
-            return [one.pid for one in ranks if (one.host, one.rank, one.state) == (host.address, None, "ready")]
+            there = [one.pid for one in ranks if one.host == host.address and one.state == "ready"]
+            return [pid for pid in there if pid not in seated]
 
         self._wait(find)
         return find()[0]
@@ -146,8 +156,9 @@ class Fleet:
 
 
 @contextmanager
-def open_fleet(bench: Bench) -> Iterator[Fleet]:
-    with Cluster.start(hosts=5, shared=bench.folder / "fleet", visible=[bench.folder]) as cluster:
+def open_fleet(bench: Bench, folder: str) -> Iterator[Fleet]:
+    """`folder`: of its runs, in that of the bench, which other fleets may have, too."""
+    with Cluster.start(hosts=5, shared=bench.folder / folder, visible=[bench.folder]) as cluster:
         cluster.start_ray(cpus=1, head_cpus=0, hosts=4, dashboard=False)
         yield Fleet(cluster, bench)
 

@@ -32,7 +32,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def fleet(bench: Bench) -> Iterator[Fleet]:
-    with open_fleet(bench) as fleet:
+    with open_fleet(bench, "fleet") as fleet:
         yield fleet
 
 
@@ -71,7 +71,7 @@ def test_a_killed_rank_is_replaced_by_a_spare(fleet: Fleet, calm: Voyage) -> Non
     fault, (first, second) = voyage.events("fault")[0], voyage.events("started")
     assert (fault["kind"], fault["culprits"]) == ("rank", [1])
     assert second["world_size"] == 3
-    assert fault["step"] - second["step"] <= 5  # a snapshot every 4 steps, and the step that it takes to be whole
+    assert 0 <= voyage.count_replayed() <= 5  # a snapshot every 4 steps, and the step that it takes to be whole
     survivors = {(rank["node"], rank["pid"]) for rank in first["ranks"]} & {
         (rank["node"], rank["pid"]) for rank in second["ranks"]
     }

@@ -35,7 +35,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def fleet(bench: Bench) -> Iterator[Fleet]:
-    with open_fleet(bench) as fleet:
+    with open_fleet(bench, "fleet-of-faults") as fleet:
         yield fleet
 
 
