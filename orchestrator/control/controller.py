@@ -107,7 +107,7 @@ class Controller:
         self._search = StartSearch(open_shelf(self._config, self._run_dir.checkpoints), count_told, pace)
         self._showing = Showing(self._run_dir, self._clock, bundle, self._limits)
         self._in_charge = threading.Event()  # only then is there a journal
-        self._leased = 0.0
+        self._leased, self._leased_for = 0.0, (list[int](), True)
         self._preparation: Preparation | None = None  # while data is still being prepared
 
     # observe -> decide -> act
@@ -255,21 +255,23 @@ class Controller:
         self.give_back()
 
     def _renew_leases(self) -> None:
+        """Now and then, and whenever other processes are there: by them others know whether the run still lives."""
         now = self._clock.monotonic()
-        if now - self._leased < LEASE_EVERY_S:
+        here = [node for node in self._gang.reports if node.identity == host_identity()]
+        pids = [pid for node in here for pid in (node.pid, *(rank.pid for rank in node.ranks if rank.pid))]
+        family = (pids, len(here) == len(self._gang.node_actors))
+        if now - self._leased < LEASE_EVERY_S and family == self._leased_for:
             return
-        self._leased = now
+        self._leased, self._leased_for = now, family
         self._acting.journal.refuse_if_superseded()
-        nodes = self._gang.reports
-        here = [node for node in nodes if node.identity == host_identity()]
         write_lease(
             self._run_dir.lease,
             generation=self._acting.journal.generation,
             lease_s=self._config.elastic.lease_s,
             address=self._charge.address,
             clock=self._clock,
-            pids=[pid for node in here for pid in (node.pid, *(rank.pid for rank in node.ranks if rank.pid))],
-            all_here=len(here) == len(nodes),
+            pids=pids,
+            all_here=family[1],
         )
         self._acting.renew_scribe()
 
