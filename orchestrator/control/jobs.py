@@ -77,7 +77,7 @@ class RankSetup:
     run: Path
     host: str
     board: str
-    stacks: str  # where it writes its stacks when it is sent rank.STACKS_SIGNAL
+    stacks: str  # where it writes its stacks when it is asked to
     node_actor_pid: int
     device: str  # "cpu" or "cuda"
     threads: int
@@ -137,6 +137,11 @@ class Abort:
     """Sent to a rank process: whatever holds you up in this generation or an earlier one, get out of it."""
 
     generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShowStacks:
+    """Sent to a rank process: write down where you are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from orchestrator.control.abort import WayOut
-from orchestrator.control.jobs import Abort, Assignment, NewsParcel
+from orchestrator.control.jobs import Abort, Assignment, NewsParcel, ShowStacks
 from orchestrator.core.errors import TrainingFailed
 from orchestrator.core.news import News
 
@@ -20,9 +20,11 @@ FLUSH_TIMEOUT_S = 120.0
 class Line:
     """A core.news.Sink over all jobs of a rank."""
 
-    def __init__(self, connection: Connection, way_out: WayOut, gone: Callable[[], None]) -> None:
+    def __init__(
+        self, connection: Connection, way_out: WayOut, gone: Callable[[], None], show_stacks: Callable[[], None]
+    ) -> None:
         """`gone` is called when nobody is at the other end any more."""
-        self._connection, self.way_out, self._gone = connection, way_out, gone
+        self._connection, self.way_out, self._gone, self._show_stacks = connection, way_out, gone, show_stacks
         self._assignments: queue.Queue[Assignment] = queue.Queue()
         self._sending, self._answered = threading.Lock(), threading.Condition()
         self.told = self.settled = 0
@@ -65,7 +67,7 @@ class Line:
         except (EOFError, OSError):
             self._gone()
 
-    def _hear(self, message: int | Assignment | Abort) -> None:
+    def _hear(self, message: int | Assignment | Abort | ShowStacks) -> None:
         match message:
             case int():
                 with self._answered:
@@ -76,6 +78,8 @@ class Line:
                 self._leave(job.generation - 1)
             case Abort(generation):
                 self._leave(generation)
+            case ShowStacks():
+                self._show_stacks()
 
     def _leave(self, generation: int) -> None:
         self.way_out.take(generation)

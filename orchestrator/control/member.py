@@ -26,6 +26,7 @@ from orchestrator.control.jobs import (
     RankReport,
     RankSetup,
     RankState,
+    ShowStacks,
 )
 from orchestrator.control.rank import STACKS_SIGNAL
 from orchestrator.core.news import News
@@ -76,7 +77,7 @@ class Member:
             if self.state is not RankState.DIED:
                 self.state = RankState.TRAINING
 
-    def send(self, message: Assignment | Abort | int) -> None:
+    def send(self, message: Assignment | Abort | ShowStacks | int) -> None:
         with self._sending, suppress(OSError):  # it has just died; the listener knows
             if self._connection is not None:
                 self._connection.send(message)
@@ -94,12 +95,16 @@ class Member:
             if not self._is_killed:
                 self.evidence = evidence
 
-    def ask_for_stacks(self) -> None:
-        """They can be read soon, if it is alive enough."""
+    def ask_for_stacks(self, *, by_signal: bool = False) -> None:
+        """They can be read soon, if it is alive enough. The signal is for one that does not answer (rank.py)."""
         with self._lock:
-            if self._handle >= 0:
-                os.truncate(self._stacks, 0)
+            if self._handle < 0:
+                return
+            os.truncate(self._stacks, 0)
+            if by_signal:
                 self._signal(STACKS_SIGNAL)
+        if not by_signal:
+            self.send(ShowStacks())
 
     def read_stacks(self) -> str:
         return Path(f"/proc/self/fd/{self._stacks}").read_text(errors="replace")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from orchestrator.control.faults import problem_of
 from orchestrator.control.jobs import Assignment, Free, Problem, RankEnd, RankJob, RankSetup, SnapshotStart
 from orchestrator.control.line import Line
 from orchestrator.control.logs import keep_output
+from orchestrator.control.stacks import describe_stacks
 from orchestrator.control.vaulted import RankVault
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import TrainingFailed
@@ -57,7 +59,7 @@ def live_as_rank(connection: Connection, setup: RankSetup, work: Work | None = N
     board = Board.open(setup.board)
     end_with_its_owners(setup, board)
     way_out = WayOut()
-    line = Line(connection, way_out, lambda: os._exit(NODE_ACTOR_DIED))
+    line = Line(connection, way_out, lambda: os._exit(NODE_ACTOR_DIED), partial(write_stacks, setup))
     line.say(os.getpid())
     if work is None:
         _warm_up(RunDir(setup.run))
@@ -192,8 +194,15 @@ def _open_start(job: RankJob, own_token: str, stack: ExitStack) -> "Address | St
     return reader
 
 
+def write_stacks(setup: RankSetup) -> None:
+    """From a thread, while no other one runs in the interpreter."""
+    with Path(setup.stacks).open("a") as file:
+        file.write(describe_stacks())
+
+
 def show_stacks_when_asked(setup: RankSetup) -> None:
-    """Written by a signal handler in C, which needs no lock of the interpreter."""
+    """Written by a signal handler in C, for when a thread never gets the interpreter's lock. It needs none itself: were
+    other threads running, it could crash over what they are about to change."""
     faulthandler.register(STACKS_SIGNAL, Path(setup.stacks).open("a"))  # noqa: SIM115 (for good)
 
 

@@ -1,6 +1,10 @@
-"""Reads the stacks that faulthandler writes of a rank: where it is, and whether it waits for other ranks there."""
+"""Stacks of a rank, as it or faulthandler in it writes them, and what they say: where it is, and whether it waits for
+other ranks there."""
 
 import re
+import sys
+import threading
+import traceback
 from typing import NamedTuple
 
 _THREAD = re.compile(r"^(?P<current>Current thread|Thread) 0x[0-9a-f]+")
@@ -15,6 +19,17 @@ class Frame(NamedTuple):
     file: str
     line: int
     function: str
+
+
+def describe_stacks() -> str:
+    """Of all threads of this process, in the words of faulthandler; the main one counts as the current one."""
+    main = threading.main_thread().ident
+    lines: list[str] = []
+    for ident, innermost in sys._current_frames().items():
+        lines.append(f"{'Current thread' if ident == main else 'Thread'} 0x{ident:016x} (most recent call first):")
+        for frame, number in traceback.walk_stack(innermost):
+            lines.append(f'  File "{frame.f_code.co_filename}", line {number} in {frame.f_code.co_name}')
+    return "\n".join([*lines, ""])
 
 
 def read_threads(text: str) -> list[list[Frame]]:

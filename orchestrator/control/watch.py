@@ -22,7 +22,7 @@ from orchestrator.control.stacks import describe_place, waits_for_others
 log = logging.getLogger(__name__)
 MOST_OFTEN_S = 0.25
 STEPS_TO_WAIT = 3  # of auto: times the longest step of the job until now
-STACKS_TIMEOUT_S = 1.0
+STACKS_TIMEOUT_S = 0.5  # for each way of asking
 BLINK_S = 2.0  # a longer pause between two looks: the machine was asleep, or has too much to do
 STOPPED = "T"  # of /proc/<pid>/stat; a process that is being traced has another letter
 
@@ -168,7 +168,11 @@ def _see(member: Member) -> Sight | None:
 
 def _take_stacks(member: Member) -> str:
     """Nothing, where not even a signal gets through."""
-    member.ask_for_stacks()
+    return _ask_for_stacks(member, by_signal=False) or _ask_for_stacks(member, by_signal=True)
+
+
+def _ask_for_stacks(member: Member, *, by_signal: bool) -> str:
+    member.ask_for_stacks(by_signal=by_signal)
     deadline, text = time.monotonic() + STACKS_TIMEOUT_S, ""
     while time.monotonic() < deadline:
         time.sleep(0.05)

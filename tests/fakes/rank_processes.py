@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from orchestrator.control.line import Line
 from orchestrator.control.member import Member
 from orchestrator.control.membership import choose_seats
 from orchestrator.control.nursery import NurseryAddress, fork_for_all
-from orchestrator.control.rank import end_with_its_owners, show_stacks_when_asked
+from orchestrator.control.rank import end_with_its_owners, show_stacks_when_asked, write_stacks
 from orchestrator.control.seats import Seats
 from orchestrator.core.news import News, NoteNews
 from orchestrator.core.words import RunState, Word, World
@@ -33,7 +34,7 @@ def live(connection: Connection, setup: RankSetup) -> None:
     end_with_its_owners(setup, board)
     show_stacks_when_asked(setup)
     way_out = WayOut()
-    line = Line(connection, way_out, lambda: os._exit(1))
+    line = Line(connection, way_out, lambda: os._exit(1), partial(write_stacks, setup))
     line.say(os.getpid())
     while True:
         line.say(Free())

@@ -24,7 +24,7 @@ def ends() -> tuple[Line, WayOut, Connection]:
     """A line, the way out of its jobs, and the node actor's end."""
     ours, theirs = Pipe()
     way_out = WayOut()
-    return Line(ours, way_out, lambda: None), way_out, theirs
+    return Line(ours, way_out, lambda: None, lambda: None), way_out, theirs
 
 
 def assignment(generation: int) -> Assignment:
@@ -93,6 +93,6 @@ def test_an_abort_right_behind_its_assignment_is_heard(ends: tuple[Line, WayOut,
 def test_whoever_is_left_alone_hears_of_it() -> None:
     ours, theirs = Pipe()
     is_alone = threading.Event()
-    Line(ours, WayOut(), is_alone.set)
+    Line(ours, WayOut(), is_alone.set, lambda: None)
     theirs.close()
     assert is_alone.wait(TIMEOUT_S)

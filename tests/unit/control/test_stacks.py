@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from orchestrator.control.stacks import describe_place, read_threads, waits_for_others
+from orchestrator.control.stacks import describe_place, describe_stacks, read_threads, waits_for_others
 
 TORCH = "/env/site-packages/torch/"
 DEEPSPEED = "/env/site-packages/deepspeed/"
@@ -82,3 +82,16 @@ def test_a_hook_of_backward_may_wait_in_another_thread() -> None:
 def test_the_main_thread_is_the_last_where_none_is_marked() -> None:
     assert describe_place(stacks([("/t.py", "run")], [LOOP], current=None)) == f"{LOOP[1]} ({LOOP[0]}:7)"
     assert describe_place("") == "code without a Python frame"
+
+
+def test_of_its_own_stacks_those_of_the_main_thread_come_first() -> None:
+    done = threading.Event()
+    other = threading.Thread(target=done.wait)
+    other.start()
+    try:
+        main, *others = read_threads(describe_stacks())
+    finally:
+        done.set()
+        other.join()
+    assert "test_of_its_own_stacks_those_of_the_main_thread_come_first" in [frame.function for frame in main]
+    assert any("wait" in [frame.function for frame in thread] for thread in others)
