@@ -44,7 +44,7 @@ from orchestrator.tracking.rundir import RunDir
 from orchestrator.tracking.told import count_told_steps, measure_pace
 
 log = logging.getLogger(__name__)
-TICK_S = 0.25  # the longest that what comes by no beat waits: a wish to stop, news for the journal
+TICK_S = 0.05  # the longest that what comes by no beat waits: a wish to stop, news for the journal
 LEASE_EVERY_S = 1.0
 # Whatever other node is lost, what is kept on the head lives on, and without it there is no cluster. A little of a
 # resource that only it has, as Ray passes over a soft affinity of actors that need nothing
