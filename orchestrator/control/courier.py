@@ -20,7 +20,6 @@ from orchestrator.core.news import BegunNews, CheckpointNews, News, TroubleNews,
 log = logging.getLogger(__name__)
 ANSWER_TIMEOUT_S = 30.0
 PAUSE_S = 0.2
-GATHER_S = 0.01  # ranks tell of a step at about the same time: one call has all of it
 _FOR_CONTROLLER = (CheckpointNews, TroubleNews, BegunNews, VoidedNews)
 _FOR_CONTROLLER_ONLY = (CheckpointNews, BegunNews)
 Parcel = tuple[Sequence[News], Callable[[], None]]  # and who is to hear that it has been delivered
@@ -85,7 +84,6 @@ class Courier:
 def _take_all(parcels: "queue.Queue[Parcel]") -> list[Parcel]:
     """At least one."""
     taken = [parcels.get()]
-    time.sleep(GATHER_S)
     while not parcels.empty():
         taken.append(parcels.get())
     return taken
