@@ -27,6 +27,7 @@ from orchestrator.tracking.rundir import RunDir
 
 HOST = "127.0.0.1"
 TIMEOUT_S = 60.0
+NURSERY = "orchestrator.control.nursery"  # in its command line
 
 
 def write_run(folder: Path, config: Mapping[str, Any], ranks: int) -> tuple[RunDir, WorldPlan]:
@@ -110,7 +111,8 @@ class TrainingNode:
     def helpers(self) -> list[psutil.Process]:
         """Nursery, vault and store."""
         ranks = {one.pid for one in self.seats.report()}
-        return [one for one in psutil.Process().children(recursive=True) if one.pid not in ranks]
+        [nursery] = [one for one in psutil.Process().children() if NURSERY in one.cmdline()]
+        return [nursery, *(one for one in nursery.children() if one.pid not in ranks)]
 
     def end(self) -> None:
         self.seats.end()

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 
 import psutil
@@ -122,6 +123,7 @@ def test_a_second_death_while_the_next_world_forms(node: TrainingNode) -> None:
 def test_nursery_store_and_vault_are_replaced(node: TrainingNode) -> None:
     survivor, _ = both(node)
     store = node.store.address
+    ensure_running()  # of this process, as others that use multiprocessing have it
     for process in node.helpers():
         process.kill()
     node.wait_for(lambda _: node.store.address != store)  # its death has been noticed
@@ -132,6 +134,7 @@ def test_nursery_store_and_vault_are_replaced(node: TrainingNode) -> None:
         node.wait_until_reachable()
         recover(node)
     assert both(node)[0].pid == survivor.pid
+    ensure_running()  # warns when it had died
 
 
 def test_a_survivor_does_not_grow(node: TrainingNode) -> None:
