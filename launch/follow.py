@@ -56,7 +56,11 @@ class Follower:
             TimeRemainingColumn(),
         )
         heeded = dict.fromkeys((signal.SIGINT, signal.SIGTERM), self._on_interrupt) | {signal.SIGUSR1: self._on_notice}
-        with heeding(heeded), Progress(*columns, console=self._console, transient=True) as progress:
+        shown = Progress(
+            *columns, console=self._console, transient=True, refresh_per_second=1 / _POLL_S,
+            auto_refresh=self._console.is_terminal,
+        )  # fmt: skip
+        with heeding(heeded), shown as progress:
             bar = progress.add_task("starting", total=self._total, says="")
             while not self._has_ended(has_news=self._show_events()):
                 self._show_waiting()

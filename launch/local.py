@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import secrets
+import select
 import shutil
 import signal
 import socket
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,7 +30,6 @@ from launch.checks.limits import count_processors, read_limits
 from orchestrator.control.nursery import NurseryAddress, start_nursery
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import ClusterError
-from orchestrator.tracking.lease import time_of_birth
 from orchestrator.tracking.rundir import RunDir
 
 _PREFIX, _LOCK = "longhaul-", "keeper.lock"
@@ -126,7 +126,8 @@ def keep(folder: Path, port: int, client_port: int, cpus: int, owner: int, run: 
     nursery = start_nursery(address, None, json.loads(env)) if address is not None else None
     ray = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
-        while ray.poll() is None and (time_of_birth(owner) is not None or _is_active(RunDir(run))):
+        _wait_for_one_to_end([ray.pid, owner])
+        while ray.poll() is None and _is_active(RunDir(run)):
             time.sleep(_POLL_S)
     finally:
         _end_tree(ray)
@@ -135,6 +136,14 @@ def keep(folder: Path, port: int, client_port: int, cpus: int, owner: int, run: 
             nursery.wait()
         shutil.rmtree(folder, ignore_errors=True)
         lock.close()
+
+
+def _wait_for_one_to_end(pids: Iterable[int]) -> None:
+    with contextlib.ExitStack() as stack, contextlib.suppress(ProcessLookupError):  # it has ended
+        handles = [os.pidfd_open(pid) for pid in pids]
+        for handle in handles:
+            stack.callback(os.close, handle)
+        select.select(handles, [], [])
 
 
 def _is_active(run: RunDir) -> bool:

@@ -11,6 +11,7 @@ import ray
 
 from orchestrator.config.resolve import Facts, WorldPlan, resolve_world
 from orchestrator.config.run import RunConfig
+from orchestrator.control.bell import Bell
 from orchestrator.control.blame import BadNode, Fault
 from orchestrator.control.decisions import (
     Avoid,
@@ -49,7 +50,7 @@ SCRIBE_FINISH_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What is moved. `address`: of the cluster, for the journal."""
+    """What is moved. `address`: of the cluster, for the journal; `bell`: for whoever looks round."""
 
     address: str
     journal: Journal
@@ -57,6 +58,7 @@ class Tools:
     groups: Groups
     search: StartSearch
     scribe: Any
+    bell: Bell
 
 
 class Acting:
@@ -77,7 +79,7 @@ class Acting:
         self._config, self._facts, self._drill, self._clock = config, facts, drill, clock
         self.journal = tools.journal
         self._address, self._gang, self._groups = tools.address, tools.gang, tools.groups
-        self._search, self._scribe = tools.search, tools.scribe
+        self._search, self._scribe, self._bell = tools.search, tools.scribe, tools.bell
         self._world, self.generation, self._bounds = tuple(world), generation, list(bounds)
         self._has_world = bool(world)  # whether the generation that is claimed has one
         self._start = Start(None)
@@ -223,6 +225,7 @@ class Acting:
         """From any thread; written down in the next look round."""
         for one in news:
             self._notes.put(one)
+        self._bell.ring()
 
     def write_notes(self) -> list[TroubleNews]:
         """Returns those that throw suspicion on a node."""

@@ -1,4 +1,5 @@
-"""The bell of a node: rung for everything that a controller should hear of at once. A beat waits for it (node.py)."""
+"""A bell, rung for whatever should be seen at once: on a node a beat of the controller waits for it (node.py), in the
+controller its next look round (controller.py)."""
 
 import threading
 

@@ -6,8 +6,10 @@ it claims the next generation and adopts the ranks that are still running."""
 import logging
 import os
 import threading
+import time
 import traceback
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,6 +21,7 @@ from orchestrator.config.load import load_config
 from orchestrator.config.resolve import Facts, resolve_world
 from orchestrator.config.run import RunConfig
 from orchestrator.control.acting import Acting, Tools
+from orchestrator.control.bell import Bell
 from orchestrator.control.decisions import Finish
 from orchestrator.control.gang import Gang
 from orchestrator.control.group import Groups, ReadyNode, Wish, remove_groups
@@ -44,7 +47,9 @@ from orchestrator.tracking.rundir import RunDir
 from orchestrator.tracking.told import count_told_steps, measure_pace
 
 log = logging.getLogger(__name__)
-TICK_S = 0.05  # the longest that what comes by no beat waits: a wish to stop, news for the journal
+# The longest between two looks round. What is in a hurry rings: all but time that runs out, and what a preparer says
+CALM_S, BUSY_S = 0.25, 0.05  # in training, and otherwise
+STOP_LOOK_S = 0.1  # between looks for a wish to stop
 LEASE_EVERY_S = 1.0
 # Whatever other node is lost, what is kept on the head lives on, and without it there is no cluster. A little of a
 # resource that only it has, as Ray passes over a soft affinity of actors that need nothing
@@ -101,10 +106,11 @@ class Controller:
         self._config = load_config(self._run_dir.config).config
         self._limits = _limits_of(self._config, charge.run, self._run_dir)
         bundle = _bundle_of(self._config, charge.facts)
-        self._gang, self._groups = Gang(charge.run, self._config), Groups(charge.run, bundle)
+        self._bell = Bell()
+        self._gang, self._groups = Gang(charge.run, self._config, self._bell), Groups(charge.run, bundle, self._bell)
         count_told = partial(count_told_steps, self._run_dir.path, with_keys=self._config.data.ledger == "keys")
         pace = partial(measure_pace, self._run_dir.path)
-        self._search = StartSearch(open_shelf(self._config, self._run_dir.checkpoints), count_told, pace)
+        self._search = StartSearch(open_shelf(self._config, self._run_dir.checkpoints), count_told, pace, self._bell)
         self._showing = Showing(self._run_dir, self._clock, bundle, self._limits)
         self._in_charge = threading.Event()  # only then is there a journal
         self._leased, self._leased_for = 0.0, (list[int](), True)
@@ -118,10 +124,13 @@ class Controller:
         if before.state.ended and before.generation > self._charge.after_generation:
             return  # this actor came back only to find its work done
         state = self._take_charge(begins_anew=before.state.ended)
-        phase = None
+        threading.Thread(target=self._ring_when_asked_to_stop, daemon=True).start()
+        phase, version = None, self._bell.version
         while state.phase is not Phase.ENDED:
             if state.phase is phase:
-                self._wait()
+                is_calm = phase is Phase.TRAINING and self._preparation is None
+                self._bell.wait(version, CALM_S if is_calm else BUSY_S)
+            version = self._bell.version  # before what it stands for: what changes meanwhile is looked at again
             phase, seen = state.phase, self._observe(state)
             state, decisions = decide(state, seen, self._clock.monotonic(), self._limits)
             for decision in decisions:
@@ -140,7 +149,8 @@ class Controller:
             remove_groups(self._charge.run)
         self._groups.start()
         world = recalled.world if adopted else ()
-        tools = Tools(self._charge.address, journal, self._gang, self._groups, self._search, self._start_scribe())
+        scribe = self._start_scribe()
+        tools = Tools(self._charge.address, journal, self._gang, self._groups, self._search, scribe, self._bell)
         self._acting = Acting(
             self._config, self._charge.facts, self._limits.drill, self._clock, tools,
             world=world, generation=recalled.generation, bounds=recalled.bounds,
@@ -164,13 +174,6 @@ class Controller:
         if world and recalled.is_broken:
             return replace(state, phase=Phase.ABORTING, world=world, why="fault")
         return replace(state, phase=Phase.TRAINING, world=world) if world else state
-
-    def _wait(self) -> None:
-        """Until something may have changed."""
-        if self._search.is_under_way:
-            self._search.wait(TICK_S)
-        else:
-            self._gang.wait(TICK_S)
 
     def _observe(self, state: State) -> Seen:
         self._renew_leases()
@@ -223,6 +226,16 @@ class Controller:
         for event, fields in self._preparation.look():
             self._acting.journal.append(event, **fields)
         return self._preparation.failed
+
+    def _ring_when_asked_to_stop(self) -> None:
+        """A file is all that says so. It is written anew when people get impatient."""
+        heard = 0
+        while True:
+            with suppress(FileNotFoundError):
+                if (written := self._run_dir.stop_request.stat().st_mtime_ns) != heard:
+                    heard = written
+                    self._bell.ring()
+            time.sleep(STOP_LOOK_S)
 
     def _stop_wish(self) -> StopWish:
         request = self._run_dir.asked_to_stop()

@@ -28,6 +28,7 @@ Parcel = tuple[Sequence[News], Callable[[], None]]  # and who is to hear that it
 class Courier:
     def __init__(self, run: RunHandle) -> None:
         self._run = run
+        self._found: dict[str, Any] = {}  # by name, until they do not answer
         self._for_scribe: queue.Queue[Parcel] = queue.Queue()
         self._for_controller: queue.Queue[Parcel] = queue.Queue()
         for target in (self._serve_scribe, self._serve_controller):
@@ -73,12 +74,15 @@ class Courier:
                 ray.get(getattr(self._find(actor), method).remote(news), timeout=ANSWER_TIMEOUT_S)
             except (RayError, ValueError) as error:  # dead, slow, or its disk is full; ValueError: no such actor
                 log.warning("the %s does not answer, trying again: %s", actor, error)
+                self._found.pop(actor, None)  # there may be another one by now
                 time.sleep(PAUSE_S)
             else:
                 return
 
     def _find(self, actor: str) -> Any:
-        return ray.get_actor(self._run.actor_name(actor), namespace=self._run.namespace)
+        if actor not in self._found:
+            self._found[actor] = ray.get_actor(self._run.actor_name(actor), namespace=self._run.namespace)
+        return self._found[actor]
 
 
 def _take_all(parcels: "queue.Queue[Parcel]") -> list[Parcel]:

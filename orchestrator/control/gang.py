@@ -4,7 +4,7 @@ gone at any time, and it is here that its silence is noticed, and that a call to
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from orchestrator.checkpoint.shelf import Address
 from orchestrator.config.resolve import WorldPlan
 from orchestrator.config.run import RunConfig
+from orchestrator.control.bell import Bell
 from orchestrator.control.group import ReadyNode
 from orchestrator.control.jobs import NodeReport, Notice, RankJob, RunHandle, SnapshotStart, VaultAddress
 from orchestrator.control.node import NodeActor
@@ -35,22 +36,37 @@ class _Member:
     node_id: str  # "" until it is known
     host: str
     actor: Any
+    bell: Bell  # rung when a call is over
     answered: float
-    beat: Any = None
-    calls: dict[Any, str] = field(default_factory=dict)  # beside the beat, that are not over yet: their methods
+    beat: Future[Any] | None = None
+    calls: dict[Future[Any], str] = field(default_factory=dict)  # beside the beat, that are not over yet: their methods
     report: NodeReport | None = None
     lost: str = ""
 
+    def ask(self, method: str, *arguments: Any, **options: Any) -> Future[Any]:
+        call: Future[Any] = getattr(self.actor, method).remote(*arguments, **options).future()
+        call.add_done_callback(lambda _: self.bell.ring())
+        return call
+
     def tell(self, method: str, *arguments: Any, **options: Any) -> None:
         """It is not waited for; how it went is seen in a later look round."""
-        self.calls[getattr(self.actor, method).remote(*arguments, **options)] = method
+        self.calls[self.ask(method, *arguments, **options)] = method
+
+    def take_ended(self) -> list[tuple[str, Future[Any]]]:
+        """Calls that have come to their end since the last time."""
+        ended = [(method, call) for call, method in self.calls.items() if call.done()]
+        for _, call in ended:
+            del self.calls[call]
+        if self.beat is not None and self.beat.done():
+            ended.append(("beat", self.beat))
+        return ended
 
 
 class Gang:
-    """Beats every node actor and keeps its last answer."""
+    """Beats every node actor and keeps its last answer. The bell is rung when one has something new to tell."""
 
-    def __init__(self, run: RunHandle, config: RunConfig) -> None:
-        self._run, self._config = run, config
+    def __init__(self, run: RunHandle, config: RunConfig, bell: Bell) -> None:
+        self._run, self._config, self._bell = run, config, bell
         self._members: dict[str, _Member] = {}
         self._word = Word.GO_ON
         self._born = 0  # node actors that this controller has made
@@ -98,7 +114,7 @@ class Gang:
             )
             .remote(self._run, node.group, elastic, self._config.tracking.system_every_s)
         )
-        member = _Member(name=name, node_id=node.node_id, host=node.host, actor=actor, answered=time.monotonic())
+        member = self._member(name, actor, node_id=node.node_id, host=node.host)
         member.tell(
             "start_ranks", cluster.ranks_per_node, cluster.spares, device=device, threads=threads, env=cluster.env
         )
@@ -112,15 +128,12 @@ class Gang:
         listed = list_named_actors(all_namespaces=True)
         prefix = self._run.actor_name("node-")
         living = [a["name"] for a in listed if a["namespace"] == self._run.namespace and a["name"].startswith(prefix)]
-        now = time.monotonic()
         for name in dict.fromkeys([*world, *sorted(living)]):
             try:
-                actor = ray.get_actor(name, namespace=self._run.namespace)
+                actor, lost = ray.get_actor(name, namespace=self._run.namespace), ""
             except ValueError:
-                lost = f"node actor {name} is gone"
-                self._members[name] = _Member(name=name, node_id="", host=name, actor=None, answered=now, lost=lost)
-            else:
-                self._members[name] = _Member(name=name, node_id="", host=name, actor=actor, answered=now)
+                actor, lost = None, f"node actor {name} is gone"
+            self._members[name] = self._member(name, actor, node_id="", host=name, lost=lost)
         if not living:
             self._members.clear()
         return bool(living)
@@ -145,14 +158,11 @@ class Gang:
         for end in ends:
             end.result()
 
-    # what is heard of it
+    def _member(self, name: str, actor: Any, *, node_id: str, host: str, lost: str = "") -> _Member:
+        now = time.monotonic()
+        return _Member(name=name, node_id=node_id, host=host, actor=actor, bell=self._bell, answered=now, lost=lost)
 
-    def wait(self, timeout_s: float) -> None:
-        """Return when one has something new to tell, at the latest after so long."""
-        if asked := list(self._find_asked()):
-            ray.wait(asked, timeout=timeout_s)
-        else:
-            time.sleep(timeout_s)
+    # what is heard of it
 
     def beat(self, notices: Mapping[str, Notice]) -> list[NodeSeen]:
         """Take the answers that have come, send the next beats. `notices`: of hosts, what others say of them."""
@@ -161,20 +171,14 @@ class Gang:
         for member in self._members.values():
             if member.beat is None and not member.lost:
                 version = member.report.version if member.report is not None else UNHEARD
-                member.beat = member.actor.beat.remote(self._word, version)
+                member.beat = member.ask("beat", self._word, version)
         return [_seen(member, notices) for member in self._members.values()]
 
-    def _find_asked(self) -> dict[Any, _Member]:
-        """Calls that are not over yet, as far as is known."""
-        members = [member for member in self._members.values() if not member.lost]
-        beats = {member.beat: member for member in members if member.beat is not None}
-        return beats | {call: member for member in members for call in member.calls}
-
     def _take_answers(self, now: float) -> None:
-        asked = self._find_asked()
-        for call in ray.wait(list(asked), num_returns=len(asked), timeout=0)[0] if asked else []:
-            _take_answer(asked[call], call, now)
         for member in self._members.values():
+            if not member.lost:
+                for method, call in member.take_ended():
+                    _take_answer(member, method, call, now)
             silence, (limit, allowed_s) = now - member.answered, self._patience_with(member)
             if member.report is not None and silence > allowed_s:
                 member.lost = member.lost or f"node {member.host} has been silent for {silence:.1f} s ({limit})"
@@ -240,15 +244,14 @@ class Gang:
         self._members[name].tell("kill_ranks", list(pids), why)
 
 
-def _take_answer(member: _Member, call: Any, now: float) -> None:
-    method = "beat" if call == member.beat else member.calls.pop(call)
+def _take_answer(member: _Member, method: str, call: Future[Any], now: float) -> None:
     try:
-        answer = ray.get(call)
+        answer = call.result()
     except RayError as error:
         log.warning("%s of node actor %s: %s", method, member.name, error)
         member.lost = member.lost or f"node actor {member.name} on {member.host} {_describe_end(error, method)}"
     else:
-        if call == member.beat:
+        if call is member.beat:
             member.beat, member.answered, member.report = None, now, answer
             member.node_id, member.host = answer.node_id, answer.host
 

@@ -16,6 +16,7 @@ from ray._private.state import state as cluster_state  # nor which of them are b
 from ray.util import placement_group, placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
+from orchestrator.control.bell import Bell
 from orchestrator.control.jobs import Notice, RunHandle
 from orchestrator.tracking.now import NodeOffer
 
@@ -51,10 +52,11 @@ class Look:
 
 
 class Groups:
-    """The groups of one run: as many asked for as are wished, kept one to a node."""
+    """The groups of one run: as many asked for as are wished, kept one to a node. The bell is rung when the thread sees
+    something new."""
 
-    def __init__(self, run: RunHandle, bundle: dict[str, float]) -> None:
-        self._run, self._bundle = run, bundle
+    def __init__(self, run: RunHandle, bundle: dict[str, float], bell: Bell) -> None:
+        self._run, self._bundle, self._bell = run, bundle, bell
         self._wish: Wish | None = None  # nobody has said yet what is to become of those that there are
         self._kept: dict[str, str] = {}  # by node, the group that came first
         self._given_back: set[str] = set()  # nodes whose groups are about to be removed
@@ -97,6 +99,8 @@ class Groups:
                     self._look_round(self._wish)
             except Exception:  # the boundary: a cluster that cannot answer now is asked again
                 log.exception("the cluster does not say what it has")
+            if self.look != before:
+                self._bell.ring()
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S) if self.look == before else SHORTEST_PAUSE_S
             if self._woken.wait(pause_s):
                 self._woken.clear()

@@ -34,7 +34,7 @@ from orchestrator.tracking.lease import host_identity
 from orchestrator.tracking.rundir import RunDir
 
 log = logging.getLogger(__name__)
-LONGEST_BEAT_S = 0.5
+LONGEST_BEAT_S = 1.0
 GIVE_BACK_TIMEOUT_S = 5.0
 
 

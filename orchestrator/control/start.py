@@ -8,13 +8,14 @@ waited for, no longer than doing its steps again would take."""
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from orchestrator.checkpoint.found import newest_sound
 from orchestrator.checkpoint.layout import parse_name
 from orchestrator.checkpoint.shelf import Address, LocalShelf, Shelf
+from orchestrator.control.bell import Bell
 from orchestrator.control.jobs import SnapshotStart, VaultAddress
 from orchestrator.control.snapshots import Inventory
 
@@ -58,11 +59,11 @@ class Bound(NamedTuple):
 
 
 class StartSearch:
-    """One search at a time; the one before is forgotten."""
+    """One search at a time; the one before is forgotten. The bell is rung when one is over."""
 
-    def __init__(self, shelf: Shelf, count_told: Callable[[], int], pace: Callable[[], float]) -> None:
+    def __init__(self, shelf: Shelf, count_told: Callable[[], int], pace: Callable[[], float], bell: Bell) -> None:
         """`count_told`: steps that are in the ledger; `pace`: seconds that one takes."""
-        self._shelf, self._count_told, self._pace = shelf, count_told, pace
+        self._shelf, self._count_told, self._pace, self._bell = shelf, count_told, pace, bell
         self._threads = ThreadPoolExecutor(thread_name_prefix="search")  # a forgotten one may wait for a vault in vain
         self._search: Future[Start] | None = None
         self._damaged: set[tuple[int, int]] = set()  # generation and step of snapshots that could not be read
@@ -70,19 +71,12 @@ class StartSearch:
 
     def begin(self, vaults: Sequence[VaultAddress], bounds: Sequence[Bound]) -> None:
         self._search = self._threads.submit(self._find, vaults, tuple(bounds))
-
-    @property
-    def is_under_way(self) -> bool:
-        return self._search is not None and not self._search.done()
+        self._search.add_done_callback(lambda _: self._bell.ring())
 
     @property
     def found_step(self) -> int | None:
         """None while there is nothing to take; raises what was raised."""
         return self._search.result().step if self._search is not None and self._search.done() else None
-
-    def wait(self, timeout_s: float) -> None:
-        assert self._search is not None
-        wait([self._search], timeout_s)
 
     def take(self) -> Start:
         """What was found; raises what was raised."""

@@ -20,7 +20,7 @@ from orchestrator.control.seats import Seats
 from orchestrator.control.stacks import describe_place, waits_for_others
 
 log = logging.getLogger(__name__)
-MOST_OFTEN_S = 0.25
+MOST_OFTEN_S = 0.5
 STEPS_TO_WAIT = 3  # of auto: times the longest step of the job until now
 STACKS_TIMEOUT_S = 0.5  # for each way of asking
 BLINK_S = 2.0  # a longer pause between two looks: the machine was asleep, or has too much to do

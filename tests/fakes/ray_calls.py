@@ -1,7 +1,6 @@
 """Ray as the gang uses it: actors whose calls a test answers one by one, or lets fail."""
 
-import time
-from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +11,17 @@ class Call:
 
     method: str
     arguments: tuple[Any, ...]
-    result: Any = None
-    is_over: bool = False
+    outcome: Future[Any] = field(default_factory=Future)
+
+    def future(self) -> Future[Any]:
+        return self.outcome
 
     def end(self, result: Any = None) -> None:
         """With an error, too, which is raised then."""
-        self.result, self.is_over = result, True
+        if isinstance(result, Exception):
+            self.outcome.set_exception(result)
+        else:
+            self.outcome.set_result(result)
 
 
 @dataclass(eq=False)
@@ -57,16 +61,8 @@ class FakeRay:
     def options(self, **_options: Any) -> "FakeFactory":
         return FakeFactory(self)
 
-    def wait(self, calls: Sequence[Call], num_returns: int = 1, timeout: float = 0.0) -> tuple[list[Call], list[Call]]:
-        deadline = time.monotonic() + timeout
-        while not any(call.is_over for call in calls) and time.monotonic() < deadline:
-            time.sleep(0.001)
-        return [call for call in calls if call.is_over][:num_returns], [call for call in calls if not call.is_over]
-
     def get(self, call: Call, timeout: float = 0.0) -> Any:
-        if isinstance(call.result, Exception):
-            raise call.result
-        return call.result
+        return call.outcome.result(timeout)
 
     def kill(self, actor: FakeActor) -> None:
         self.killed.append(actor)

@@ -12,6 +12,7 @@ from orchestrator.config.load import load_config
 from orchestrator.config.resolve import Facts
 from orchestrator.control import acting as acting_module
 from orchestrator.control.acting import Acting, Tools
+from orchestrator.control.bell import Bell
 from orchestrator.control.blame import BadNode, Fault, Raised
 from orchestrator.control.decisions import (
     Avoid,
@@ -120,7 +121,7 @@ class Stage:
 def set_up(folder: Path, **fields: Any) -> Stage:
     clock, scribe = FakeClock(), FakeScribe()
     mover = Mover(lambda: len(list(read_events(folder))))
-    tools = Tools("10.0.0.1:6379", Journal.claim(folder, clock), mover, mover, mover, scribe)  # type: ignore[arg-type]
+    tools = Tools("10.0.0.1:6379", Journal.claim(folder, clock), mover, mover, mover, scribe, Bell())  # type: ignore[arg-type]
     return Stage(Acting(CONFIG, FACTS, Drill(), clock, tools, **fields), mover, scribe, folder)
 
 

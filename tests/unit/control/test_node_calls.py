@@ -10,6 +10,7 @@ from ray.exceptions import ActorDiedError, RayTaskError
 from orchestrator.config.load import load_config
 from orchestrator.config.resolve import WorldPlan
 from orchestrator.control import gang as gang_module
+from orchestrator.control.bell import Bell
 from orchestrator.control.gang import UNHEARD, Gang
 from orchestrator.control.group import ReadyNode
 from orchestrator.control.jobs import Notice, RunHandle
@@ -33,9 +34,14 @@ def fake_ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
 
 
 @pytest.fixture
-def gang(fake_ray: FakeRay) -> Gang:
+def bell() -> Bell:
+    return Bell()
+
+
+@pytest.fixture
+def gang(fake_ray: FakeRay, bell: Bell) -> Gang:
     config = load_config(TINY, sets=["cluster.ranks_per_node=1", "elastic.heartbeat_timeout_s=0.05"]).config
-    gang = Gang(RunHandle(path=Path("runs/a"), key="a"), config)
+    gang = Gang(RunHandle(path=Path("runs/a"), key="a"), config, bell)
     for name in ("a", "b"):
         gang.start_node(1, ReadyNode(GROUP, f"id-{name}", f"host-{name}"), "cpu", 1)
     gang.beat({})
@@ -122,20 +128,13 @@ def test_a_word_is_said_at_once_and_only_once(gang: Gang, fake_ray: FakeRay) -> 
         ]
 
 
-def test_waiting_ends_when_a_call_has_failed(gang: Gang, fake_ray: FakeRay) -> None:
-    fake_ray.actors[0].newest("start_ranks").end(failure("start_ranks"))
-    began = gang_module.time.monotonic()
-    gang.wait(30.0)
-    assert gang_module.time.monotonic() - began < 5.0
-
-
-def test_calls_that_went_well_are_forgotten(gang: Gang, fake_ray: FakeRay) -> None:
-    for actor in fake_ray.actors:
-        actor.newest("start_ranks").end()
+@pytest.mark.parametrize("outcome", [None, RayTaskError("NodeActor.start_ranks", "", ValueError("bad"), "ray", 1, "")])
+def test_the_bell_rings_when_a_call_is_over(gang: Gang, bell: Bell, fake_ray: FakeRay, outcome: Any) -> None:
+    before = bell.version
+    fake_ray.actors[0].newest("start_ranks").end(outcome)
+    assert bell.version == before + 1
     gang.beat({})
-    began = gang_module.time.monotonic()
-    gang.wait(0.05)
-    assert gang_module.time.monotonic() - began >= 0.05  # none of them makes it return
+    assert bell.version == before + 1  # what has been taken is forgotten
 
 
 def test_every_rank_gets_its_job_and_every_node_the_next_one_as_buddy(gang: Gang, fake_ray: FakeRay) -> None:

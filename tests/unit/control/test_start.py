@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.checkpoint.shelf import LocalShelf
+from orchestrator.control.bell import Bell
 from orchestrator.control.start import Bound, Start, StartSearch
 from tests.fakes.saving import save_all, small_model, split
 from tests.fakes.vault_nodes import Cluster, cluster_of
+
+BELL = Bell()
 
 
 def save(folder: Path, step: int, generation: int) -> str:
@@ -18,8 +21,9 @@ def save(folder: Path, step: int, generation: int) -> str:
 
 
 def find(search: StartSearch, cluster: Cluster | None = None, bounds: Sequence[Bound] = ()) -> Start:
+    version = BELL.version
     search.begin([node.address for node in cluster.nodes] if cluster is not None else [], bounds)
-    search.wait(10.0)
+    BELL.wait(version, 10.0)
     step = search.found_step
     start = search.take()
     assert (step, search.found_step) == (start.step, None)
@@ -27,7 +31,7 @@ def find(search: StartSearch, cluster: Cluster | None = None, bounds: Sequence[B
 
 
 def search_on(folder: Path, told: int = 100) -> StartSearch:
-    return StartSearch(LocalShelf(folder), lambda: told, pace=lambda: 0.01)
+    return StartSearch(LocalShelf(folder), lambda: told, lambda: 0.01, BELL)
 
 
 def test_without_anything_to_go_on_from_it_is_step_0(tmp_path: Path) -> None:
@@ -91,7 +95,7 @@ def test_a_snapshot_counts_only_as_far_as_the_ledger_is_on_disk(tmp_path: Path) 
 def test_rows_that_are_on_their_way_are_waited_for(tmp_path: Path) -> None:
     """As from a scribe that has died and comes back."""
     told = iter([3, 3, 4, 5, 6])
-    search = StartSearch(LocalShelf(tmp_path / "checkpoints"), lambda: next(told), pace=lambda: 60.0)
+    search = StartSearch(LocalShelf(tmp_path / "checkpoints"), lambda: next(told), lambda: 60.0, BELL)
     with cluster_of(tmp_path, nodes=1) as cluster:
         cluster.begin(2)
         cluster.take(5, slot=0)
