@@ -226,10 +226,15 @@ def _while_forming(state: State, seen: Seen, now: float, limits: Limits) -> Step
     world = choose_world(seen.nodes, state.world, state.avoided, state.step, limits, patient=False)
     if world is None or any(node.lost for node in seen.nodes):
         return replace(state, phase=Phase.WAITING, since=now), []
-    if seen.start_step is None:
+    if seen.start_step is None or (now - state.since < limits.abort_timeout_s and _are_leaving(state, seen)):
         return state, []
     begun = replace(state, phase=Phase.TRAINING, since=now, world=world, step=seen.start_step, starting=True)
     return replace(begun, idle_since=None, preempted=False), [Begin(world, state.why)]
+
+
+def _are_leaving(state: State, seen: Seen) -> bool:
+    """Ranks of the last world are about to be free. With all that they have loaded they begin sooner than spares do."""
+    return any(_find_held(node, seen.generation) for node in find_crew(state.world, seen).nodes)
 
 
 # while a world lives
@@ -344,7 +349,7 @@ def _is_out(node: NodeSeen, generation: int) -> bool:
 
 
 def _find_held(node: NodeSeen, generation: int) -> tuple[int, ...]:
-    """Processes that are still in the broken world, as far as is known."""
+    """Processes that are still in the last world, as far as is known."""
     ranks = [rank for rank in node.ranks if rank.generation == generation and rank.rank is not None]
     return tuple(rank.pid for rank in ranks if not rank.is_free and rank.state is not RankState.DIED)
 

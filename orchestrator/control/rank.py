@@ -87,6 +87,8 @@ def _warm_up(run_dir: RunDir) -> None:
 
 def _do_job(setup: RankSetup, board: Board, line: Line, way_out: WayOut, work: Work) -> None:
     """From the assignment until it can take the next one. What cannot be left behind ends the process, by raising."""
+    from orchestrator.train.engine import leave_world
+
     ended = _end_of(work, setup, board, line.next_assignment(), line, way_out)
     if isinstance(ended, Problem) and not ended.collateral:
         try:
@@ -96,7 +98,9 @@ def _do_job(setup: RankSetup, board: Board, line: Line, way_out: WayOut, work: W
     line.say(ended)
     if isinstance(ended, Problem) and _SPOILT in ended.message:
         raise SystemExit(1)
-    _leave_world()
+    leave_world()
+    if isinstance(ended, Problem):
+        gc.collect()  # what its frames held
     way_out.leave()
     board.show(board.step, "")
 
@@ -112,13 +116,6 @@ def _end_of(
         log.exception("rank %d of generation %d failed at step %d", rank, assignment.job.generation, board.step)
         problem = problem_of(error, rank=rank, node=setup.host, step=board.step)
     return replace(problem, collateral=True) if way_out.was_taken else problem
-
-
-def _leave_world() -> None:
-    from orchestrator.train.engine import leave_world
-
-    leave_world()
-    gc.collect()  # what the frames of a problem held
 
 
 def train_job(board: Board, assignment: Assignment, line: Line) -> RankEnd:

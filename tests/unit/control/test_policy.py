@@ -121,6 +121,16 @@ def test_a_world_begins_when_what_to_go_on_from_is_found() -> None:
     assert (state.phase, state.world) == (Phase.TRAINING, ("a", "b"))
 
 
+def test_ranks_that_are_about_to_be_free_of_a_world_are_waited_for_though_spares_are_free() -> None:
+    forming = replace(AGAIN, phase=Phase.FORMING, world=("a",), why="resize", since=10.0)
+    spares = [replace(READY, pid=pid) for pid in (1, 2)]
+    leaving = seen([node("a", ended(0, LEFT), ended(1, LEFT, is_free=True), *spares)], start_step=9)
+    assert decide(forming, leaving, 10.0 + LIMITS.abort_timeout_s - 0.1, LIMITS) == (forming, [])
+    assert decide(forming, leaving, 10.0 + LIMITS.abort_timeout_s, LIMITS)[1] == [Begin(("a",), "resize")]
+    out = seen([node("a", died(0), ended(1, LEFT, is_free=True), *spares)], start_step=9)
+    assert decide(forming, out, 10.1, LIMITS)[1] == [Begin(("a",), "resize")]
+
+
 def test_a_node_lost_while_the_state_is_looked_for_makes_the_search_begin_again() -> None:
     forming = replace(AGAIN, phase=Phase.FORMING)
     lost = [node("a"), node("b", lost="silent")]
