@@ -4,12 +4,15 @@ The quickstart's model on one node with two ranks, by `longhaul run` on a Ray of
 In every second turn all of ours that is no rank (node actor, controller, scribe, vault, spares, keeper, and the command
 that follows) is stopped by a signal. Ranks do the same in both: leases outlast a turn, news wait in a socket meanwhile,
 and there are neither snapshots (mirroring.py has them) nor checkpoints. The beginning of a turn, when what has waited
-is carried, does not count. CPU seconds are those of turns in which nothing is stopped. Keep the machine quiet. Run:
+is carried, does not count. CPU seconds are those of turns in which nothing is stopped. Controller, scribe and node
+actor are actors of Ray: what such a process costs that does nothing at all is measured beside it. Keep the machine
+quiet. Run:
 
     python benchmarks/watching.py [--pairs 40] [--spares 0,1]
 """
 
 import argparse
+import os
 import signal
 import subprocess
 import tempfile
@@ -23,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import ray
 from bare_deepspeed import QUICKSTART
 from quickstart import LONGHAUL
 from rich.console import Console
@@ -41,6 +45,7 @@ SETTINGS = [
     "tracking.wandb.mode=offline", "elastic.heartbeat_timeout_s=30", "elastic.lease_s=60",
 ]  # fmt: skip
 SETTLE_S, TURN_S = 1.0, 5.0
+IDLE_SETTLE_S, IDLE_S = 5.0, 20.0
 START_TIMEOUT_S, END_TIMEOUT_S = 300.0, 30.0
 MOST = 1.01
 ALONE, WATCHED = 0, 1
@@ -67,6 +72,27 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="watching-") as folder:
         show([measure(Path(folder), int(spares), options.pairs) for spares in options.spares.split(",")])
+    print(f"a second of an actor of Ray that does nothing: {measure_idle_actor():.5f} CPU seconds")
+
+
+def measure_idle_actor() -> float:
+    """In a Ray of its own; the median of three."""
+    ray.init(num_cpus=1, include_dashboard=False, logging_level="error")
+    try:
+        actors = [ray.remote(Idle).options(num_cpus=0).remote() for _ in range(3)]
+        processes = [psutil.Process(pid) for pid in ray.get([actor.pid.remote() for actor in actors])]
+        time.sleep(IDLE_SETTLE_S)
+        before = [sum(process.cpu_times()[:2]) for process in processes]
+        time.sleep(IDLE_S)
+        after = [sum(process.cpu_times()[:2]) for process in processes]
+    finally:
+        ray.shutdown()
+    return float(np.median(np.subtract(after, before))) / IDLE_S
+
+
+class Idle:
+    def pid(self) -> int:
+        return os.getpid()
 
 
 def measure(folder: Path, spares: int, pairs: int) -> Measured:
