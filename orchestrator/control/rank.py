@@ -28,7 +28,7 @@ from orchestrator.control.logs import keep_output
 from orchestrator.control.stacks import describe_stacks
 from orchestrator.control.vaulted import RankVault
 from orchestrator.core.clock import SystemClock
-from orchestrator.core.errors import TrainingFailed
+from orchestrator.core.errors import TrainingFailed, WorldLeft
 from orchestrator.tracking.logs import rank_log_name
 from orchestrator.tracking.rundir import RunDir
 
@@ -91,7 +91,7 @@ def _do_job(setup: RankSetup, board: Board, line: Line, way_out: WayOut, work: W
     if isinstance(ended, Problem) and not ended.collateral:
         try:
             line.flush()  # the cause is not the last thing heard of a run: what was told before it is
-        except (TrainingFailed, ConnectionAbortedError) as error:
+        except (TrainingFailed, WorldLeft) as error:
             log.warning("what was told before the problem is not on disk: %s", error)
     line.say(ended)
     if isinstance(ended, Problem) and _SPOILT in ended.message:
@@ -108,7 +108,7 @@ def _end_of(
     rank = assignment.job.world.rank
     try:
         return work(board, assignment, line)
-    except Exception as error:  # the boundary: whatever went wrong is reported whole
+    except (Exception, WorldLeft) as error:  # the boundary: whatever went wrong is reported whole
         log.exception("rank %d of generation %d failed at step %d", rank, assignment.job.generation, board.step)
         problem = problem_of(error, rank=rank, node=setup.host, step=board.step)
     return replace(problem, collateral=True) if way_out.was_taken else problem

@@ -14,7 +14,7 @@ from orchestrator.config.resolve import Facts, WorldPlan, resolve_run, resolve_w
 from orchestrator.config.show import dump_yaml
 from orchestrator.control.bell import Bell
 from orchestrator.control.home import StoreHome, VaultHome
-from orchestrator.control.jobs import RankJob, RankReport, RankState, RunHandle, Seat, SnapshotStart
+from orchestrator.control.jobs import RankJob, RankReport, RankState, RunHandle, Seat, SnapshotStart, VaultAddress
 from orchestrator.control.member import Carry, Member
 from orchestrator.control.membership import choose_seats
 from orchestrator.control.nursery import LastingNursery
@@ -48,6 +48,7 @@ def write_run(folder: Path, config: Mapping[str, Any], ranks: int) -> tuple[RunD
 class TrainingNode:
     def __init__(self, run_dir: RunDir, plan: WorldPlan, spares: int) -> None:
         self.losses: dict[int, set[float]] = {}  # by step, of all times that it was trained
+        self.word = Word.GO_ON
         self.bell = Bell()
         self._plan, self._run = plan, RunHandle(path=run_dir.path, key="node")
         self.nursery = LastingNursery("cpu", run_dir.logs, {})
@@ -61,7 +62,7 @@ class TrainingNode:
         self.generation = 0
         self.wait_until_reachable()
 
-    def begin_next(self, **fields: Any) -> SnapshotStart | None:
+    def begin_next(self, buddy: VaultAddress | None = None) -> SnapshotStart | None:
         """The next generation, from the newest snapshot there is."""
         self.generation += 1
         assert self.vault.address is not None
@@ -72,7 +73,7 @@ class TrainingNode:
             RankJob(
                 run=self._run, generation=self.generation, world=World.flat(rank, size, rank, size),
                 micro_batch=self._plan.micro_batch, accumulation=self._plan.accumulation, store_host=host,
-                store_port=port, timeout_s=TIMEOUT_S, start=start, snapshots=True, buddy=None, **fields,
+                store_port=port, timeout_s=TIMEOUT_S, start=start, snapshots=True, buddy=buddy,
             )
             for rank in range(size)
         ]  # fmt: skip
@@ -87,7 +88,7 @@ class TrainingNode:
             if is_so(reports):
                 return reports
             assert time.monotonic() < deadline, f"it has not come about: {reports}"
-            self.seats.renew(Word.GO_ON)
+            self.seats.renew(self.word)
             self.bell.wait(version, 0.005)
 
     def wait_until_reachable(self) -> None:

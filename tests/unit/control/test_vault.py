@@ -19,6 +19,7 @@ from orchestrator.checkpoint.vault import Committed, Kept, Written
 from orchestrator.control.jobs import VaultAddress
 from orchestrator.control.snapshot_reader import open_snapshot
 from orchestrator.control.snapshots import Inventory, list_held
+from orchestrator.control.vaulted import RankVault
 from orchestrator.control.wire import Wire
 from orchestrator.core.errors import CheckpointDamaged
 from tests.fakes.saving import FACTS, MadeUpModel, make_model
@@ -113,6 +114,21 @@ def test_a_snapshot_is_not_kept_before_the_buddy_is_back(pair: Cluster) -> None:
     pair.nodes[1].kill_vault()
     assert pair.ranks[0].hear(Kept).step == 5
     assert (5, 0, False) in held_by(pair.nodes[1].address)
+
+
+def test_a_rank_does_not_wait_for_a_frozen_vault_when_it_leaves(pair: Cluster) -> None:
+    def connections() -> int:
+        return len(psutil.Process().net_connections("unix"))
+
+    pair.end_ranks()
+    pair.nodes[0].freeze_vault()
+    before = connections()
+    vault = RankVault(pair.nodes[0].doors[0], generation=2, buddy=None, committed=None)
+    wait_until(lambda: connections() > before)
+    began = time.monotonic()
+    vault.close()
+    assert time.monotonic() - began < 1.0
+    pair.nodes[0].kill_vault()
 
 
 def test_whoever_has_another_token_learns_nothing(pair: Cluster) -> None:
