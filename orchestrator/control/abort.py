@@ -98,7 +98,8 @@ class WayOut:
 
 def _peers_of(job: RankJob) -> set[Peer]:
     parts = job.start.parts if isinstance(job.start, SnapshotStart) else ()
-    return {(job.store_host, job.store_port), *((part.vault.host, part.vault.port) for part in parts)}
+    vaults = {at.vault for copies in parts for at in copies}
+    return {(job.store_host, job.store_port), *((vault.host, vault.port) for vault in vaults)}
 
 
 # ---- sockets ----

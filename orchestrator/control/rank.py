@@ -163,7 +163,7 @@ def _make_train_job(board: Board, assignment: Assignment, line: Line, join_s: fl
         micro_batch=job.micro_batch,
         accumulation=job.accumulation,
         checkpoints=run_dir.checkpoints,
-        start=_open_start(job, seat.vault.token, stack),
+        start=_open_start(job, seat.vault.token, line.way_out, stack),
         sink=line,
         helm=board,
         clock=SystemClock(),
@@ -184,12 +184,13 @@ def _open_vault(assignment: Assignment) -> RankVault:
     return RankVault(assignment.seat.vault, generation=job.generation, buddy=job.buddy, committed=committed)
 
 
-def _open_start(job: RankJob, own_token: str, stack: ExitStack) -> "Address | StateReader | None":
+def _open_start(job: RankJob, own_token: str, way_out: WayOut, stack: ExitStack) -> "Address | StateReader | None":
     from orchestrator.control.snapshot_reader import open_snapshot
 
     if not isinstance(job.start, SnapshotStart):
         return job.start
-    reader = open_snapshot(job.start, own_token)
+    with way_out.interruptible():
+        reader = open_snapshot(job.start, own_token)
     stack.callback(reader.close)
     return reader
 
