@@ -11,6 +11,7 @@ import yaml
 
 from orchestrator.config.load import load_config
 from orchestrator.config.resolve import Facts, WorldPlan, resolve_run, resolve_world
+from orchestrator.config.running import ElasticSection
 from orchestrator.config.show import dump_yaml
 from orchestrator.control.bell import Bell
 from orchestrator.control.home import StoreHome, VaultHome
@@ -20,6 +21,7 @@ from orchestrator.control.membership import choose_seats
 from orchestrator.control.nursery import LastingNursery
 from orchestrator.control.seats import Seats
 from orchestrator.control.snapshots import Inventory
+from orchestrator.control.watch import Watch
 from orchestrator.core.news import News, StepNews
 from orchestrator.core.words import Word, World
 from orchestrator.prepare.run import prepare
@@ -58,6 +60,7 @@ class TrainingNode:
             [Seat("cpu", self.vault.door(number)) for number in range(plan.world_size)], spares,
             recruit=self._recruit, nursery=self.nursery, carry=self._carry, bell=self.bell, lease_s=TIMEOUT_S,
         )  # fmt: skip
+        self.watch = Watch(self.seats, ElasticSection(), run_dir.logs, HOST, self.bell)  # kills, and looks for nobody
         self.wait_for(lambda reports: sum(one.is_free for one in reports) == plan.world_size + spares)
         self.generation = 0
         self.wait_until_reachable()

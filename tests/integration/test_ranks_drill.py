@@ -87,7 +87,7 @@ def test_who_waits_for_a_frozen_rank_gets_out(node: TrainingNode) -> None:
     freed = node.wait_for(lambda reports: reports[0].is_free)[0]
     assert freed.problem is not None
     assert freed.problem.collateral
-    node.seats.kill([victim.pid], "not free in time")
+    node.watch.kill([victim.pid], "not free in time")
     recover(node)
     assert both(node)[0].pid == survivor.pid
 
@@ -103,7 +103,7 @@ def test_who_joins_a_world_that_a_frozen_rank_does_not_gets_out(node: TrainingNo
     began = time.monotonic()
     node.wait_for(lambda reports: reports[0].is_free)
     assert time.monotonic() - began < FREE_S
-    node.seats.kill([second.pid], "not free in time")
+    node.watch.kill([second.pid], "not free in time")
     recover(node)
     assert joining.pid in [one.pid for one in both(node)]
 
