@@ -38,7 +38,7 @@ class Behind:
     ) -> None:
         self.slots = slots
         self._shelf, self._keep, self._best_by, self._mirror = to_shelf(kept), keep, best_by, mirror
-        self._answers: queue.Queue[Answer] = queue.Queue()
+        self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._answer = answer or self._answers.put
         self._memory, self._disk = _start_worker(self._do), _start_worker(self._do)
 

@@ -65,7 +65,7 @@ class StateReader:
         return self._engine
 
     def close(self) -> None:
-        self._threads.shutdown()
+        self._threads.shutdown(wait=False, cancel_futures=True)  # one that waits for a store ends behind
         for source in self._sources:
             source.close()
 

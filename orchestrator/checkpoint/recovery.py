@@ -30,20 +30,20 @@ class Found(NamedTuple):
 class Choice:
     generation: int
     step: int
-    parts: tuple[Found, ...]  # by rank
+    parts: tuple[tuple[Found, ...], ...]  # by rank, its copies: the one beside it first
 
 
 def choose_snapshot(inventories: Sequence[Sequence[Held]], may_use: MayUse = use_any) -> Choice | None:
     """One inventory a vault. A later generation is newer, whatever its step: it went back for a reason.
 
-    Of several copies of a part the one beside its rank is taken before a mirrored one."""
-    snapshots: dict[tuple[int, int, int], dict[int, Found]] = defaultdict(dict)
+    Of several copies of a part the one beside its rank comes before a mirrored one."""
+    snapshots: dict[tuple[int, int, int], dict[int, list[Found]]] = defaultdict(dict)
     for found in sorted(_list_all(inventories), key=lambda one: not one.held.is_own):
         place = found.held.place
-        snapshots[place[:3]].setdefault(place.rank, found)
+        snapshots[place[:3]].setdefault(place.rank, []).append(found)
     for (generation, step, world_size), parts in sorted(snapshots.items(), reverse=True):
         if len(parts) == world_size and may_use(generation, step):
-            return Choice(generation, step, tuple(parts[rank] for rank in range(world_size)))
+            return Choice(generation, step, tuple(tuple(parts[rank]) for rank in range(world_size)))
     return None
 
 

@@ -40,7 +40,7 @@ class Committed:
 Answer = Kept | Written | Committed
 
 
-def take_all(answers: "queue.Queue[Answer]", *, wait: bool) -> list[Answer]:
+def take_all(answers: "queue.SimpleQueue[Answer]", *, wait: bool) -> list[Answer]:
     """All that there are; with `wait` at least one."""
     found = [answers.get()] if wait else []
     while not answers.empty():

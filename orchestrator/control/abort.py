@@ -3,10 +3,10 @@
 gloo waits for ever for a peer that is frozen or cut off, and cannot be told. Its connections are those that its own
 epoll watches, beside the port it listens on: exactly these are cut, and those to the store and the vaults that the job
 named. NCCL is aborted. Again and again until the rank is out, since it may only just be connecting. A rank that
-computes waits for nobody, and would go on until it needs the others: it is interrupted where it says that it may be."""
+computes, or waits for anything but other ranks, would go on with it: it is interrupted where it says that it may be."""
 
-import ctypes
 import os
+import signal
 import socket
 import sys
 import threading
@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.control.jobs import RankJob, SnapshotStart
+from orchestrator.core.errors import WorldLeft
 
 EVERY_S = 0.02
+INTERRUPT = signal.SIGURG  # passed over by default; it ends waits of the main thread for locks, pauses and files
 Peer = tuple[str, int]
 
 
@@ -29,7 +31,7 @@ class WayOut:
         self._lock = threading.Lock()
         self._job: RankJob | None = None
         self._over = 0  # the newest generation that is to be left; heard of, maybe, before its job is begun
-        self._computing: int | None = None  # the thread, while it may be interrupted
+        self._is_interruptible = False  # the main thread
         self.was_taken = False  # in the job that the rank has, or had last
 
     def enter(self, job: RankJob) -> None:
@@ -40,27 +42,30 @@ class WayOut:
     def leave(self) -> None:
         """Nothing is cut any more when it returns."""
         with self._lock:
-            self._job = self._computing = None
+            self._job = None
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Around work that may be broken off anywhere, since nothing of it outlives the job. Raises
-        ConnectionAbortedError, at the latest when it is done."""
-        with self._lock:
-            self._raise_if_taken()
-            self._computing = threading.get_ident()
+        """Around work and waits of the main thread that may be broken off anywhere, since nothing of them outlives the
+        job. Raises WorldLeft, at the latest when they are done."""
+        signal.signal(INTERRUPT, self._interrupt)
+        self._is_interruptible = True
         try:
+            self.raise_if_taken()
             yield
         finally:
-            with self._lock:
-                if self._computing is not None:
-                    _raise_in(self._computing, None)  # what has not been raised by now
-                self._computing = None
-        self._raise_if_taken()
+            self._is_interruptible = False
+        self.raise_if_taken()
 
-    def _raise_if_taken(self) -> None:
+    def raise_if_taken(self) -> None:
         if self.was_taken:
-            raise ConnectionAbortedError("this world is to be left")
+            raise WorldLeft("this world is to be left")
+
+    def _interrupt(self, *_: object) -> None:
+        """In the main thread, between two of its instructions of Python."""
+        if self._is_interruptible:
+            self._is_interruptible = False  # once: it could strike who deals with the first one
+            self.raise_if_taken()
 
     def take(self, generation: int) -> None:
         """Out of that one and of all before it, also where their jobs are still to be begun."""
@@ -72,8 +77,6 @@ class WayOut:
         if self._job is None or self._job.generation > self._over or self.was_taken:
             return
         self.was_taken = True
-        if self._computing is not None:
-            _raise_in(self._computing, ConnectionAbortedError)  # once: it could strike who deals with the first one
         threading.Thread(target=self._cut_until_out, args=(self._job,), name="abort", daemon=True).start()
 
     def _cut_until_out(self, job: RankJob) -> None:
@@ -86,19 +89,17 @@ class WayOut:
         with self._lock:
             if self._job is not job:
                 return False
+            if self._is_interruptible:
+                signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT)
             cut_sockets(peers)
             _abort_nccl(aborted)
             return True
 
 
-def _raise_in(thread: int, error: type[Exception] | None) -> None:
-    """Between two of its instructions of Python; None takes back what it has not come to yet."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error and ctypes.py_object(error))
-
-
 def _peers_of(job: RankJob) -> set[Peer]:
     parts = job.start.parts if isinstance(job.start, SnapshotStart) else ()
-    return {(job.store_host, job.store_port), *((part.vault.host, part.vault.port) for part in parts)}
+    vaults = {at.vault for copies in parts for at in copies}
+    return {(job.store_host, job.store_port), *((vault.host, vault.port) for vault in vaults)}
 
 
 # ---- sockets ----

@@ -112,8 +112,8 @@ class Acting:
                 reason = "did not leave a broken world (elastic.abort_timeout_s)"
                 self._write("ranks_killed", node=name, host=host, pids=list(pids), reason=reason)
                 self._gang.kill(name, pids, reason)
-            case Freed(killed):
-                self._write("freed", killed=list(killed))
+            case Freed(killed, evidence):
+                self._write("freed", killed=list(killed), evidence=list(evidence))
             case Leave(leaving):
                 self._write("leaving", reason=leaving.reason, nodes=list(leaving.hosts))
                 self._gang.say(Word.LEAVE)

@@ -75,9 +75,10 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Freed:
-    """No rank is in the broken world any more."""
+    """No rank is in the broken world any more. `evidence`: where those that were killed had been."""
 
     killed: tuple[int, ...]
+    evidence: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

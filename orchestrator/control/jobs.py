@@ -67,7 +67,7 @@ class SnapshotStart:
 
     generation: int
     step: int
-    parts: tuple[PartAt, ...]  # by rank
+    parts: tuple[tuple[PartAt, ...], ...]  # by rank, its copies: the first that can be read is taken
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -42,8 +42,7 @@ class Line:
         deadline, told = time.monotonic() + FLUSH_TIMEOUT_S, self.told
         with self._answered:
             while self.settled < told:
-                if self.way_out.was_taken:
-                    raise ConnectionAbortedError("this world is to be left")
+                self.way_out.raise_if_taken()
                 if not self._answered.wait(deadline - time.monotonic()):
                     raise TrainingFailed(f"no news has been taken for {FLUSH_TIMEOUT_S:g} s", where="scribe")
 

@@ -107,7 +107,9 @@ class Member:
             self.send(ShowStacks())
 
     def read_stacks(self) -> str:
-        return Path(f"/proc/self/fd/{self._stacks}").read_text(errors="replace")
+        """Nothing of one that is dead."""
+        with self._lock:
+            return Path(f"/proc/self/fd/{self._stacks}").read_text(errors="replace") if self._stacks >= 0 else ""
 
     def report(self) -> RankReport:
         with self._lock:

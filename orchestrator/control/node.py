@@ -50,6 +50,7 @@ class NodeActor:
         keep_output(self._logs, f"node-{self._host}")
         self._bell, self._courier = Bell(), Courier(run)
         self._seats: Seats | None = None
+        self._watch: Watch | None = None
         self._vault: VaultHome | None = None
         self._store: StoreHome | None = None
         self._renewed = time.monotonic()
@@ -79,7 +80,8 @@ class NodeActor:
             bell=self._bell,
             lease_s=self._elastic.lease_s,
         )
-        Watch(seats, self._elastic, self._logs, self._host, self._bell).start()
+        self._watch = watch = Watch(seats, self._elastic, self._logs, self._host, self._bell)
+        watch.start()
 
     def beat(self, word: Word, version: int) -> NodeReport:
         """The controller lives and says `word`; the answer is how the ranks are, as soon as it is another one than that
@@ -115,8 +117,8 @@ class NodeActor:
             self._seats.abort(generation)
 
     def kill_ranks(self, pids: Collection[int], why: str) -> None:
-        if self._seats is not None:
-            self._seats.kill(pids, why)
+        if self._watch is not None:
+            self._watch.kill(pids, why)
 
     def end_ranks(self) -> None:
         """Kill every rank: a frozen one answers nothing."""

@@ -334,13 +334,21 @@ def _while_aborting(state: State, seen: Seen, now: float, limits: Limits) -> Ste
     waited = now - state.since
     nodes = [node for node in find_crew(state.world, seen).nodes if not _is_out(node, seen.generation)]
     if not nodes:
-        return replace(state, phase=Phase.WAITING, since=now), [Freed(state.killed)]
+        return replace(state, phase=Phase.WAITING, since=now), [_tell_freed(state, seen)]
     kills = [Kill(node.name, node.host, pids) for node in nodes if (pids := _find_held(node, seen.generation))]
     if kills and not state.killed and waited >= limits.abort_timeout_s:
         return replace(state, killed=tuple(pid for kill in kills for pid in kill.pids)), [*kills]
     if waited >= limits.abort_timeout_s + FREE_S:
         return state, [Drop(node.name, node.host, "cannot end its ranks") for node in nodes]
     return state, []
+
+
+def _tell_freed(state: State, seen: Seen) -> Freed:
+    """Some may have got free after all."""
+    chosen = [one.rank for one in find_crew(state.world, seen).ranks if one.rank.pid in state.killed]
+    free = {rank.pid for rank in chosen if rank.is_free}
+    evidence = tuple(rank.evidence for rank in chosen if rank.evidence and not rank.is_free)
+    return Freed(tuple(pid for pid in state.killed if pid not in free), evidence)
 
 
 def _is_out(node: NodeSeen, generation: int) -> bool:

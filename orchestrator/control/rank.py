@@ -28,7 +28,7 @@ from orchestrator.control.logs import keep_output
 from orchestrator.control.stacks import describe_stacks
 from orchestrator.control.vaulted import RankVault
 from orchestrator.core.clock import SystemClock
-from orchestrator.core.errors import TrainingFailed
+from orchestrator.core.errors import TrainingFailed, WorldLeft
 from orchestrator.tracking.logs import rank_log_name
 from orchestrator.tracking.rundir import RunDir
 
@@ -93,7 +93,7 @@ def _do_job(setup: RankSetup, board: Board, line: Line, way_out: WayOut, work: W
     if isinstance(ended, Problem) and not ended.collateral:
         try:
             line.flush()  # the cause is not the last thing heard of a run: what was told before it is
-        except (TrainingFailed, ConnectionAbortedError) as error:
+        except (TrainingFailed, WorldLeft) as error:
             log.warning("what was told before the problem is not on disk: %s", error)
     line.say(ended)
     if isinstance(ended, Problem) and _SPOILT in ended.message:
@@ -112,7 +112,7 @@ def _end_of(
     rank = assignment.job.world.rank
     try:
         return work(board, assignment, line)
-    except Exception as error:  # the boundary: whatever went wrong is reported whole
+    except (Exception, WorldLeft) as error:  # the boundary: whatever went wrong is reported whole
         log.exception("rank %d of generation %d failed at step %d", rank, assignment.job.generation, board.step)
         problem = problem_of(error, rank=rank, node=setup.host, step=board.step)
     return replace(problem, collateral=True) if way_out.was_taken else problem
@@ -160,7 +160,7 @@ def _make_train_job(board: Board, assignment: Assignment, line: Line, join_s: fl
         micro_batch=job.micro_batch,
         accumulation=job.accumulation,
         checkpoints=run_dir.checkpoints,
-        start=_open_start(job, seat.vault.token, stack),
+        start=_open_start(job, seat.vault.token, line.way_out, stack),
         sink=line,
         helm=board,
         clock=SystemClock(),
@@ -181,12 +181,13 @@ def _open_vault(assignment: Assignment) -> RankVault:
     return RankVault(assignment.seat.vault, generation=job.generation, buddy=job.buddy, committed=committed)
 
 
-def _open_start(job: RankJob, own_token: str, stack: ExitStack) -> "Address | StateReader | None":
+def _open_start(job: RankJob, own_token: str, way_out: WayOut, stack: ExitStack) -> "Address | StateReader | None":
     from orchestrator.control.snapshot_reader import open_snapshot
 
     if not isinstance(job.start, SnapshotStart):
         return job.start
-    reader = open_snapshot(job.start, own_token)
+    with way_out.interruptible():
+        reader = open_snapshot(job.start, own_token)
     stack.callback(reader.close)
     return reader
 

@@ -6,7 +6,7 @@ the background, so that there are always as many processes as seats and spares."
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from orchestrator.control.bell import Bell
 from orchestrator.control.jobs import Abort, Assignment, RankJob, RankReport, RankState, Seat
@@ -72,11 +72,6 @@ class Seats:
                 member.send(Abort(generation))
         if is_news:
             self._bell.ring()
-
-    def kill(self, pids: Collection[int], why: str) -> None:
-        for member in self.members:
-            if member.pid in pids:
-                member.kill(why)
 
     def end(self) -> None:
         """Kill all; nobody replaces them."""

@@ -12,7 +12,7 @@ from orchestrator.checkpoint.layout import MayUse, use_any
 from orchestrator.checkpoint.part import PartPlace
 from orchestrator.checkpoint.recovery import Held, choose_snapshot
 from orchestrator.control.jobs import PartAt, SnapshotStart, VaultAddress
-from orchestrator.control.wire import SILENCE_S, Wire
+from orchestrator.control.wire import ANSWER_S, Wire
 
 ASKED_AT_ONCE = 32
 
@@ -26,7 +26,7 @@ class Inventory:
 
     @classmethod
     def take(cls, vaults: Sequence[VaultAddress]) -> Self:
-        """Vaults that do not answer are passed over."""
+        """Vaults that do not answer are passed over: a stopped one costs ANSWER_S."""
         with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
             return cls(vaults, list(pool.map(list_held, vaults)))
 
@@ -35,19 +35,19 @@ class Inventory:
         choice = choose_snapshot(self.held, may_use)
         if choice is None:
             return None
-        parts = tuple(PartAt(self.vaults[found.vault], found.held.path) for found in choice.parts)
-        return SnapshotStart(generation=choice.generation, step=choice.step, parts=parts)
+        parts = [tuple(PartAt(self.vaults[one.vault], one.held.path) for one in copies) for copies in choice.parts]
+        return SnapshotStart(generation=choice.generation, step=choice.step, parts=tuple(parts))
 
 
 def list_held(vault: VaultAddress) -> list[Held]:
     """Nothing, where it does not answer."""
     try:
-        wire = Wire.to_vault(vault)
+        wire = Wire.to_vault(vault, ANSWER_S)
     except (OSError, EOFError, AuthenticationError):
         return []
     try:
         wire.say(ask="inventory")
-        return [Held(PartPlace(*place), path, is_own) for place, path, is_own in wire.hear(SILENCE_S)["held"]]
+        return [Held(PartPlace(*place), path, is_own) for place, path, is_own in wire.hear(ANSWER_S)["held"]]
     except (OSError, EOFError):
         return []
     finally:

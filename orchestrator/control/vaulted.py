@@ -20,6 +20,7 @@ from orchestrator.control.wire import Wire
 log = logging.getLogger(__name__)
 PATIENCE_S = 60.0
 PAUSE_S = 0.05
+CLOSE_WAIT_S = 0.25  # for the listener; while a frozen vault keeps it waiting for its greeting it ends behind
 VAULT_LOST = 73  # exit status of a rank whose vault does not come back
 _KINDS: dict[str, type[Answer]] = {kind.__name__: kind for kind in (Kept, Written, Committed)}
 _LOST = "checkpoint not written: the process that was writing it has died"
@@ -34,7 +35,7 @@ class RankVault:
         self._door, self._generation, self._buddy, self._committed = door, generation, buddy, committed
         self.slots = _put_last([Slot.open(path) for path in door.slots], committed)
         self._numbers = [door.slots.index(slot.path) for slot in self.slots]  # as the vault counts them
-        self._answers: queue.Queue[Answer] = queue.Queue()
+        self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._unkept: int | None = None  # slots whose answer is due
         self._unwritten: int | None = None
@@ -66,9 +67,10 @@ class RankVault:
     def close(self) -> None:
         with self._lock:
             self._is_closed = True
+            self._unkept = self._unwritten = self._uncommitted = None
             if self._wire is not None:
                 self._wire.hang_up()
-        self._listener.join()
+        self._listener.join(CLOSE_WAIT_S)
         for slot in self.slots:
             slot.close()
 

@@ -1,5 +1,5 @@
-"""The watch of a node over its ranks: who is stopped, and who holds up the others. Looks at seats.py, tells it whom to
-kill; stacks.py reads what a rank is doing.
+"""The watch of a node over its ranks: who is stopped, and who holds up the others. Looks at seats.py, kills, and tells
+where whoever is killed was; stacks.py reads what a rank is doing.
 
 A silent rank is never killed for its silence alone: one regular expression can hold the interpreter for seconds. One
 without progress shows its stacks, and if it waits for others there, the fault is elsewhere."""
@@ -7,7 +7,7 @@ without progress shows its stacks, and if it waits for others there, the fault i
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 MOST_OFTEN_S = 0.5
 STEPS_TO_WAIT = 3  # of auto: times the longest step of the job until now
 STACKS_TIMEOUT_S = 0.5  # for each way of asking
+LAST_LOOK_S = 0.25  # the same, where somebody waits for its death
+LOOK_PAUSE_S = 0.05
 BLINK_S = 2.0  # a longer pause between two looks: the machine was asleep, or has too much to do
 STOPPED = "T"  # of /proc/<pid>/stat; a process that is being traced has another letter
 
@@ -121,6 +123,18 @@ class Watch:
     def start(self) -> None:
         threading.Thread(target=self._look_for_ever, name="watch", daemon=True).start()
 
+    def kill(self, pids: Collection[int], why: str) -> None:
+        """Soon: where they are is looked at before, and whoever gets free meanwhile lives. Nobody waits for it."""
+        for member in self._seats.members:
+            if member.pid in pids:
+                threading.Thread(target=self._look_and_kill, args=(member, why), name="kill", daemon=True).start()
+
+    def _look_and_kill(self, member: Member, why: str) -> None:
+        text = _take_stacks(member, LAST_LOOK_S)
+        if not member.is_free:
+            member.kill(f"{why}: {self._describe(member, text)}")
+            self._keep(member, text)
+
     def _look_for_ever(self) -> None:
         while True:
             time.sleep(self._every_s)
@@ -143,17 +157,27 @@ class Watch:
     def _find_out(self, member: Member, seconds: float) -> None:
         """Where it is stuck. It is left alone if it waits for others, and if it has gone on meanwhile."""
         progress = member.board.progress
-        text = _take_stacks(member)
+        text = _take_stacks(member, STACKS_TIMEOUT_S)
         if member.board.progress != progress:
             return
-        place = describe_place(text) if text else "shows no stacks"
         if text and waits_for_others(text):
-            member.note(f"waits for other ranks for {seconds:.1f} s in {place}")
+            member.note(f"waits for other ranks for {seconds:.1f} s in {describe_place(text)}")
             self._bell.ring()
             return
-        path = self._logs / f"stacks-{self._host}-{member.pid}.txt"
-        path.write_text(text)
-        member.kill(f"no progress for {seconds:.1f} s, stuck in {place}; stacks in {path.name}")
+        self._keep(member, text)
+        member.kill(f"no progress for {seconds:.1f} s, {self._describe(member, text)}")
+
+    def _describe(self, member: Member, text: str) -> str:
+        if not text:
+            return "shows no stacks"
+        return f"stuck in {describe_place(text)}; stacks in {self._file_of(member).name}"
+
+    def _keep(self, member: Member, text: str) -> None:
+        if text:
+            self._file_of(member).write_text(text)
+
+    def _file_of(self, member: Member) -> Path:
+        return self._logs / f"stacks-{self._host}-{member.pid}.txt"
 
 
 def _see(member: Member) -> Sight | None:
@@ -166,16 +190,16 @@ def _see(member: Member) -> Sight | None:
     return Sight(member.pid, generation, process, member.board.phase, member.board.progress)
 
 
-def _take_stacks(member: Member) -> str:
-    """Nothing, where not even a signal gets through."""
-    return _ask_for_stacks(member, by_signal=False) or _ask_for_stacks(member, by_signal=True)
+def _take_stacks(member: Member, timeout_s: float) -> str:
+    """Nothing, where not even a signal gets through. Each of the two ways has so long."""
+    return _ask_for_stacks(member, timeout_s, by_signal=False) or _ask_for_stacks(member, timeout_s, by_signal=True)
 
 
-def _ask_for_stacks(member: Member, *, by_signal: bool) -> str:
+def _ask_for_stacks(member: Member, timeout_s: float, *, by_signal: bool) -> str:
     member.ask_for_stacks(by_signal=by_signal)
-    deadline, text = time.monotonic() + STACKS_TIMEOUT_S, ""
+    deadline, text = time.monotonic() + timeout_s, ""
     while time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(LOOK_PAUSE_S)
         before, text = text, member.read_stacks()
         if text and text == before:
             break

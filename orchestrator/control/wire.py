@@ -14,14 +14,15 @@ from orchestrator.checkpoint.slot import Slot
 from orchestrator.control.jobs import VaultAddress
 
 SILENCE_S = 30.0  # in the middle of a message, or where an answer is due: the other side is taken for gone
+ANSWER_S = 3.0  # the same where others may have what is asked for, and nothing has to be computed for it
 _KEEPALIVE = {socket.TCP_KEEPIDLE: 10, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
 
 
 class Wire:
     """Raises OSError or EOFError when the other side is gone."""
 
-    def __init__(self, taken: socket.socket) -> None:
-        silence = struct.pack("ll", int(SILENCE_S), 0)
+    def __init__(self, taken: socket.socket, patience_s: float = SILENCE_S) -> None:
+        silence = struct.pack("ll", int(patience_s), 0)
         taken.setblocking(True)
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, silence)
@@ -34,10 +35,11 @@ class Wire:
         self._saying = threading.Lock()
 
     @classmethod
-    def to_vault(cls, address: VaultAddress) -> "Wire":
-        """Of any node. Raises AuthenticationError where the token is another's."""
-        opened = socket.create_connection((address.host, address.port), SILENCE_S)
-        return cls._greet(opened, address.token, answer_challenge, deliver_challenge)
+    def to_vault(cls, address: VaultAddress, patience_s: float = SILENCE_S) -> "Wire":
+        """Of any node. Raises AuthenticationError where the token is another's. `patience_s`: with its silence, from
+        now on."""
+        opened = socket.create_connection((address.host, address.port), patience_s)
+        return cls(opened, patience_s)._greet(address.token, answer_challenge, deliver_challenge)
 
     @classmethod
     def to_own_vault(cls, name: str, token: str) -> "Wire":
@@ -48,24 +50,22 @@ class Wire:
         except OSError:
             opened.close()
             raise
-        return cls._greet(opened, token, answer_challenge, deliver_challenge)
+        return cls(opened)._greet(token, answer_challenge, deliver_challenge)
 
     @classmethod
     def answer(cls, taken: socket.socket, token: str) -> "Wire":
         """The vault's side of the two."""
-        return cls._greet(taken, token, deliver_challenge, answer_challenge)
+        return cls(taken)._greet(token, deliver_challenge, answer_challenge)
 
-    @classmethod
-    def _greet(cls, taken: socket.socket, token: str, *proofs: Callable[[Connection, bytes], None]) -> "Wire":
+    def _greet(self, token: str, *proofs: Callable[[Connection, bytes], None]) -> "Wire":
         """Both sides prove that they know the token, in an order that fits the other's."""
-        wire = cls(taken)
         try:
             for proof in proofs:
-                proof(wire._connection, token.encode())
+                proof(self._connection, token.encode())
         except BaseException:
-            wire.close()
+            self.close()
             raise
-        return wire
+        return self
 
     def close(self) -> None:
         with self._saying:

@@ -80,3 +80,8 @@ class TrainingFailed(LonghaulError):
 
 class Superseded(LonghaulError):
     """Another controller has claimed a higher generation; this one must stop."""
+
+
+class WorldLeft(BaseException):
+    """A rank is to leave its broken world, whatever it does there. No Exception: whoever deals with failures, as those
+    who ask a store again do, would take it for one of theirs."""

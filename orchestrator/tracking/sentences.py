@@ -19,8 +19,8 @@ def describe_event(event: Event) -> str:
         case "training":
             return f"trains from step {event['step']:,} on, after {sum(event['seconds'].values()):.2g} s"
         case "freed":
-            killed = len(event["killed"])
-            return "all ranks are out of the broken world" + (f"; {killed} had to be ended" if killed else "")
+            killed, places = len(event["killed"]), "".join(f"; {one}" for one in event.get("evidence", []))
+            return "all ranks are out of the broken world" + (f"; {killed} had to be ended" if killed else "") + places
         case "ranks_killed":
             processes = ", ".join(map(str, event["pids"]))
             return _with_reason(f"ranks on {event['host']} are ended (processes {processes})", event)

@@ -78,7 +78,8 @@ class Trainer:
 
         with ExitStack() as reading, ExitStack() as made:
             # where it stands
-            self.step, source = open_start(job)
+            with job.interruptible():
+                self.step, source = open_start(job)
             if isinstance(source, StateReader):
                 reading.callback(source.close)
             self.history = History(config, known_validations(source))
@@ -97,7 +98,8 @@ class Trainer:
             made.callback(self.engine.drop)
             self.forward_time = Stopwatch(self.device)
             laps.end("build")
-            self.engine.insert(source)
+            with job.interruptible():
+                self.engine.insert(source)
             laps.end("restore")
             self.saver = Saver(job, self.engine, self.history, self.step)
             made.callback(self.saver.close)
@@ -265,7 +267,8 @@ class Trainer:
         leave while it waited."""
         self.helm.show(self.step, "data")
         try:
-            return next(self.stream, None)
+            with self.job.interruptible():
+                return next(self.stream, None)
         except StoreDown as error:
             self.reason = str(error)
         except NotPrepared:
@@ -322,7 +325,8 @@ class Trainer:
         if self.validation is None or self.stores_down or is_known or not self.is_due(self.config.evaluate.every_steps):
             return
         self.helm.show(self.step, "evaluate")
-        found = self.validation.run(self.engine, self.task, self.device)
+        with self.job.interruptible():
+            found = self.validation.run(self.engine, self.task, self.device)
         self.history.add(self.step, found.numbers)
         self.teller.tell_validation(self.step, found)
 

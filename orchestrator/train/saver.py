@@ -236,7 +236,9 @@ class Saver:
         self._end_copy()
         self._job.sink.flush()
         while self._is_answer_due():
-            for answer in self._vault.answers(wait=True):
+            with self._job.interruptible():
+                answers = self._vault.answers(wait=True)
+            for answer in answers:
                 self._take_in(answer)
 
     def _is_answer_due(self) -> bool:

@@ -11,15 +11,17 @@ import yaml
 
 from orchestrator.config.load import load_config
 from orchestrator.config.resolve import Facts, WorldPlan, resolve_run, resolve_world
+from orchestrator.config.running import ElasticSection
 from orchestrator.config.show import dump_yaml
 from orchestrator.control.bell import Bell
 from orchestrator.control.home import StoreHome, VaultHome
-from orchestrator.control.jobs import RankJob, RankReport, RankState, RunHandle, Seat, SnapshotStart
+from orchestrator.control.jobs import RankJob, RankReport, RankState, RunHandle, Seat, SnapshotStart, VaultAddress
 from orchestrator.control.member import Carry, Member
 from orchestrator.control.membership import choose_seats
 from orchestrator.control.nursery import LastingNursery
 from orchestrator.control.seats import Seats
 from orchestrator.control.snapshots import Inventory
+from orchestrator.control.watch import Watch
 from orchestrator.core.news import News, StepNews
 from orchestrator.core.words import Word, World
 from orchestrator.prepare.run import prepare
@@ -48,6 +50,7 @@ def write_run(folder: Path, config: Mapping[str, Any], ranks: int) -> tuple[RunD
 class TrainingNode:
     def __init__(self, run_dir: RunDir, plan: WorldPlan, spares: int) -> None:
         self.losses: dict[int, set[float]] = {}  # by step, of all times that it was trained
+        self.word = Word.GO_ON
         self.bell = Bell()
         self._plan, self._run = plan, RunHandle(path=run_dir.path, key="node")
         self.nursery = LastingNursery("cpu", run_dir.logs, {})
@@ -57,11 +60,12 @@ class TrainingNode:
             [Seat("cpu", self.vault.door(number)) for number in range(plan.world_size)], spares,
             recruit=self._recruit, nursery=self.nursery, carry=self._carry, bell=self.bell, lease_s=TIMEOUT_S,
         )  # fmt: skip
+        self.watch = Watch(self.seats, ElasticSection(), run_dir.logs, HOST, self.bell)  # kills, and looks for nobody
         self.wait_for(lambda reports: sum(one.is_free for one in reports) == plan.world_size + spares)
         self.generation = 0
         self.wait_until_reachable()
 
-    def begin_next(self, **fields: Any) -> SnapshotStart | None:
+    def begin_next(self, buddy: VaultAddress | None = None) -> SnapshotStart | None:
         """The next generation, from the newest snapshot there is."""
         self.generation += 1
         assert self.vault.address is not None
@@ -72,7 +76,7 @@ class TrainingNode:
             RankJob(
                 run=self._run, generation=self.generation, world=World.flat(rank, size, rank, size),
                 micro_batch=self._plan.micro_batch, accumulation=self._plan.accumulation, store_host=host,
-                store_port=port, timeout_s=TIMEOUT_S, start=start, snapshots=True, buddy=None, **fields,
+                store_port=port, timeout_s=TIMEOUT_S, start=start, snapshots=True, buddy=buddy,
             )
             for rank in range(size)
         ]  # fmt: skip
@@ -87,7 +91,7 @@ class TrainingNode:
             if is_so(reports):
                 return reports
             assert time.monotonic() < deadline, f"it has not come about: {reports}"
-            self.seats.renew(Word.GO_ON)
+            self.seats.renew(self.word)
             self.bell.wait(version, 0.005)
 
     def wait_until_reachable(self) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from multiprocessing.resource_tracker import ensure_running
@@ -10,8 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.control.jobs import RankReport, RankState
+from orchestrator.control.jobs import RankReport, RankState, VaultAddress
 from orchestrator.control.stacks import waits_for_others
+from orchestrator.core.words import Word
 from tests.fakes.training_node import TIMEOUT_S, TrainingNode, training_node
 from tests.integration.conftest import small_config, write_corpus
 
@@ -19,7 +21,7 @@ pytestmark = pytest.mark.cluster
 
 TIMES, SETTLED = 20, 4  # the first aborts fill caches
 GROWTH = 16 * 2**20  # bytes, from abort to abort of the later ones
-FREE_S = 2.0  # elastic.abort_timeout_s
+FREE_S = 1.0  # half of elastic.abort_timeout_s
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +87,7 @@ def test_who_waits_for_a_frozen_rank_gets_out(node: TrainingNode) -> None:
     freed = node.wait_for(lambda reports: reports[0].is_free)[0]
     assert freed.problem is not None
     assert freed.problem.collateral
-    node.seats.kill([victim.pid], "not free in time")
+    node.watch.kill([victim.pid], "not free in time")
     recover(node)
     assert both(node)[0].pid == survivor.pid
 
@@ -101,9 +103,23 @@ def test_who_joins_a_world_that_a_frozen_rank_does_not_gets_out(node: TrainingNo
     began = time.monotonic()
     node.wait_for(lambda reports: reports[0].is_free)
     assert time.monotonic() - began < FREE_S
-    node.seats.kill([second.pid], "not free in time")
+    node.watch.kill([second.pid], "not free in time")
     recover(node)
     assert joining.pid in [one.pid for one in both(node)]
+
+
+def test_who_waits_for_a_vault_whose_buddy_is_gone_gets_out(node: TrainingNode) -> None:
+    both(node)
+    node.seats.abort(node.generation)
+    node.wait_until_free()
+    with socket.create_server(("127.0.0.1", 0)) as frozen:  # it takes connections, and says nothing
+        node.begin_next(buddy=VaultAddress(*frozen.getsockname(), "token"))
+        pids = [one.pid for one in node.wait_until_trained()[:2]]
+        node.word = Word.LEAVE
+        node.wait_for(lambda reports: [one.phase for one in reports[:2]] == ["checkpoint"] * 2)
+        node.word = Word.GO_ON
+        recover(node)
+    assert [one.pid for one in both(node)] == pids
 
 
 def test_a_second_death_while_the_next_world_forms(node: TrainingNode) -> None:

@@ -20,7 +20,8 @@ from orchestrator.core.keyed import Keys
 from orchestrator.data.decoding.decode import Bytes
 from orchestrator.data.decoding.fields import Decoding
 
-CLOSE_TIMEOUT_S = 5.0
+DEATH_TIMEOUT_S = 5.0
+CLOSE_WAIT_S = 0.25  # then they are killed: they leave nothing behind
 
 
 Members = Mapping[str, tuple[Sequence[str], Sequence[Bytes]]]  # of some samples: suffixes and bytes by field
@@ -75,8 +76,9 @@ class WorkerProcesses:
     def close(self) -> None:
         for worker in self._workers:
             worker.connection.close()
+        deadline = time.monotonic() + CLOSE_WAIT_S
         for worker in self._workers:
-            worker.end()
+            worker.end(deadline)
 
 
 class Worker:
@@ -95,7 +97,7 @@ class Worker:
             self.connection.send((copied, keys))
             answer: Decoded | Failure = self.connection.recv()
         except (EOFError, ConnectionError) as error:
-            self._process.join(CLOSE_TIMEOUT_S)
+            self._process.join(DEATH_TIMEOUT_S)
             raise TrainingFailed(
                 f"a decoding process ended with status {self._process.exitcode}",
                 where="data.workers.processes",
@@ -106,8 +108,8 @@ class Worker:
             raise answer.error
         return answer
 
-    def end(self) -> None:
-        self._process.join(CLOSE_TIMEOUT_S)
+    def end(self, deadline: float) -> None:
+        self._process.join(max(0.0, deadline - time.monotonic()))
         self._process.kill()
         self._process.join()
         self._process.close()

@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import Any, ParamSpec, TypeVar
 
-CLOSE_WAIT_S = 1.0  # for what is nearly done
+CLOSE_WAIT_S = 0.25  # for what is nearly done: who leaves a broken world has little time
 P = ParamSpec("P")
 T = TypeVar("T")
 Task = tuple[Future[Any], Callable[[], Any]]

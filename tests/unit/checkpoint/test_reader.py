@@ -4,6 +4,8 @@ import json
 import os
 import random
 import shutil
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,9 @@ from safetensors import safe_open
 
 from orchestrator.checkpoint import layout
 from orchestrator.checkpoint.found import list_checkpoints, newest_sound
-from orchestrator.checkpoint.reader import open_checkpoint
+from orchestrator.checkpoint.fragments import TensorInfo
+from orchestrator.checkpoint.layout import Placed
+from orchestrator.checkpoint.reader import StateReader, open_checkpoint
 from orchestrator.core.errors import CheckpointDamaged
 from tests.fakes.saving import FACTS, TensorSpec, make_model, save_all, small_model, split
 
@@ -85,6 +89,35 @@ def test_only_the_files_that_are_needed_are_looked_at(tmp_path: Path) -> None:
     reader = open_checkpoint(path)
     assert len(reader.read(held["name"], held["state"], held["start"], held["numel"])) == held["numel"]
     reader.close()
+
+
+class AwaySource:
+    """Bytes in a store that is down."""
+
+    def __init__(self) -> None:
+        self.asked, self.back = threading.Event(), threading.Event()
+
+    def read_into(self, into: memoryview, begin: int) -> None:
+        self.asked.set()
+        self.back.wait(10.0)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_whoever_gives_up_reading_does_not_wait_for_a_store_that_is_down() -> None:
+    source = AwaySource()
+    placed = [Placed("weight", "master", start, 4, "float32", 4 * start) for start in (0, 4)]
+    info = TensorInfo((8,), "float32", "trainable")
+    reader = StateReader(7, 2, 1, FACTS, {"weight": info}, {}, {}, [(placed[:1], source), (placed[1:], source)])
+    reading = threading.Thread(target=reader.read, args=("weight", "master", 0, 8))
+    reading.start()
+    assert source.asked.wait(10.0)
+    began = time.monotonic()
+    reader.close()
+    assert time.monotonic() - began < 1.0
+    source.back.set()
+    reading.join()
 
 
 def test_a_range_outside_the_tensor_is_refused(tmp_path: Path) -> None:

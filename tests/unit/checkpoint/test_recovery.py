@@ -13,8 +13,9 @@ def held(generation: int, step: int, rank: int, *, size: int = 2, own: bool = Tr
 
 
 def where(choice: Choice | None) -> list[tuple[int, str]]:
+    """The copies that come first."""
     assert choice is not None
-    return [(found.vault, found.held.path) for found in choice.parts]
+    return [(copies[0].vault, copies[0].held.path) for copies in choice.parts]
 
 
 def test_the_newest_that_is_there_for_every_rank_is_taken() -> None:
@@ -33,6 +34,9 @@ def test_own_copies_come_before_mirrored_ones() -> None:
     first, second = [held(1, 6, 0), held(1, 6, 1, own=False)], [held(1, 6, 1), held(1, 6, 0, own=False)]
     assert where(choose_snapshot([first, second])) == [(0, "/own/1-6-0"), (1, "/own/1-6-1")]
     assert where(choose_snapshot([second, first])) == [(1, "/own/1-6-0"), (0, "/own/1-6-1")]
+    choice = choose_snapshot([first, second])
+    assert choice is not None
+    assert [[found.vault for found in copies] for copies in choice.parts] == [[0, 1], [1, 0]]
 
 
 def test_a_later_generation_is_newer_although_it_is_at_an_earlier_step() -> None:
@@ -71,4 +75,4 @@ def test_with_one_node_less_nothing_that_was_kept_everywhere_is_lost(data: st.Da
     )
     assert choice is not None
     assert choice.step == (11 if survives else 10)
-    assert [found.held.place.rank for found in choice.parts] == list(range(size))
+    assert [{found.held.place.rank for found in copies} for copies in choice.parts] == [{rank} for rank in range(size)]

@@ -145,7 +145,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
         (BurySpare("host-a", 7, "died"), "spare_died", []),
         (Break(FAULT), "fault", ["say", "abort"]),
         (Kill("a", "host-a", (7,)), "ranks_killed", ["kill"]),
-        (Freed((7,)), "freed", []),
+        (Freed((7,), ("stuck",)), "freed", []),
         (Leave(Leaving("more nodes are there", ("host-c",))), "leaving", ["say"]),
         (Left(9, None, ""), "left", ["say"]),
         (Begin(("a", "b"), "fault"), "started", ["say", "begin"]),

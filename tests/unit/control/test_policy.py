@@ -209,8 +209,11 @@ def test_ranks_that_do_not_get_free_are_killed_and_a_node_that_cannot_do_it_is_g
     state, decisions = decide(ABORTING, held, 2.0, LIMITS)
     assert decisions == [Kill("b", "host-b", (102,))]
     assert decide(state, held, 2.1, LIMITS) == (state, [])
-    gone = seen(world("a", "b", r0=freed(0), r1=freed(1), r2=died(2), r3=freed(3)))
-    assert decide(state, gone, 2.2, LIMITS)[1] == [Freed((102,))]
+    dead = replace(died(2), evidence="stuck in wait")
+    gone = seen(world("a", "b", r0=freed(0), r1=freed(1), r2=dead, r3=freed(3)))
+    assert decide(state, gone, 2.2, LIMITS)[1] == [Freed((102,), ("stuck in wait",))]
+    late = seen(world("a", "b", r0=freed(0), r1=freed(1), r2=freed(2), r3=freed(3)))
+    assert decide(state, late, 2.2, LIMITS)[1] == [Freed(())]
     assert decide(state, held, 12.1, LIMITS)[1] == [Drop("b", "host-b", "cannot end its ranks")]
 
 

@@ -9,6 +9,7 @@ import pytest
 from orchestrator.control.abort import WayOut
 from orchestrator.control.jobs import Abort, Assignment, NewsParcel, Seat, VaultDoor
 from orchestrator.control.line import Line
+from orchestrator.core.errors import WorldLeft
 from orchestrator.core.news import StepNews
 from tests.fakes.rank_processes import job_of
 
@@ -62,7 +63,7 @@ def test_who_is_to_get_out_does_not_wait_for_the_disk(ends: tuple[Line, WayOut, 
     line.next_assignment()
     line.tell(news_of(0))
     theirs.send(Abort(3))
-    with pytest.raises(ConnectionAbortedError):
+    with pytest.raises(WorldLeft):
         line.flush()
     assert way_out.was_taken
 

@@ -101,7 +101,8 @@ def test_killing_says_why_and_takes_the_frozen_too(bench: Bench) -> None:
     bench.train(1, "step", "step")
     pid, other = seated(bench.wait_for(trained))
     os.kill(pid, signal.SIGSTOP)
-    bench.seats.kill([pid], "did not get out in time")
+    [member] = [one for one in bench.seats.members if one.pid == pid]
+    member.kill("did not get out in time")
     dead = bench.wait_for(lambda reports: reports[0].state is RankState.DIED)[0]
     assert dead.evidence == "did not get out in time"
     assert psutil.pid_exists(other)

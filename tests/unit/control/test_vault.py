@@ -19,7 +19,8 @@ from orchestrator.checkpoint.vault import Committed, Kept, Written
 from orchestrator.control.jobs import VaultAddress
 from orchestrator.control.snapshot_reader import open_snapshot
 from orchestrator.control.snapshots import Inventory, list_held
-from orchestrator.control.wire import Wire
+from orchestrator.control.vaulted import RankVault
+from orchestrator.control.wire import ANSWER_S, Wire
 from orchestrator.core.errors import CheckpointDamaged
 from tests.fakes.saving import FACTS, MadeUpModel, make_model
 from tests.fakes.vault_nodes import Cluster, cluster_of, wait_until
@@ -113,6 +114,21 @@ def test_a_snapshot_is_not_kept_before_the_buddy_is_back(pair: Cluster) -> None:
     pair.nodes[1].kill_vault()
     assert pair.ranks[0].hear(Kept).step == 5
     assert (5, 0, False) in held_by(pair.nodes[1].address)
+
+
+def test_a_rank_does_not_wait_for_a_frozen_vault_when_it_leaves(pair: Cluster) -> None:
+    def connections() -> int:
+        return len(psutil.Process().net_connections("unix"))
+
+    pair.end_ranks()
+    pair.nodes[0].freeze_vault()
+    before = connections()
+    vault = RankVault(pair.nodes[0].doors[0], generation=2, buddy=None, committed=None)
+    wait_until(lambda: connections() > before)
+    began = time.monotonic()
+    vault.close()
+    assert time.monotonic() - began < 1.0
+    pair.nodes[0].kill_vault()
 
 
 def test_whoever_has_another_token_learns_nothing(pair: Cluster) -> None:
@@ -304,6 +320,33 @@ def test_a_node_killed_at_any_moment_of_mirroring_costs_that_snapshot_at_most(tm
             assert start is not None
             assert start.step in (5, 6)
             check_state(cluster, start.step, 1)
+
+
+def test_a_frozen_vault_is_passed_over_and_what_is_read_from_it_comes_from_another(pair: Cluster) -> None:
+    pair.take(5, slot=0)
+    addresses = [node.address for node in pair.nodes]
+    start = Inventory.take(addresses).choose()
+    pair.nodes[1].freeze_vault()
+    began = time.monotonic()
+    after = Inventory.take(addresses).choose()
+    assert after is not None
+    assert {at.vault for copies in after.parts for at in copies} == {addresses[0]}
+    assert start is not None
+    with closing(open_snapshot(start, "")) as reader:
+        read = read_all(reader, pair.model)
+    assert time.monotonic() - began < 3 * ANSWER_S
+    assert all(torch.equal(read[place], values + 5) for place, values in pair.model.values.items())
+    pair.nodes[1].kill_vault()
+
+
+def test_a_node_that_dies_while_it_is_read_from_is_done_without(pair: Cluster) -> None:
+    pair.take(5, slot=0)
+    start = Inventory.take([node.address for node in pair.nodes]).choose()
+    assert start is not None
+    with closing(open_snapshot(start, "")) as reader:
+        pair.kill(1)
+        read = read_all(reader, pair.model)
+    assert all(torch.equal(read[place], values + 5) for place, values in pair.model.values.items())
 
 
 def test_a_snapshot_that_is_no_longer_there_is_not_read(pair: Cluster) -> None:

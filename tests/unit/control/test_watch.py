@@ -3,6 +3,8 @@
 import math
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from orchestrator.config.running import ElasticSection
 from orchestrator.control.jobs import RankState
 from orchestrator.control.watch import Finding, Patience, Sight, Watch
 from tests.fakes.rank_processes import Bench, bench_of
+from tests.fakes.vault_nodes import wait_until
 
 ELASTIC = ElasticSection(heartbeat_timeout_s=5.0)
 LIMIT_S = 0.4
@@ -80,6 +83,13 @@ def test_a_traced_rank_is_not_stopped() -> None:
 
 
 @pytest.fixture
+def calm(tmp_path: Path) -> Iterator[Bench]:
+    """Two ranks, and nobody who watches them."""
+    with bench_of(tmp_path, 2, 0) as bench:
+        yield bench
+
+
+@pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     """Two watched ranks."""
     elastic = ElasticSection(heartbeat_timeout_s=LIMIT_S, step_timeout_s=LIMIT_S)
@@ -112,6 +122,45 @@ def test_a_stuck_rank_is_killed_and_its_stacks_are_kept(bench: Bench, tmp_path: 
     assert dead.evidence.endswith(f"stacks in {stacks.name}")
     assert "in _hang" in stacks.read_text()
     assert bench.seats.report()[0].state is RankState.TRAINING
+
+
+def kill_soon(watch: Watch, pid: int) -> float:
+    """How long whoever asks for it waits."""
+    began = time.monotonic()
+    watch.kill([pid], "not free in time")
+    return time.monotonic() - began
+
+
+def test_where_a_rank_is_that_is_killed_is_looked_at_before(calm: Bench, tmp_path: Path) -> None:
+    calm.train(1, "step", "hang")
+    pid = calm.wait_for(lambda reports: all(one.trained for one in reports))[1].pid
+    assert kill_soon(Watch(calm.seats, ElasticSection(), tmp_path, "here", calm.bell), pid) < 0.1
+    dead = calm.wait_for(lambda reports: reports[1].state is RankState.DIED)[1]
+    stacks = tmp_path / f"stacks-here-{pid}.txt"
+    assert dead.evidence.startswith("not free in time: stuck in _hang (")
+    assert dead.evidence.endswith(f"stacks in {stacks.name}")
+    wait_until(lambda: stacks.exists() and "in _hang" in stacks.read_text())
+
+
+def test_a_frozen_rank_is_killed_although_it_shows_nothing(calm: Bench, tmp_path: Path) -> None:
+    calm.train(1, "step", "step")
+    pid = calm.wait_for(lambda reports: all(one.trained for one in reports))[1].pid
+    os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    kill_soon(Watch(calm.seats, ElasticSection(), tmp_path, "here", calm.bell), pid)
+    dead = calm.wait_for(lambda reports: reports[1].state is RankState.DIED)[1]
+    assert time.monotonic() - began < 1.0
+    assert dead.evidence == "not free in time: shows no stacks"
+
+
+def test_whoever_gets_free_while_it_is_looked_at_lives(calm: Bench, tmp_path: Path) -> None:
+    calm.train(1, "step", "step")
+    pid = calm.wait_for(lambda reports: all(one.trained for one in reports))[1].pid
+    calm.seats.abort(1)
+    kill_soon(Watch(calm.seats, ElasticSection(), tmp_path, "here", calm.bell), pid)
+    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "kill"])
+    report = calm.seats.report()[1]
+    assert (report.pid, report.is_free, report.state) == (pid, True, RankState.RAISED)
 
 
 def test_a_rank_that_waits_for_others_is_left_alone(bench: Bench, tmp_path: Path) -> None:

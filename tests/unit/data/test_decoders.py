@@ -1,9 +1,11 @@
+import contextlib
 import multiprocessing
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -80,6 +82,23 @@ def test_closing_leaves_no_process():
     assert len(multiprocessing.active_children()) == 2
     workers.close()
     assert multiprocessing.active_children() == []
+
+
+def test_closing_does_not_wait_for_a_sample_that_takes_for_ever():
+    workers = WorkerProcesses(decoding(("take_for_ever", {})), 2)
+    thread = threading.Thread(target=give_up, args=(workers,), daemon=True)
+    thread.start()
+    wait_until(lambda: workers._idle.qsize() == 1)
+    began = time.monotonic()
+    workers.close()
+    assert time.monotonic() - began < 2.0
+    assert multiprocessing.active_children() == []
+    thread.join(10)
+
+
+def give_up(workers):
+    with contextlib.suppress(TrainingFailed, OSError, ValueError, TypeError):  # as it is closed under its hands
+        workers.decode(MEMBERS, KEYS)
 
 
 OWNER = """

@@ -4,6 +4,7 @@ The ranks of a world are here one after another, and the test says what their va
 
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -71,6 +72,7 @@ class Ranks:
                 vault=vault,
                 start=None,
                 wandb_run_id=None,
+                interruptible=nullcontext,
             )
             engine: Any = SimpleNamespace(look=lambda state=state: state)
             self.savers.append(Saver(job, engine, history, 0))  # type: ignore[arg-type]
