@@ -31,6 +31,7 @@ from orchestrator.control.preparer import Preparation
 from orchestrator.control.recall import recall
 from orchestrator.control.scribe import ScribeActor
 from orchestrator.control.seen import Limits, NodeSeen, OfferedNode, Seen, StopWish, Suspicion
+from orchestrator.control.renewal import Renewal, find_family
 from orchestrator.control.showing import Showing
 from orchestrator.control.start import StartSearch
 from orchestrator.core.clock import SystemClock
@@ -45,7 +46,6 @@ from orchestrator.tracking.told import count_told_steps, measure_pace
 
 log = logging.getLogger(__name__)
 TICK_S = 0.05  # the longest that what comes by no beat waits: a wish to stop, news for the journal
-LEASE_EVERY_S = 1.0
 # Whatever other node is lost, what is kept on the head lives on, and without it there is no cluster. A little of a
 # resource that only it has, as Ray passes over a soft affinity of actors that need nothing
 ON_HEAD = {"node:__internal_head__": 0.0001}
@@ -107,7 +107,7 @@ class Controller:
         self._search = StartSearch(open_shelf(self._config, self._run_dir.checkpoints), count_told, pace)
         self._showing = Showing(self._run_dir, self._clock, bundle, self._limits)
         self._in_charge = threading.Event()  # only then is there a journal
-        self._leased, self._leased_for = 0.0, (list[int](), True)
+        self._renewal = Renewal()
         self._preparation: Preparation | None = None  # while data is still being prepared
 
     # observe -> decide -> act
@@ -255,14 +255,9 @@ class Controller:
         self.give_back()
 
     def _renew_leases(self) -> None:
-        """Now and then, and whenever other processes are there: by them others know whether the run still lives."""
-        now = self._clock.monotonic()
-        here = [node for node in self._gang.reports if node.identity == host_identity()]
-        pids = [pid for node in here for pid in (node.pid, *(rank.pid for rank in node.ranks if rank.pid))]
-        family = (pids, len(here) == len(self._gang.node_actors))
-        if now - self._leased < LEASE_EVERY_S and family == self._leased_for:
+        family = find_family(self._gang.reports, len(self._gang.node_actors), host_identity())
+        if not self._renewal.is_due(family, self._clock.monotonic()):
             return
-        self._leased, self._leased_for = now, family
         self._acting.journal.refuse_if_superseded()
         write_lease(
             self._run_dir.lease,
@@ -270,8 +265,8 @@ class Controller:
             lease_s=self._config.elastic.lease_s,
             address=self._charge.address,
             clock=self._clock,
-            pids=pids,
-            all_here=family[1],
+            pids=family.pids,
+            all_here=family.all_here,
         )
         self._acting.renew_scribe()
 
