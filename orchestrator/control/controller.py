@@ -163,7 +163,8 @@ class Controller:
         )
         if world and recalled.is_broken:
             return replace(state, phase=Phase.ABORTING, world=world, why="fault")
-        return replace(state, phase=Phase.TRAINING, world=world) if world else state
+        training = replace(state, phase=Phase.TRAINING, world=world, starting_since=recalled.starting_since)
+        return training if world else state
 
     def _wait(self) -> None:
         """Until something may have changed."""
