@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import ray
+from ray.exceptions import ActorAlreadyExistsError, RayActorError
 
 from orchestrator.checkpoint.shelf import open_shelf
 from orchestrator.config.load import load_config
@@ -29,11 +30,12 @@ from orchestrator.control.notes import Note
 from orchestrator.control.policy import Phase, State, decide
 from orchestrator.control.preparer import Preparation
 from orchestrator.control.recall import recall
+from orchestrator.control.renewal import Renewal, find_family
 from orchestrator.control.scribe import ScribeActor
 from orchestrator.control.seen import Limits, NodeSeen, OfferedNode, Seen, StopWish, Suspicion
-from orchestrator.control.renewal import Renewal, find_family
 from orchestrator.control.showing import Showing
 from orchestrator.control.start import StartSearch
+from orchestrator.control.succession import make_way
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import LonghaulError, StoreDown, Superseded
 from orchestrator.core.keyed import text_key
@@ -318,20 +320,21 @@ def _bundle_of(config: RunConfig, facts: Facts) -> dict[str, float]:
 
 def start_controller(charge: Charge) -> None:
     """Put a detached controller in charge; it outlives this process."""
-    controller = (
-        ray.remote(ControllerActor)
-        .options(
-            name=charge.run.actor_name("controller"),
-            namespace=charge.run.namespace,
-            lifetime="detached",
-            num_cpus=0,
-            max_restarts=-1,
-            max_task_retries=-1,
-            resources=ON_HEAD,
-        )
-        .remote(charge)
+    if make_way(charge.run):  # it may have claimed more
+        charge = replace(charge, after_generation=RunDir(charge.run.path).view().generation)
+    options = ray.remote(ControllerActor).options(
+        name=charge.run.actor_name("controller"),
+        namespace=charge.run.namespace,
+        lifetime="detached",
+        num_cpus=0,
+        max_restarts=-1,
+        max_task_retries=-1,
+        resources=ON_HEAD,
     )
     try:
-        ray.get(controller.pid.remote())
-    except ray.exceptions.RayActorError as error:
+        ray.get(options.remote(charge).pid.remote())
+    except ActorAlreadyExistsError as error:
+        remedy = "another command resumes it at this moment: `longhaul resume` follows it"
+        raise LonghaulError("the run has got a controller", where=str(charge.run.path), remedy=remedy) from error
+    except RayActorError as error:
         raise LonghaulError(f"the controller could not start: {error}", where=str(charge.run.path)) from error

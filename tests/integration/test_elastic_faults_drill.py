@@ -163,6 +163,20 @@ def test_the_controller_killed_while_the_world_forms_anew_is_replaced(fleet: Fle
 # ---- two controllers ----
 
 
+def test_a_frozen_controller_makes_way_for_that_of_a_resume_on_the_same_cluster(fleet: Fleet, calm: Voyage) -> None:
+    voyage = fleet.run("frozen-controller", "checkpoint.every_steps=10", *ENDLESS)
+    voyage.wait_for_step(20)
+    head, run_dir, old = fleet.cluster.host("h1"), RunDir(voyage.path), voyage.started["pid"]
+    send(head, old, signal.SIGSTOP)
+    wait_until(lambda: run_dir.view().lost(SystemClock()))
+    resumed = fleet.start("h2", ["resume", str(voyage.path)], voyage.log.with_suffix(".2.log"))
+    wait_until(lambda: len(voyage.events("training")) > 1 or resumed.poll() is not None)
+    assert resumed.poll() is None, voyage.log.with_suffix(".2.log").read_text()
+    wait_until(lambda: not is_alive(head, old))
+    stop(fleet, voyage)
+    assert_nothing_lost(fleet, voyage, calm)
+
+
 @pytest.mark.long
 def test_a_controller_that_wakes_up_after_another_has_taken_over_writes_nothing_more(
     fleet: Fleet, calm: Voyage
