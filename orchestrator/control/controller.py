@@ -5,10 +5,11 @@ it claims the next generation and adopts the ranks that are still running."""
 
 import logging
 import os
+import secrets
 import threading
 import traceback
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -35,7 +36,7 @@ from orchestrator.control.scribe import ScribeActor
 from orchestrator.control.seen import Limits, NodeSeen, OfferedNode, Seen, StopWish, Suspicion
 from orchestrator.control.showing import Showing
 from orchestrator.control.start import StartSearch
-from orchestrator.control.succession import make_way
+from orchestrator.control.succession import give_back_rest, is_replaced, make_way
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import LonghaulError, StoreDown, Superseded
 from orchestrator.core.keyed import text_key
@@ -56,13 +57,15 @@ DRAINED_FOR_S = 300.0  # a machine that was to go by then and is still there, or
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Charge:
-    """What a controller is put in charge of: the generations after `after_generation`. `about` goes to W&B."""
+    """What a controller is put in charge of: the generations after `after_generation`. `about` goes to W&B, `name` into
+    the journal: whoever Ray starts again in its place is in charge under it, too."""
 
     run: RunHandle
     address: str
     facts: Facts
     about: dict[str, Any]
     after_generation: int
+    name: str = field(default_factory=partial(secrets.token_hex, 8))
 
 
 class ControllerActor:
@@ -70,7 +73,7 @@ class ControllerActor:
 
     def __init__(self, charge: Charge) -> None:
         keep_output(RunDir(charge.run.path).logs, "controller")
-        self._controller = Controller(charge)
+        self._run_handle, self._controller = charge.run, Controller(charge)
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
@@ -78,17 +81,13 @@ class ControllerActor:
             self._controller.run()
         except Superseded:
             log.exception("another controller has taken over")
-            if not self._is_replaced():  # it is of another cluster, and has no use for what this one keeps
+            if not is_replaced(self._run_handle):  # it is of another cluster, and has no use for what this one keeps
                 self._controller.give_back()
         except Exception as error:  # the boundary: whatever went wrong must be in the journal
             log.exception("the controller cannot go on")
             self._controller.give_up(error)
         finally:
             ray.kill(ray.get_runtime_context().current_actor)
-
-    def _is_replaced(self) -> bool:
-        """Whether Ray has another process in the place of this one."""
-        return bool(ray.get(ray.get_runtime_context().current_actor.pid.remote()) != os.getpid())
 
     def note(self, news: Sequence[Note]) -> None:
         self._controller.note(news)
@@ -118,7 +117,8 @@ class Controller:
         """Take charge, then tick until the run has ended."""
         before = self._run_dir.view()
         if before.state.ended and before.generation > self._charge.after_generation:
-            return  # this actor came back only to find its work done
+            self.give_back()  # this actor came back only to find its work done
+            return
         state = self._take_charge(begins_anew=before.state.ended)
         phase = None
         while state.phase is not Phase.ENDED:
@@ -134,7 +134,9 @@ class Controller:
     def _take_charge(self, *, begins_anew: bool) -> State:
         """Adopt what an earlier controller left running; where nothing is left, begin by waiting."""
         recalled = recall(read_events(self._run_dir.events), self._clock.now() - self._clock.monotonic())
-        journal = Journal.claim(self._run_dir.events, self._clock, address=self._charge.address)
+        charge = self._charge
+        about = {"address": charge.address, "charge": charge.name}
+        journal = Journal.claim(self._run_dir.events, self._clock, after=charge.after_generation, **about)
         adopted = not begins_anew and self._gang.adopt(recalled.world)
         if adopted and recalled.is_broken:  # whether all have heard so is not known
             self._gang.abort(recalled.world, recalled.generation)
@@ -142,7 +144,7 @@ class Controller:
             remove_groups(self._charge.run)
         self._groups.start()
         world = recalled.world if adopted else ()
-        tools = Tools(self._charge.address, journal, self._gang, self._groups, self._search, self._start_scribe())
+        tools = Tools(journal, self._gang, self._groups, self._search, self._start_scribe())
         self._acting = Acting(
             self._config, self._charge.facts, self._limits.drill, self._clock, tools,
             world=world, generation=recalled.generation, bounds=recalled.bounds,
@@ -242,8 +244,13 @@ class Controller:
         self._acting.note(news)
 
     def give_back(self) -> None:
+        """All that this cluster keeps for the run."""
         if self._in_charge.is_set():
             self._acting.give_back()
+        else:
+            self._gang.adopt(())
+            self._gang.end()
+            give_back_rest(self._charge.run)
 
     def give_up(self, error: Exception) -> None:
         """The controller itself cannot go on: say so, and give everything back."""

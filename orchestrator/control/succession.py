@@ -4,11 +4,15 @@ Before controller.py puts a new one there. Nothing is lost with the one that goe
 its own and adopts what is still running."""
 
 import logging
+import os
 import time
+from contextlib import suppress
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 
+from orchestrator.control.group import remove_groups
 from orchestrator.control.jobs import RunHandle
 from orchestrator.core.errors import LonghaulError
 from orchestrator.tracking.rundir import RunDir
@@ -45,6 +49,15 @@ def find_controller(run: RunHandle) -> Any | None:
         return None
 
 
+def is_replaced(run: RunHandle) -> bool:
+    """Whether in this Ray another process has the place of this one, or will have it."""
+    named = find_controller(run)
+    try:
+        return named is None or bool(ray.get(named.pid.remote()) != os.getpid())
+    except RayActorError:  # ended a moment ago
+        return True
+
+
 def _is_gone(run: RunHandle, within_s: float) -> bool:
     deadline = time.monotonic() + within_s
     while find_controller(run) is not None:
@@ -52,3 +65,10 @@ def _is_gone(run: RunHandle, within_s: float) -> bool:
             return False
         time.sleep(_LOOK_EVERY_S)
     return True
+
+
+def give_back_rest(run: RunHandle) -> None:
+    """What a controller that never took charge finds of others, beside node actors: groups and scribe."""
+    remove_groups(run)
+    with suppress(ValueError):  # no such actor
+        ray.kill(ray.get_actor(run.actor_name("scribe"), namespace=run.namespace))

@@ -1,18 +1,24 @@
 """Of a run's controllers in one Ray only one has the name: an earlier one makes way, whatever has become of it."""
 
+import os
+import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import ActorDiedError
 
 from orchestrator.config.resolve import Facts
 from orchestrator.control import controller as controller_module
+from orchestrator.control import gang as gang_module
+from orchestrator.control import group as group_module
 from orchestrator.control import succession
-from orchestrator.control.controller import Charge, start_controller
+from orchestrator.control.controller import Charge, Controller, start_controller
 from orchestrator.control.jobs import RunHandle
-from orchestrator.control.succession import make_way
-from orchestrator.core.errors import LonghaulError
-from orchestrator.tracking.journal import Journal
+from orchestrator.control.succession import is_replaced, make_way
+from orchestrator.core.errors import LonghaulError, Superseded
+from orchestrator.tracking.journal import Journal, read_events
 from orchestrator.tracking.rundir import RunDir
 from tests.fakes.clock import FakeClock
 from tests.fakes.ray_calls import FakeActor, FakeRay
@@ -42,6 +48,23 @@ def write_journal(run: RunHandle, *, ended: bool) -> None:
     if ended:
         journal.append("stopped", exit_code=130, reason="")
     journal.close()
+
+
+class Cluster:
+    """What a Ray keeps for a run: a node actor, a group and the scribe."""
+
+    def __init__(self, ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.groups = {"ab" * 18: {"name": "a:group-1", "state": "CREATED"}}
+        for name in ("node-1-1", "scribe"):
+            ray.named[f"a:{name}"] = FakeActor()
+        monkeypatch.setattr(gang_module, "ray", ray)
+        monkeypatch.setattr(gang_module, "list_named_actors", lambda all_namespaces: list_actors(ray))
+        monkeypatch.setattr(group_module, "placement_group_table", lambda: self.groups)
+        monkeypatch.setattr(group_module, "remove_placement_group", lambda group: self.groups.pop(group.id.hex()))
+
+
+def list_actors(ray: FakeRay) -> list[dict[str, str]]:
+    return [{"namespace": "longhaul", "name": name} for name in ray.named]
 
 
 def charge_of(run: RunHandle, **fields: Any) -> Charge:
@@ -114,3 +137,44 @@ def test_of_two_commands_at_the_same_moment_one_is_told_of_the_other(
     ray.named[NAME] = FakeActor()  # since then
     with pytest.raises(LonghaulError, match="has got a controller"):
         start_controller(charge_of(run))
+
+
+def test_every_charge_has_a_name_of_its_own(run: RunHandle) -> None:
+    assert charge_of(run).name != charge_of(run).name
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_controller_started_again_after_another_has_taken_over_gives_back_what_its_cluster_keeps(
+    run: RunHandle, ray: FakeRay, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    cluster = Cluster(ray, monkeypatch)
+    shutil.copyfile(TINY, RunDir(run.path).config)
+    write_journal(run, ended=ended)
+    said = list(read_events(RunDir(run.path).events))
+    controller = Controller(charge_of(run))
+    with nullcontext() if ended else pytest.raises(Superseded):
+        controller.run()
+    if not ended:
+        controller.give_back()
+    assert (ray.named, cluster.groups) == ({}, {})
+    assert list(read_events(RunDir(run.path).events)) == said
+
+
+@pytest.mark.parametrize(
+    ("answer", "replaced"), [(os.getpid(), False), (os.getpid() + 1, True), (ActorDiedError(), True)], ids=str
+)
+def test_who_has_the_name_is_asked_for_its_process(
+    run: RunHandle, ray: FakeRay, monkeypatch: pytest.MonkeyPatch, answer: Any, replaced: bool
+) -> None:
+    ray.named[NAME] = FakeActor()
+
+    def get(call: Any) -> Any:
+        call.end(answer)
+        return FakeRay.get(ray, call)
+
+    monkeypatch.setattr(ray, "get", get)
+    assert is_replaced(run) is replaced
+
+
+def test_whoever_was_ended_for_another_is_replaced_before_that_is_there(run: RunHandle, ray: FakeRay) -> None:
+    assert is_replaced(run)
