@@ -348,5 +348,5 @@ def _overlaid(config: RunConfig, run_dir: RunDir, overlays: Sequence[Path], sets
 
 
 def _is_held(view: RunView) -> bool:
-    """A controller lives on this host, or renewed its lease a moment ago elsewhere, and the run has not ended."""
-    return not view.state.ended and view.lease is not None and not view.lease.lapsed(SystemClock())
+    """The run has not ended, and a controller lives on this host, or claimed it or renewed its lease a moment ago."""
+    return not view.state.ended and view.lease is not None and not view.lost(SystemClock())

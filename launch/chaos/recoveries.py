@@ -28,6 +28,7 @@ class Recovery:
     step: int  # updates done when it was struck
     recovery_s: float | None
     steps_replayed: int = 0
+    left_out: int = 0  # snapshots that were due among these steps, when the one before them was still on its way
     labels: dict[str, float] = field(default_factory=dict)
     slowest: float | None = None
     late_s: float = 0.0  # after the step that it was to be struck at, it was seen to be time for it
@@ -164,7 +165,7 @@ def _measure_pause(struck: Struck, told: _Told) -> Recovery:
         return _measure_unseen(struck, told)  # it is a spare
     since = max((row["t"] for row in told.rows if row["t"] <= left["t"]), default=left["t"])
     labels = {"leave": left["t"] - since, **_forming_labels(world, left["t"])}
-    return _recovery(struck, world.t - since, _count_replayed(told, world), labels)
+    return _recovery(struck, world.t - since, told, world, labels)
 
 
 def _measure_world(struck: Struck, told: _Told) -> Recovery:
@@ -179,9 +180,8 @@ def _measure_world(struck: Struck, told: _Told) -> Recovery:
         return Recovery(fault=struck.fault, t=struck.t, step=struck.step, recovery_s=None)
     freed_t = min(freed["t"], world.t) if freed is not None else given_up["t"]
     labels = {"detect": given_up["t"] - struck.t, "abort": freed_t - given_up["t"], **_forming_labels(world, freed_t)}
-    replayed = _count_replayed(told, world)
-    labels["replay"] = _replay_seconds(told, world, replayed)
-    return _recovery(struck, world.t - struck.t, replayed, labels)
+    labels["replay"] = _replay_seconds(told, world, _count_replayed(told, world))
+    return _recovery(struck, world.t - struck.t, told, world, labels)
 
 
 def _measure_rest(struck: Struck, told: _Told) -> Recovery:
@@ -189,7 +189,7 @@ def _measure_rest(struck: Struck, told: _Told) -> Recovery:
     world = told.next_world(struck.t)
     if world is None:
         return Recovery(fault=struck.fault, t=struck.t, step=struck.step, recovery_s=None)
-    return _recovery(struck, world.t - struck.t, _count_replayed(told, world), _forming_labels(world, struck.t))
+    return _recovery(struck, world.t - struck.t, told, world, _forming_labels(world, struck.t))
 
 
 def _forming_labels(world: _World, since: float) -> dict[str, float]:
@@ -204,19 +204,28 @@ def _count_replayed(told: _Told, world: _World) -> int:
     return max(0, done - world.step)
 
 
+def _count_left_out(told: _Told, world: _World) -> int:
+    """As the rows of the last of these steps count them."""
+    again = [row for row in told.rows if row["generation"] < world.generation and row["step"] >= world.step]
+    last = max(again, key=lambda row: int(row["step"]), default=None)
+    counts = [row.get("snapshots_skipped", 0) for row in again if last and row["generation"] == last["generation"]]
+    return int(max(counts, default=0) - min(counts, default=0))
+
+
 def _replay_seconds(told: _Told, world: _World, replayed: int) -> float:
     again = range(world.step, world.step + replayed)
     mine = (row for row in told.rows if row["generation"] == world.generation)
     return math.fsum(row["step_s"] for row in mine if row["step"] in again)
 
 
-def _recovery(struck: Struck, recovery_s: float, replayed: int, labels: dict[str, float]) -> Recovery:
+def _recovery(struck: Struck, recovery_s: float, told: _Told, world: _World, labels: dict[str, float]) -> Recovery:
     rounded = {name: round(seconds, 3) for name, seconds in labels.items()}
     return Recovery(
         fault=struck.fault,
         t=struck.t,
         step=struck.step,
         recovery_s=round(recovery_s, 3),
-        steps_replayed=replayed,
+        steps_replayed=_count_replayed(told, world),
+        left_out=_count_left_out(told, world),
         labels=rounded,
     )

@@ -50,9 +50,8 @@ SCRIBE_FINISH_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What is moved. `address`: of the cluster, for the journal; `bell`: for whoever looks round."""
+    """What is moved. `bell`: for whoever looks round."""
 
-    address: str
     journal: Journal
     gang: Gang
     groups: Groups
@@ -78,7 +77,7 @@ class Acting:
     ) -> None:
         self._config, self._facts, self._drill, self._clock = config, facts, drill, clock
         self.journal = tools.journal
-        self._address, self._gang, self._groups = tools.address, tools.gang, tools.groups
+        self._gang, self._groups = tools.gang, tools.groups
         self._search, self._scribe, self._bell = tools.search, tools.scribe, tools.bell
         self._world, self.generation, self._bounds = tuple(world), generation, list(bounds)
         self._has_world = bool(world)  # whether the generation that is claimed has one
@@ -171,7 +170,7 @@ class Acting:
         """Every world has a generation of its own."""
         self._start = self._search.take()
         if self._has_world:
-            self.journal = self.journal.claim_next(address=self._address)
+            self.journal = self.journal.claim_next()
         self._world, self.generation, self._has_world = begin.world, self.journal.generation, True
         for problem in self._start.damaged:
             self._write("checkpoint_damaged", reason=problem)

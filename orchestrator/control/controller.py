@@ -5,16 +5,18 @@ it claims the next generation and adopts the ranks that are still running."""
 
 import logging
 import os
+import secrets
 import threading
 import time
 import traceback
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import ray
+from ray.exceptions import ActorAlreadyExistsError, RayActorError
 
 from orchestrator.checkpoint.shelf import open_shelf
 from orchestrator.config.load import load_config
@@ -32,10 +34,12 @@ from orchestrator.control.notes import Note
 from orchestrator.control.policy import Phase, State, decide
 from orchestrator.control.preparer import Preparation
 from orchestrator.control.recall import recall
+from orchestrator.control.renewal import Renewal, find_family
 from orchestrator.control.scribe import ScribeActor
 from orchestrator.control.seen import Limits, NodeSeen, OfferedNode, Seen, StopWish, Suspicion
 from orchestrator.control.showing import Showing
 from orchestrator.control.start import StartSearch
+from orchestrator.control.succession import give_back_rest, is_replaced, make_way
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import LonghaulError, StoreDown, Superseded
 from orchestrator.core.keyed import text_key
@@ -50,7 +54,6 @@ log = logging.getLogger(__name__)
 # The longest between two looks round. What is in a hurry rings: all but time that runs out, and what a preparer says
 CALM_S, BUSY_S = 0.25, 0.05  # in training, and otherwise
 STOP_LOOK_S = 0.1  # between looks for a wish to stop
-LEASE_EVERY_S = 1.0
 # Whatever other node is lost, what is kept on the head lives on, and without it there is no cluster. A little of a
 # resource that only it has, as Ray passes over a soft affinity of actors that need nothing
 ON_HEAD = {"node:__internal_head__": 0.0001}
@@ -59,13 +62,15 @@ DRAINED_FOR_S = 300.0  # a machine that was to go by then and is still there, or
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Charge:
-    """What a controller is put in charge of: the generations after `after_generation`. `about` goes to W&B."""
+    """What a controller is put in charge of: the generations after `after_generation`. `about` goes to W&B, `name` into
+    the journal: whoever Ray starts again in its place is in charge under it, too."""
 
     run: RunHandle
     address: str
     facts: Facts
     about: dict[str, Any]
     after_generation: int
+    name: str = field(default_factory=partial(secrets.token_hex, 8))
 
 
 class ControllerActor:
@@ -73,7 +78,7 @@ class ControllerActor:
 
     def __init__(self, charge: Charge) -> None:
         keep_output(RunDir(charge.run.path).logs, "controller")
-        self._controller = Controller(charge)
+        self._run_handle, self._controller = charge.run, Controller(charge)
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
@@ -81,17 +86,13 @@ class ControllerActor:
             self._controller.run()
         except Superseded:
             log.exception("another controller has taken over")
-            if not self._is_replaced():  # it is of another cluster, and has no use for what this one keeps
+            if not is_replaced(self._run_handle):  # it is of another cluster, and has no use for what this one keeps
                 self._controller.give_back()
         except Exception as error:  # the boundary: whatever went wrong must be in the journal
             log.exception("the controller cannot go on")
             self._controller.give_up(error)
         finally:
             ray.kill(ray.get_runtime_context().current_actor)
-
-    def _is_replaced(self) -> bool:
-        """Whether Ray has another process in the place of this one."""
-        return bool(ray.get(ray.get_runtime_context().current_actor.pid.remote()) != os.getpid())
 
     def note(self, news: Sequence[Note]) -> None:
         self._controller.note(news)
@@ -113,7 +114,7 @@ class Controller:
         self._search = StartSearch(open_shelf(self._config, self._run_dir.checkpoints), count_told, pace, self._bell)
         self._showing = Showing(self._run_dir, self._clock, bundle, self._limits)
         self._in_charge = threading.Event()  # only then is there a journal
-        self._leased, self._leased_for = 0.0, (list[int](), True)
+        self._renewal = Renewal()
         self._preparation: Preparation | None = None  # while data is still being prepared
 
     # observe -> decide -> act
@@ -122,7 +123,8 @@ class Controller:
         """Take charge, then tick until the run has ended."""
         before = self._run_dir.view()
         if before.state.ended and before.generation > self._charge.after_generation:
-            return  # this actor came back only to find its work done
+            self.give_back()  # this actor came back only to find its work done
+            return
         state = self._take_charge(begins_anew=before.state.ended)
         threading.Thread(target=self._ring_when_asked_to_stop, daemon=True).start()
         phase, version = None, self._bell.version
@@ -141,7 +143,9 @@ class Controller:
     def _take_charge(self, *, begins_anew: bool) -> State:
         """Adopt what an earlier controller left running; where nothing is left, begin by waiting."""
         recalled = recall(read_events(self._run_dir.events), self._clock.now() - self._clock.monotonic())
-        journal = Journal.claim(self._run_dir.events, self._clock, address=self._charge.address)
+        charge = self._charge
+        about = {"address": charge.address, "charge": charge.name}
+        journal = Journal.claim(self._run_dir.events, self._clock, after=charge.after_generation, **about)
         adopted = not begins_anew and self._gang.adopt(recalled.world)
         if adopted and recalled.is_broken:  # whether all have heard so is not known
             self._gang.abort(recalled.world, recalled.generation)
@@ -149,8 +153,7 @@ class Controller:
             remove_groups(self._charge.run)
         self._groups.start()
         world = recalled.world if adopted else ()
-        scribe = self._start_scribe()
-        tools = Tools(self._charge.address, journal, self._gang, self._groups, self._search, scribe, self._bell)
+        tools = Tools(journal, self._gang, self._groups, self._search, self._start_scribe(), self._bell)
         self._acting = Acting(
             self._config, self._charge.facts, self._limits.drill, self._clock, tools,
             world=world, generation=recalled.generation, bounds=recalled.bounds,
@@ -173,7 +176,8 @@ class Controller:
         )
         if world and recalled.is_broken:
             return replace(state, phase=Phase.ABORTING, world=world, why="fault")
-        return replace(state, phase=Phase.TRAINING, world=world) if world else state
+        training = replace(state, phase=Phase.TRAINING, world=world, starting_since=recalled.starting_since)
+        return training if world else state
 
     def _observe(self, state: State) -> Seen:
         self._renew_leases()
@@ -252,8 +256,13 @@ class Controller:
         self._acting.note(news)
 
     def give_back(self) -> None:
+        """All that this cluster keeps for the run."""
         if self._in_charge.is_set():
             self._acting.give_back()
+        else:
+            self._gang.adopt(())
+            self._gang.end()
+            give_back_rest(self._charge.run)
 
     def give_up(self, error: Exception) -> None:
         """The controller itself cannot go on: say so, and give everything back."""
@@ -268,14 +277,9 @@ class Controller:
         self.give_back()
 
     def _renew_leases(self) -> None:
-        """Now and then, and whenever other processes are there: by them others know whether the run still lives."""
-        now = self._clock.monotonic()
-        here = [node for node in self._gang.reports if node.identity == host_identity()]
-        pids = [pid for node in here for pid in (node.pid, *(rank.pid for rank in node.ranks if rank.pid))]
-        family = (pids, len(here) == len(self._gang.node_actors))
-        if now - self._leased < LEASE_EVERY_S and family == self._leased_for:
+        family = find_family(self._gang.reports, len(self._gang.node_actors), host_identity())
+        if not self._renewal.is_due(family, self._clock.monotonic()):
             return
-        self._leased, self._leased_for = now, family
         self._acting.journal.refuse_if_superseded()
         write_lease(
             self._run_dir.lease,
@@ -283,8 +287,8 @@ class Controller:
             lease_s=self._config.elastic.lease_s,
             address=self._charge.address,
             clock=self._clock,
-            pids=pids,
-            all_here=family[1],
+            pids=family.pids,
+            all_here=family.all_here,
         )
         self._acting.renew_scribe()
 
@@ -335,20 +339,21 @@ def _bundle_of(config: RunConfig, facts: Facts) -> dict[str, float]:
 
 def start_controller(charge: Charge) -> None:
     """Put a detached controller in charge; it outlives this process."""
-    controller = (
-        ray.remote(ControllerActor)
-        .options(
-            name=charge.run.actor_name("controller"),
-            namespace=charge.run.namespace,
-            lifetime="detached",
-            num_cpus=0,
-            max_restarts=-1,
-            max_task_retries=-1,
-            resources=ON_HEAD,
-        )
-        .remote(charge)
+    if make_way(charge.run):  # it may have claimed more
+        charge = replace(charge, after_generation=RunDir(charge.run.path).view().generation)
+    options = ray.remote(ControllerActor).options(
+        name=charge.run.actor_name("controller"),
+        namespace=charge.run.namespace,
+        lifetime="detached",
+        num_cpus=0,
+        max_restarts=-1,
+        max_task_retries=-1,
+        resources=ON_HEAD,
     )
     try:
-        ray.get(controller.pid.remote())
-    except ray.exceptions.RayActorError as error:
+        ray.get(options.remote(charge).pid.remote())
+    except ActorAlreadyExistsError as error:
+        remedy = "another command resumes it at this moment: `longhaul resume` follows it"
+        raise LonghaulError("the run has got a controller", where=str(charge.run.path), remedy=remedy) from error
+    except RayActorError as error:
         raise LonghaulError(f"the controller could not start: {error}", where=str(charge.run.path)) from error

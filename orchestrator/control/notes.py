@@ -12,7 +12,11 @@ def describe_note(note: Note) -> tuple[str, dict[str, Any]]:
     match note:
         case BegunNews():
             seconds = {part: round(s, 4) for part, s in note.seconds.items()}
-            return "training", {"t": round(note.t, 3), "step": note.step, "seconds": seconds}  # it may come late
+            began = {
+                "t": round(note.t, 3),
+                "world": note.generation,
+            }  # it may be written down late, by another controller
+            return "training", {**began, "step": note.step, "seconds": seconds}
         case VoidedNews():
             return "voided", {"step": note.step, "reason": note.reason}
         case TroubleNews():

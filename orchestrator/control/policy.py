@@ -98,7 +98,7 @@ class State:
     avoided: tuple[BadNode, ...] = ()
     buried: frozenset[tuple[str, int]] = frozenset()  # host and pid of spares whose deaths have been counted
     killed: tuple[int, ...] = ()  # while ABORTING
-    starting: bool = False  # not all of its ranks have begun a step
+    starting_since: float | None = None  # None: all of its ranks have begun a step
     longest_start_s: float | None = None  # of the worlds until now
     signs_since: float | None = None  # of a fault whose cause is not known yet
     idle_since: float | None = None  # since when nodes could come in
@@ -228,7 +228,7 @@ def _while_forming(state: State, seen: Seen, now: float, limits: Limits) -> Step
         return replace(state, phase=Phase.WAITING, since=now), []
     if seen.start_step is None or (now - state.since < limits.abort_timeout_s and _are_leaving(state, seen)):
         return state, []
-    begun = replace(state, phase=Phase.TRAINING, since=now, world=world, step=seen.start_step, starting=True)
+    begun = replace(state, phase=Phase.TRAINING, since=now, world=world, step=seen.start_step, starting_since=now)
     return replace(begun, idle_since=None, preempted=False), [Begin(world, state.why)]
 
 
@@ -241,7 +241,7 @@ def _are_leaving(state: State, seen: Seen) -> bool:
 
 
 def _while_world_lives(state: State, seen: Seen, now: float, limits: Limits) -> Step:
-    crew = find_crew(state.world, seen)
+    crew = find_crew(state.world, seen).since(state.step)
     since = None
     if has_signs(crew):
         since = now if state.signs_since is None else state.signs_since
@@ -251,8 +251,8 @@ def _while_world_lives(state: State, seen: Seen, now: float, limits: Limits) -> 
         if now - state.since <= limits.heartbeat_timeout_s:
             return state, []
         fault = miss_jobs(crew, limits)
-    if fault is None and state.starting:
-        state, fault = _watch_start(state, crew, now)
+    if fault is None and state.starting_since is not None:
+        state, fault = _watch_start(state, crew, now, state.starting_since)
     if fault is not None:
         return _break_up(state, fault, crew, now, limits)
     if since is not None:
@@ -262,10 +262,10 @@ def _while_world_lives(state: State, seen: Seen, now: float, limits: Limits) -> 
     return _steer(state, crew, seen, now, limits)
 
 
-def _watch_start(state: State, crew: Crew, now: float) -> tuple[State, Fault | None]:
+def _watch_start(state: State, crew: Crew, now: float, since: float) -> tuple[State, Fault | None]:
     """The first world has the time-out of its collectives. A limit that proves too short is longer the next time."""
-    took_s, before_s = now - state.since, state.longest_start_s
-    timed = replace(state, starting=False, longest_start_s=max(took_s, before_s or 0.0))
+    took_s, before_s = now - since, state.longest_start_s
+    timed = replace(state, starting_since=None, longest_start_s=max(took_s, before_s or 0.0))
     if all(seated.rank.trained for seated in crew.ranks):
         return timed, None
     if before_s is None or took_s <= max(LEAST_START_S, STARTS_TO_WAIT * before_s):
@@ -275,8 +275,8 @@ def _watch_start(state: State, crew: Crew, now: float) -> tuple[State, Fault | N
 
 
 def _break_up(state: State, fault: Fault, crew: Crew, now: float, limits: Limits) -> Step:
-    """Ranks that were about to leave for a reason still tell how far the run has to go back; those that have not begun
-    a step, or whose nodes are gone, do not even tell where their world began."""
+    """Ranks that were about to leave for a reason still tell how far the run has to go back; those whose nodes are gone
+    do not even tell where their world began."""
     fault = replace(fault, step=max(fault.step, state.step))
     if fault.ends_run:
         return _finish(state, now, endings.fail_by(fault))

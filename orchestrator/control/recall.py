@@ -11,12 +11,13 @@ from orchestrator.tracking.journal import Event
 @dataclass(slots=True)
 class Recalled:
     """`world`: the node actors of the world that was begun last, `generation`: its own; `is_broken`: by a fault that is
-    among the failures. `longest_start_s`: of a world, until its first step."""
+    among the failures. `longest_start_s`: of a world, until its first step; `starting_since`: it has not come to it."""
 
     generation: int = 0
     world: tuple[str, ...] = ()
     step: int = 0
     is_broken: bool = False
+    starting_since: float | None = None
     longest_start_s: float | None = None
     failures: list[Failure] = field(default_factory=list)
     bounds: list[Bound] = field(default_factory=list)
@@ -24,16 +25,20 @@ class Recalled:
 
 def recall(events: Iterable[Event], since_epoch_s: float) -> Recalled:
     """`since_epoch_s`: what to take from the times of events to have them on the controller's clock."""
-    recalled, started, warm = Recalled(), 0.0, set[str]()
+    recalled, starts, warm = Recalled(), dict[int, float](), set[str]()
     for event in events:
         match event["event"]:
             case "started":
                 recalled.generation, recalled.world = event["generation"], tuple(event["node_actors"])
                 recalled.step, recalled.is_broken = event.get("step", 0), False
-                started = event["t"]
+                starts[recalled.generation] = event["t"]
+                recalled.starting_since = event["t"] - since_epoch_s
                 warm.update(recalled.world)
             case "training":
-                recalled.longest_start_s = max(event["t"] - started, recalled.longest_start_s or 0.0)
+                world = event.get("world", recalled.generation)  # the next one may have been begun by now
+                recalled.longest_start_s = max(event["t"] - starts[world], recalled.longest_start_s or 0.0)
+                if world == recalled.generation:
+                    recalled.starting_since = None
             case "node_joined":
                 warm.add(event["node"])
             case "node_lost" if event["node"] not in warm:  # the loss of others is a fault, or cost nothing

@@ -3,7 +3,7 @@
 Comes after gang.py and group.py, which look; before policy.py, which decides."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -100,8 +100,20 @@ class Crew:
         """The highest that any rank shows."""
         return max((seated.rank.step for seated in self.ranks), default=0)
 
+    def since(self, step: int) -> "Crew":
+        """Of a world that began at `step`: until they come to their first one, ranks and their problems say 0."""
+        return replace(self, ranks=tuple(_since(seated, step) for seated in self.ranks))
+
     def is_complete(self, limits: Limits) -> bool:
         return not self.lost and len(self.ranks) == len(self.nodes) * limits.ranks_per_node
+
+
+def _since(seated: Seated, step: int) -> Seated:
+    rank = seated.rank
+    if rank.step >= step:
+        return seated
+    problem = replace(rank.problem, step=max(rank.problem.step, step)) if rank.problem is not None else None
+    return Seated(seated.host, replace(rank, step=step, problem=problem))
 
 
 def find_crew(world: Sequence[str], seen: Seen) -> Crew:

@@ -20,6 +20,7 @@ LABELS = (
 )
 GOOD = ("step", "replay")  # what a replayed step did at first is lost; so every step counts once
 _ENDS = {"stopped", "failed", "done"}
+_OF_NO_WORLD = {"started", "fault", "restarting", "left", *_ENDS}  # behind these a world is not there any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +60,26 @@ def read_time(run_dir: Path, until: float) -> TimeSpent:
 
 
 def _in_order(events: Iterable[Event]) -> list[Event]:
-    """What ranks tell of their beginning may be written down late, as by a new controller: it belongs to its time, in
-    the world that was started last. All else stays in the order of the journal, whatever clocks say."""
+    """What ranks tell of their beginning may be written down late, by a new controller or in the next world: it belongs
+    to its time, in its own. All else stays in the order of the journal, whatever clocks say."""
     ordered: list[Event] = []
     for event in events:
-        place = len(ordered)
-        if event["event"] == "training":
-            while place and ordered[place - 1]["event"] != "started" and ordered[place - 1]["t"] > event["t"]:
-                place -= 1
+        place = _find_place(ordered, event) if event["event"] == "training" else len(ordered)
         ordered.insert(place, event)
     return ordered
+
+
+def _find_place(ordered: Sequence[Event], training: Event) -> int:
+    """Behind the start of its world, before the end of that."""
+    place = len(ordered)
+    for number in range(len(ordered), 0, -1):
+        before = ordered[number - 1]
+        if before["event"] == "started" and before["generation"] <= training.get("world", before["generation"]):
+            break
+        is_later = place == number and before["t"] > training["t"]
+        if is_later or before["event"] in _OF_NO_WORLD:
+            place = number - 1
+    return place
 
 
 def _in_seconds(spent: Counter[str]) -> dict[str, float]:

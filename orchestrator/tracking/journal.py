@@ -4,7 +4,7 @@ generation, so of two controllers exactly one goes on; the other finds a higher 
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,35 +26,38 @@ def generations(events: Path) -> list[int]:
 
 
 class Journal:
-    """The open journal of one generation. Only its controller appends."""
+    """The open journal of one generation. Only its controller appends. `about`: what the claim says beside that."""
 
-    def __init__(self, events: Path, generation: int, clock: Clock) -> None:
+    def __init__(self, events: Path, generation: int, clock: Clock, about: Mapping[str, Any]) -> None:
         self.generation = generation
-        self._events, self._clock = events, clock
+        self._events, self._clock, self._about = events, clock, about
         self._lines = LineFile(generation_file(events, generation))
 
     @classmethod
-    def claim(cls, events: Path, clock: Clock, **fields: Any) -> "Journal":
-        """Claim the next generation."""
+    def claim(cls, events: Path, clock: Clock, *, after: int | None = None, **about: Any) -> "Journal":
+        """Claim the next generation. With `after`, what follows that one must have been claimed for the same `charge`:
+        else another has taken over."""
         while True:
-            generation = max(generations(events), default=0) + 1
-            head = _head(clock, generation, **fields)
+            newest = max(generations(events), default=0)
+            if after is not None and newest > after and _charge_of(events, newest) != about["charge"]:
+                raise _superseded(events, newest)
+            head = _head(clock, newest + 1, **about)
             try:
-                create_exclusive(generation_file(events, generation), _line(head))
+                create_exclusive(generation_file(events, newest + 1), _line(head))
             except FileExistsError:
                 continue
-            return cls(events, generation, clock)
+            return cls(events, newest + 1, clock, about)
 
-    def claim_next(self, **fields: Any) -> "Journal":
+    def claim_next(self) -> "Journal":
         """Claim the generation after this one, which ends with that. Whoever did so first has taken over."""
         generation = self.generation + 1
-        head = _head(self._clock, generation, **fields)
+        head = _head(self._clock, generation, **self._about)
         try:
             create_exclusive(generation_file(self._events, generation), _line(head))
         except FileExistsError:
-            raise self._superseded() from None
+            raise _superseded(self._events, generation) from None
         self.close()
-        return Journal(self._events, generation, self._clock)
+        return Journal(self._events, generation, self._clock, self._about)
 
     def close(self) -> None:
         self._lines.close()
@@ -67,11 +70,7 @@ class Journal:
     def refuse_if_superseded(self) -> None:
         """Whoever has slept while another controller took over finds out here, before it says anything to anybody."""
         if generation_file(self._events, self.generation + 1).exists():
-            raise self._superseded()
-
-    def _superseded(self) -> Superseded:
-        claimed = f"generation {self.generation + 1} has been claimed by another controller"
-        return Superseded(claimed, where=str(self._events))
+            raise _superseded(self._events, self.generation + 1)
 
 
 def read_events(events: Path) -> Iterator[Event]:
@@ -79,6 +78,16 @@ def read_events(events: Path) -> Iterator[Event]:
     for generation in generations(events):
         for event in read_lines(generation_file(events, generation)):
             yield {"generation": generation, **event}
+
+
+def _charge_of(events: Path, generation: int) -> str:
+    """In journals of earlier versions none is named."""
+    head = next(read_lines(generation_file(events, generation)), {})
+    return str(head.get("charge", ""))
+
+
+def _superseded(events: Path, generation: int) -> Superseded:
+    return Superseded(f"generation {generation} has been claimed by another controller", where=str(events))
 
 
 def _head(clock: Clock, generation: int, **fields: Any) -> Event:

@@ -185,8 +185,9 @@ def _first_step(started: Event, steps: dict[int, list[Row]]) -> float:
 
 
 def _world_of(training: Event, worlds: Sequence[int]) -> int:
-    """A controller that took over claims a generation, the world keeps its own."""
-    return max((world for world in worlds if world <= training["generation"]), default=0)
+    """A controller that took over claims a generation, the world keeps its own; earlier versions do not say which."""
+    newest = int(training.get("world") or training["generation"])
+    return max((world for world in worlds if world <= newest), default=0)
 
 
 def micros(seconds: float) -> int:

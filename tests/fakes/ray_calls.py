@@ -4,6 +4,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from ray.exceptions import ActorAlreadyExistsError
+
 
 @dataclass(eq=False)
 class Call:
@@ -26,6 +28,7 @@ class Call:
 
 @dataclass(eq=False)
 class FakeActor:
+    made_with: tuple[Any, ...] = ()
     calls: list[Call] = field(default_factory=list)
 
     def __getattr__(self, method: str) -> "FakeMethod":
@@ -54,24 +57,40 @@ class FakeRay:
 
     actors: list[FakeActor] = field(default_factory=list)
     killed: list[FakeActor] = field(default_factory=list)
+    named: dict[str, FakeActor] = field(default_factory=dict)
+    looks: int = 0  # for an actor by its name
+    cannot_kill: bool = False
 
     def remote(self, _actor_class: type) -> "FakeRay":
         return self
 
-    def options(self, **_options: Any) -> "FakeFactory":
-        return FakeFactory(self)
+    def options(self, name: str, **_options: Any) -> "FakeFactory":
+        return FakeFactory(self, name)
+
+    def get_actor(self, name: str, namespace: str) -> FakeActor:
+        self.looks += 1
+        if name not in self.named:
+            raise ValueError(f"no actor {name} in {namespace}")
+        return self.named[name]
 
     def get(self, call: Call, timeout: float = 0.0) -> Any:
-        return call.outcome.result(timeout)
+        """None, where a test has not answered."""
+        return call.outcome.result() if call.outcome.done() else None
 
     def kill(self, actor: FakeActor) -> None:
         self.killed.append(actor)
+        if not self.cannot_kill:
+            self.named = {name: other for name, other in self.named.items() if other is not actor}
 
 
 @dataclass(frozen=True)
 class FakeFactory:
     ray: FakeRay
+    name: str
 
-    def remote(self, *_arguments: Any) -> FakeActor:
-        self.ray.actors.append(FakeActor())
+    def remote(self, *arguments: Any) -> FakeActor:
+        if self.name in self.ray.named:
+            raise ActorAlreadyExistsError(f"The name {self.name} is already taken.")
+        self.ray.actors.append(FakeActor(arguments))
+        self.ray.named[self.name] = self.ray.actors[-1]
         return self.ray.actors[-1]

@@ -26,6 +26,8 @@ from tests.integration.fleet import (
 )
 from tests.integration.test_faults import wait_until
 
+OVERTAKEN = "another controller has taken over"  # in the log
+
 pytestmark = [
     pytest.mark.timeout(300, func_only=True),
     pytest.mark.cluster,
@@ -163,12 +165,28 @@ def test_the_controller_killed_while_the_world_forms_anew_is_replaced(fleet: Fle
 # ---- two controllers ----
 
 
+def test_a_frozen_controller_makes_way_for_that_of_a_resume_on_the_same_cluster(fleet: Fleet, calm: Voyage) -> None:
+    voyage = fleet.run("frozen-controller", "checkpoint.every_steps=10", *ENDLESS)
+    voyage.wait_for_step(20)
+    head, run_dir, old = fleet.cluster.host("h1"), RunDir(voyage.path), voyage.started["pid"]
+    send(head, old, signal.SIGSTOP)
+    wait_until(lambda: run_dir.view().lost(SystemClock()))
+    resumed = fleet.start("h2", ["resume", str(voyage.path)], voyage.log.with_suffix(".2.log"))
+    wait_until(lambda: len(voyage.events("training")) > 1 or resumed.poll() is not None)
+    assert resumed.poll() is None, voyage.log.with_suffix(".2.log").read_text()
+    wait_until(lambda: not is_alive(head, old))
+    stop(fleet, voyage)
+    assert_nothing_lost(fleet, voyage, calm)
+
+
 @pytest.mark.long
-def test_a_controller_that_wakes_up_after_another_has_taken_over_writes_nothing_more(
-    fleet: Fleet, calm: Voyage
+@pytest.mark.parametrize("how", [signal.SIGCONT, signal.SIGKILL], ids=lambda how: how.name)
+def test_a_controller_that_comes_back_after_another_has_taken_over_writes_nothing_more(
+    fleet: Fleet, calm: Voyage, how: signal.Signals
 ) -> None:
-    """As when the machine of the head was away for a while, and the run goes on in another cluster meanwhile."""
-    voyage = fleet.run("overtaken", "checkpoint.every_steps=10", *ENDLESS)
+    """As when the machine of the head was away for a while, and the run goes on in another cluster meanwhile. One that
+    was killed is started again by Ray."""
+    voyage = fleet.run(f"overtaken-{how.name}", "checkpoint.every_steps=10", *ENDLESS)
     voyage.wait_for_step(20)
     head, other, run_dir = fleet.cluster.host("h1"), fleet.cluster.host("h5"), RunDir(voyage.path)
     old = voyage.started["pid"]
@@ -180,8 +198,9 @@ def test_a_controller_that_wakes_up_after_another_has_taken_over_writes_nothing_
         fleet.start("h5", ["resume", str(voyage.path), address], voyage.log.with_suffix(".2.log"))
         voyage.wait_for("training", 2)
         said, leases = voyage.events_of(1), {generation_of_lease(run_dir)}
-        send(head, old, signal.SIGCONT)
-        while is_alive(head, old):  # within the limit of the test
+        log = run_dir.logs / "controller.log"
+        send(head, old, how)
+        while OVERTAKEN not in log.read_text() or is_alive(head, old):  # within the limit of the test
             leases.add(generation_of_lease(run_dir))
         stop(fleet, voyage)
         assert leases == {2}

@@ -121,7 +121,7 @@ class Stage:
 def set_up(folder: Path, **fields: Any) -> Stage:
     clock, scribe = FakeClock(), FakeScribe()
     mover = Mover(lambda: len(list(read_events(folder))))
-    tools = Tools("10.0.0.1:6379", Journal.claim(folder, clock), mover, mover, mover, scribe, Bell())  # type: ignore[arg-type]
+    tools = Tools(Journal.claim(folder, clock), mover, mover, mover, scribe, Bell())  # type: ignore[arg-type]
     return Stage(Acting(CONFIG, FACTS, Drill(), clock, tools, **fields), mover, scribe, folder)
 
 

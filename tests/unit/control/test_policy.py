@@ -353,12 +353,12 @@ def test_nodes_that_are_lost_together_while_they_warm_are_one_failure() -> None:
 
 def test_a_world_that_takes_far_longer_to_start_than_those_before_it_is_broken_and_gets_longer_the_next_time() -> None:
     late = {"r3": training(3, trained=False, phase="start")}
-    starting = replace(TRAINING, starting=True)
+    starting = replace(TRAINING, starting_since=0.0)
     assert decide(starting, seen(world("a", "b", **late)), 599.0, LIMITS)[1] == []  # no world before it
     state, _ = decide(starting, seen(world("a", "b")), 50.0, LIMITS)
-    assert (state.starting, state.longest_start_s) == (False, 50.0)
+    assert (state.starting_since, state.longest_start_s) == (None, 50.0)
     assert decide(state, seen(world("a", "b")), 1e5, LIMITS)[0].longest_start_s == 50.0
-    again = replace(state, starting=True, since=0.0)
+    again = replace(state, starting_since=0.0)
     assert decide(again, seen(world("a", "b", **late)), 150.0, LIMITS)[1] == []
     broken, [decision] = decide(again, seen(world("a", "b", **late)), 151.0, LIMITS)
     assert isinstance(decision, Break)
@@ -367,8 +367,16 @@ def test_a_world_that_takes_far_longer_to_start_than_those_before_it_is_broken_a
     assert broken.longest_start_s == 151.0
 
 
+def test_a_start_that_an_earlier_controller_saw_begin_is_measured_from_then() -> None:
+    late = {"r3": training(3, trained=False, phase="start")}
+    adopted = replace(TRAINING, since=400.0, starting_since=280.0, longest_start_s=1.0)
+    assert decide(adopted, seen(world("a", "b", **late)), 400.0, LIMITS)[1] == []
+    [broken] = decide(adopted, seen(world("a", "b", **late)), 400.1, LIMITS)[1]
+    assert isinstance(broken, Break)
+
+
 def test_short_starts_leave_later_ones_two_minutes_and_a_first_batch_may_take_longer() -> None:
-    quick = replace(TRAINING, starting=True, longest_start_s=0.5)
+    quick = replace(TRAINING, starting_since=0.0, longest_start_s=0.5)
     late = training(3, trained=False, phase="start")
     assert decide(quick, seen(world("a", "b", r3=late)), 120.0, LIMITS)[1] == []
     assert len(decide(quick, seen(world("a", "b", r3=late)), 120.1, LIMITS)[1]) == 1
@@ -408,9 +416,9 @@ def test_what_every_rank_raises_is_the_jobs_own_fault() -> None:
 
 
 def one_raised(step: int, rank: int = 0, kind: str = "ValueError") -> Seen:
-    cause = replace(CAUSE, kind=kind, step=step)
-    others = {f"r{other}": raised(other, ECHO) for other in range(4) if other != rank}
-    return seen(world("a", "b", **{f"r{rank}": raised(rank, cause)}, **others))
+    cause, echo = replace(CAUSE, kind=kind, step=step), replace(ECHO, step=step)
+    others = {f"r{other}": raised(other, echo, step=step) for other in range(4) if other != rank}
+    return seen(world("a", "b", **{f"r{rank}": raised(rank, cause, step=step)}, **others))
 
 
 @pytest.mark.parametrize(
@@ -427,8 +435,21 @@ def test_what_one_rank_raises_is_tried_again_until_it_repeats_itself(then: dict[
     state, [broken] = decide(TRAINING, one_raised(7), 1.0, LIMITS)
     assert isinstance(broken, Break)
     assert broken.fault.raised == Raised("ValueError", 0, 7)
-    state, [decision] = decide(replace(state, phase=Phase.TRAINING), one_raised(**then), 2.0, LIMITS)
+    again = replace(state, phase=Phase.TRAINING, step=5)
+    _, [decision] = decide(again, one_raised(**then), 2.0, LIMITS)
     assert isinstance(decision, Finish if ends else Break)
+
+
+def test_what_ranks_raise_while_they_start_is_at_the_step_that_their_world_begins_from() -> None:
+    """Two starts that have nothing in common but that no step was begun yet."""
+    state, [broken] = decide(replace(TRAINING, step=40), one_raised(0, rank=1), 1.0, LIMITS)
+    assert isinstance(broken, Break)
+    assert broken.fault.raised == Raised("ValueError", 1, 40)
+    again = replace(state, phase=Phase.TRAINING, step=60)
+    assert isinstance(decide(again, one_raised(0, rank=2), 2.0, LIMITS)[1][0], Break)
+    finish = finish_of(replace(state, phase=Phase.TRAINING, step=40), one_raised(0, rank=2), 2.0)
+    assert finish.step == 40
+    assert "at step 40: ValueError" in finish.reason
 
 
 def test_one_rank_with_a_cause_is_given_company_for_a_moment() -> None:

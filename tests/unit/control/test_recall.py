@@ -1,5 +1,6 @@
 """What a new controller knows from the journal of those before it."""
 
+from contextlib import closing
 from pathlib import Path
 
 from orchestrator.control.blame import Raised
@@ -55,6 +56,36 @@ def test_how_long_worlds_took_to_start_is_known_again(tmp_path: Path) -> None:
         journal.append("training", step=0, seconds={})
     journal.close()
     assert recall(read_events(tmp_path), 0.0).longest_start_s == 7.0
+
+
+def test_a_world_starts_until_it_trains(tmp_path: Path) -> None:
+    clock = FakeClock(1_000.0)
+    journal = Journal.claim(tmp_path, clock)
+    journal.append("started", node_actors=["a"], step=0)
+    clock.sleep(5.0)
+    assert recall(read_events(tmp_path), since_epoch_s=900.0).starting_since == 100.0
+    journal.append("training", step=0, seconds={}, world=1)
+    assert recall(read_events(tmp_path), 0.0).starting_since is None
+    journal.append("fault", reason="", step=3, raised=None)
+    with closing(journal.claim_next()) as journal:
+        journal.append("started", node_actors=["a"], step=2)
+    assert recall(read_events(tmp_path), since_epoch_s=900.0).starting_since == 105.0
+
+
+def test_what_a_world_tells_when_the_next_one_has_been_started_is_not_taken_for_that_ones(tmp_path: Path) -> None:
+    clock = FakeClock(1_000.0)
+    journal = Journal.claim(tmp_path, clock)
+    journal.append("started", node_actors=["a"], step=0)
+    clock.sleep(300.0)
+    with closing(journal.claim_next()) as journal:
+        journal.append("started", node_actors=["b"], step=0)
+        journal.append("training", t=1_299.0, step=0, seconds={}, world=1)
+        recalled = recall(read_events(tmp_path), 0.0)
+        assert (recalled.starting_since, recalled.longest_start_s) == (1_300.0, 299.0)
+        clock.sleep(4.0)
+        journal.append("training", step=0, seconds={}, world=2)
+    recalled = recall(read_events(tmp_path), 0.0)
+    assert (recalled.starting_since, recalled.longest_start_s) == (None, 299.0)
 
 
 def test_nodes_that_were_lost_before_they_were_warm_are_held_against_their_hosts(tmp_path: Path) -> None:

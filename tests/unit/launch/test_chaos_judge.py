@@ -176,6 +176,8 @@ def test_other_weights_are_found(runs: Runs, tmp_path: Path) -> None:
         (recovery("add node @ 5", steps_replayed=1), "1 steps were done again, more than 0"),
         (recovery(step=90, late_s=2.1), "was seen to be due 2.1 s late, at step 90"),
         (recovery(steps_replayed=3), ""),
+        (recovery(steps_replayed=8, left_out=2), ""),
+        (recovery(steps_replayed=9, left_out=2), "9 steps were done again, more than 8"),
         (recovery(step=90, late_s=1.9), ""),
     ],
 )

@@ -28,10 +28,10 @@ class Told:
         self.say(t, "claimed").say(t + 0.01, "started", step=step, world_size=2)
         return self.say(t + 0.25, "training", step=step, seconds=SECONDS)
 
-    def train(self, steps: range, t: float, step_s: float = 0.1) -> "Told":
+    def train(self, steps: range, t: float, step_s: float = 0.1, **fields: Any) -> "Told":
         for number, step in enumerate(steps, start=1):
             row = {"step": step, "generation": self.generation - 1, "step_s": step_s, "t": t + number * step_s}
-            self.rows.append(row)
+            self.rows.append(row | fields)
         return self
 
     def measure(
@@ -56,6 +56,16 @@ def test_a_recovery_ends_when_the_first_new_step_begins() -> None:
     [found] = killed().measure("kill rank 1 @ 10", t=11.05, step=10)
     assert found.recovery_s == pytest.approx(11.38 - 11.05)
     assert found.steps_replayed == 1
+
+
+def test_snapshots_that_were_left_out_are_counted_from_the_one_that_was_gone_on_from() -> None:
+    told = Told().begin(9.75, 0).train(range(4), 10.0, snapshots_skipped=1)
+    told.train(range(4, 8), 10.4, snapshots_skipped=3).train(range(8, 10), 10.8, snapshots_skipped=4)
+    told.say(11.07, "fault", kind="rank").say(11.12, "freed").begin(11.13, 4).train(range(4, 20), 11.38)
+    [found] = told.measure("kill rank 1 @ 10", t=11.05, step=10)
+    assert (found.steps_replayed, found.left_out) == (6, 1)
+    [found] = killed().measure("kill rank 1 @ 10", t=11.05, step=10)
+    assert found.left_out == 0
 
 
 def test_labels_say_where_the_time_went_and_add_up_to_it() -> None:

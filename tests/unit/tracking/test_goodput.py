@@ -138,6 +138,19 @@ def test_a_beginning_that_is_written_down_after_the_end_of_its_world_counts_when
     assert late.spent() == on_time.spent()
 
 
+def test_a_beginning_that_is_written_down_when_the_next_world_has_been_started_is_of_its_own_world() -> None:
+    """It died while its word was on its way; the next one takes longer."""
+    on_time, late = (Told().begin().train(range(5)).say("fault", 0.5) for _ in range(2))
+    late.events.pop(3)
+    for told in (on_time, late):
+        told.say("claimed").say("started", step=5, world_size=2)
+    late.events.append({**on_time.events[3], "generation": 2, "world": 1})
+    for told in (on_time, late):
+        told.say("training", 9.0, step=5, seconds=SECONDS).train(range(5, 7))
+    assert late.spent() == on_time.spent()
+    assert late.spent([]).seconds["re-form"] == on_time.spent([]).seconds["re-form"]  # as long as no row tells
+
+
 def test_a_beginning_is_never_before_its_world_whatever_the_clock_of_its_rank_says() -> None:
     on_time, early = (Told().begin().train(range(3)).say("left", 1.0) for _ in range(2))
     for told, forming_s in ((on_time, 0.0), (early, -0.5)):

@@ -54,9 +54,43 @@ def test_a_torn_last_line_is_passed_over(tmp_path: Path) -> None:
 def test_a_controller_that_was_superseded_claims_no_further_generation(tmp_path: Path) -> None:
     """Its next one would be taken for newer than that of whoever has taken over."""
     first = Journal.claim(tmp_path, FakeClock())
-    with closing(first.claim_next(address="here")) as second:
+    with closing(first.claim_next()) as second:
         assert second.generation == 2
         Journal.claim(tmp_path, FakeClock()).close()
         with pytest.raises(Superseded):
             second.claim_next()
     assert generations(tmp_path) == [1, 2, 3]
+
+
+def claim_for(charge: str, folder: Path, *, after: int) -> None:
+    Journal.claim(folder, FakeClock(), after=after, charge=charge).close()
+
+
+def test_a_controller_that_is_started_again_claims_what_follows_its_own(tmp_path: Path) -> None:
+    claim_for("a", tmp_path, after=0)
+    claim_for("a", tmp_path, after=0)
+    claim_for("b", tmp_path, after=2)
+    claim_for("b", tmp_path, after=2)
+    assert generations(tmp_path) == [1, 2, 3, 4]
+
+
+def test_a_controller_that_is_started_again_after_another_has_taken_over_claims_nothing(tmp_path: Path) -> None:
+    """As in a cluster that was cut off while the run went on in another one."""
+    claim_for("a", tmp_path, after=0)
+    claim_for("b", tmp_path, after=1)
+    with pytest.raises(Superseded):
+        claim_for("a", tmp_path, after=0)
+    assert generations(tmp_path) == [1, 2]
+
+
+def test_what_a_claim_does_not_say_for_whom_is_anothers(tmp_path: Path) -> None:
+    """Journals of earlier versions."""
+    Journal.claim(tmp_path, FakeClock()).close()
+    with pytest.raises(Superseded):
+        claim_for("a", tmp_path, after=0)
+    claim_for("a", tmp_path, after=1)
+
+
+def test_further_generations_are_claimed_with_the_same_words(tmp_path: Path) -> None:
+    with closing(Journal.claim(tmp_path, FakeClock(), after=0, charge="a", address="here").claim_next()):
+        assert [(e["charge"], e["address"]) for e in read_events(tmp_path)] == [("a", "here")] * 2
