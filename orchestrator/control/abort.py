@@ -20,7 +20,7 @@ from typing import Any
 from orchestrator.control.jobs import RankJob, SnapshotStart
 from orchestrator.core.errors import WorldLeft
 
-EVERY_S = 0.02
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.16
 KNOCK_TIMEOUT_S = 0.1
 INTERRUPT = signal.SIGURG  # passed over by default; it ends waits of the main thread for locks, pauses and files
 Peer = tuple[str, int]
@@ -83,8 +83,10 @@ class WayOut:
 
     def _cut_until_out(self, job: RankJob) -> None:
         peers, aborted, knocked = _peers_of(job), set[Any](), set[int]()
+        pause_s = FIRST_PAUSE_S
         while self._cut_once(job, peers, aborted, knocked):
-            time.sleep(EVERY_S)
+            time.sleep(pause_s)
+            pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)  # on a busy machine it takes time from whoever gets out
 
     def _cut_once(self, job: RankJob, peers: set[Peer], aborted: set[Any], knocked: set[int]) -> bool:
         """Whether the rank is still in that job."""
