@@ -8,6 +8,7 @@ computes, or waits for anything but other ranks, would go on with it: it is inte
 import os
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -19,7 +20,8 @@ from typing import Any
 from orchestrator.control.jobs import RankJob, SnapshotStart
 from orchestrator.core.errors import WorldLeft
 
-EVERY_S = 0.02
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.16
+KNOCK_TIMEOUT_S = 0.1
 INTERRUPT = signal.SIGURG  # passed over by default; it ends waits of the main thread for locks, pauses and files
 Peer = tuple[str, int]
 
@@ -80,11 +82,13 @@ class WayOut:
         threading.Thread(target=self._cut_until_out, args=(self._job,), name="abort", daemon=True).start()
 
     def _cut_until_out(self, job: RankJob) -> None:
-        peers, aborted = _peers_of(job), set[Any]()
-        while self._cut_once(job, peers, aborted):
-            time.sleep(EVERY_S)
+        peers, aborted, knocked = _peers_of(job), set[Any](), set[int]()
+        pause_s = FIRST_PAUSE_S
+        while self._cut_once(job, peers, aborted, knocked):
+            time.sleep(pause_s)
+            pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)  # on a busy machine it takes time from whoever gets out
 
-    def _cut_once(self, job: RankJob, peers: set[Peer], aborted: set[Any]) -> bool:
+    def _cut_once(self, job: RankJob, peers: set[Peer], aborted: set[Any], knocked: set[int]) -> bool:
         """Whether the rank is still in that job."""
         with self._lock:
             if self._job is not job:
@@ -92,6 +96,7 @@ class WayOut:
             if self._is_interruptible:
                 signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT)
             cut_sockets(peers)
+            knock_at_gloo(job.world.size, knocked)
             _abort_nccl(aborted)
             return True
 
@@ -117,13 +122,29 @@ def cut_sockets(peers: Collection[Peer]) -> int:
 
 def list_gloo_sockets() -> list[int]:
     """Descriptors of its connections, also of groups that are only being made."""
-    found: list[int] = []
+    return [one for watched, _ in _list_gloo() for one in watched if _peer_of(one) is not None]
+
+
+def knock_at_gloo(size: int, knocked: set[int]) -> None:
+    """Whoever waits for a peer to connect that died before it did has no connection yet that could be cut: it gets one,
+    closed at once, for each of the numbers by which peers say whom they want. Once for each port: gloo keeps those
+    that it does not wait for yet."""
+    for _, (host, port, *_) in _list_gloo():
+        if port not in knocked:
+            knocked.add(port)
+            for number in range(size):
+                with suppress(OSError), socket.create_connection((host, port), KNOCK_TIMEOUT_S) as peer:
+                    peer.sendall(struct.pack("q", number))
+
+
+def _list_gloo() -> Iterator[tuple[list[int], Any]]:
+    """What each epoll of gloo's watches, and the address at which it listens."""
     for handle in _list_handles():
         if _target_of(handle) == "anon_inode:[eventpoll]":
             watched = list(_list_watched(handle))
-            if any(_is_listening(one) for one in watched):
-                found += [one for one in watched if _peer_of(one) is not None]
-    return found
+            for one in watched:
+                if (address := _listens_at(one)) is not None:
+                    yield watched, address
 
 
 def _list_sockets_to(peers: Collection[Peer]) -> Iterator[int]:
@@ -150,12 +171,13 @@ def _list_watched(epoll: int) -> Iterator[int]:
                 yield int(line.split()[1])
 
 
-def _is_listening(handle: int) -> bool:
+def _listens_at(handle: int) -> Any:
+    """Its address; None where it does not listen."""
     try:
         with _open_again(handle) as same:
-            return bool(same.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+            return same.getsockname() if same.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) else None
     except OSError:  # no socket
-        return False
+        return None
 
 
 def _peer_of(handle: int) -> Peer | None:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -102,6 +102,53 @@ def test_who_waits_for_a_frozen_or_missing_rank_gets_out() -> None:
     assert any(cut in found["joining"] for cut in ("got 0 bytes", "Broken pipe"))  # while it reads, or still writes
     assert found["carried"] == [len(b"still there")]
     assert found["left"] == 0
+
+
+class HalfStore(distributed.Store):
+    """Of a rank that publishes where it is, and does not come any further."""
+
+    def __init__(self, real: Any) -> None:
+        super().__init__()
+        self._real = real
+        self.published, self.over = threading.Event(), threading.Event()
+
+    def set(self, key: str, value: Any) -> None:
+        self._real.set(key, value)
+
+    def wait(self, *_: Any) -> None:
+        self.published.set()
+        self.over.wait(TIMEOUT_S)
+        raise RuntimeError("it never came")
+
+
+def wait_for_who_never_connects(rank: int, size: int, store: Any) -> list[float]:
+    """Seconds until rank 0 of each of some worlds was out. Which of two ranks connects to the other is chance."""
+    server, took_s = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False), []
+    for number in range(6):
+        meetings = [distributed.PrefixStore(str(number), open_meeting(server.port)) for _ in range(2)]
+        half, way_out = HalfStore(meetings[1]), WayOut()
+        peer = threading.Thread(target=join_in_vain, args=(half, 1))
+        peer.start()
+        assert half.published.wait(TIMEOUT_S)
+        way_out.enter(job_on(server.port))
+        threading.Timer(0.2, way_out.take, (3,)).start()
+        began = time.monotonic()
+        join_in_vain(meetings[0], 0)
+        took_s.append(time.monotonic() - began)
+        way_out.leave()
+        half.over.set()
+        peer.join()
+    return took_s
+
+
+def join_in_vain(store: Any, rank: int) -> None:
+    with suppress(RuntimeError):
+        distributed.ProcessGroupGloo(store, rank, 2, timedelta(seconds=TIMEOUT_S))
+
+
+def test_who_waits_for_a_rank_that_died_before_it_connected_gets_out() -> None:
+    [took_s] = run_gang(1, wait_for_who_never_connects)
+    assert max(took_s) < SOON_S
 
 
 def test_nothing_is_cut_for_an_earlier_generation_nor_after_the_job() -> None:
