@@ -111,6 +111,7 @@ def test_a_controller_that_does_not_end_with_its_run_is_ended(
 def test_where_ray_cannot_end_it_people_are_told_what_to_do(
     run: RunHandle, ray: FakeRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    write_journal(run, ended=False)
     ray.named[NAME], ray.cannot_kill = FakeActor(), True
     monkeypatch.setattr(succession, "GONE_WITHIN_S", 0.01)
     with pytest.raises(LonghaulError, match="Ray does not end it") as raised:
@@ -128,6 +129,16 @@ def test_a_new_controller_takes_the_place_of_one_that_is_frozen_and_of_all_that_
     assert ray.killed == [old]
     [charge] = ray.named[NAME].made_with
     assert charge.after_generation == 2
+
+
+def test_what_a_run_whose_directory_was_removed_has_left_is_not_taken_over(
+    run: RunHandle, ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its scribe would go on writing into files that are not there any more."""
+    cluster = Cluster(ray, monkeypatch)
+    ray.named[NAME] = FakeActor()
+    assert make_way(run)
+    assert (list(ray.named), cluster.groups) == (["a:node-1-1"], {})
 
 
 def test_of_two_commands_at_the_same_moment_one_is_told_of_the_other(
@@ -161,7 +172,9 @@ def test_a_controller_started_again_after_another_has_taken_over_gives_back_what
 
 
 @pytest.mark.parametrize(
-    ("answer", "replaced"), [(os.getpid(), False), (os.getpid() + 1, True), (ActorDiedError(), True)], ids=str
+    ("answer", "replaced"),
+    [(os.getpid(), False), (os.getpid() + 1, True), (ActorDiedError(), True)],
+    ids=["it", "another", "none"],
 )
 def test_who_has_the_name_is_asked_for_its_process(
     run: RunHandle, ray: FakeRay, monkeypatch: pytest.MonkeyPatch, answer: Any, replaced: bool
