@@ -29,16 +29,18 @@ def make_way(run: RunHandle) -> bool:
     old = find_controller(run)
     if old is None:
         return False
-    if RunDir(run.path).view().state.ended and _is_gone(run, ENDS_WITHIN_S):
-        return True
-    log.warning("an earlier controller of %s is still there, and is ended", run.path)
-    ray.kill(old)
+    view = RunDir(run.path).view()
+    if not (view.state.ended and _is_gone(run, ENDS_WITHIN_S)):
+        log.warning("an earlier controller of %s is still there, and is ended", run.path)
+        ray.kill(old)
     if not _is_gone(run, GONE_WITHIN_S):
         raise LonghaulError(
             "an earlier controller of this run is still there, and Ray does not end it",
             where=str(run.path),
             remedy=f"look at actor {run.actor_name('controller')} of this Ray, or start that anew; then resume the run",
         )
+    if not view.generation:  # it was of a run whose directory has been removed, and so is the rest
+        give_back_rest(run)
     return True
 
 
@@ -68,7 +70,7 @@ def _is_gone(run: RunHandle, within_s: float) -> bool:
 
 
 def give_back_rest(run: RunHandle) -> None:
-    """What a controller that never took charge finds of others, beside node actors: groups and scribe."""
+    """What others have left of a run, beside node actors, which lie in its groups: those and the scribe."""
     remove_groups(run)
     with suppress(ValueError):  # no such actor
         ray.kill(ray.get_actor(run.actor_name("scribe"), namespace=run.namespace))

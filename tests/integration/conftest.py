@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -17,6 +17,9 @@ import webdataset as wds
 import yaml
 
 from tests.fakes.coloured_pictures import CLASSES, write_pictures
+
+if TYPE_CHECKING:
+    from tests.integration.fleet import Fleet, Voyage
 
 WORDS = ["the", "sea", "carries", "slow", "freight", "past", "grey", "harbours", "where", "cranes", "unload", "grain"]
 STEPS = 24
@@ -180,6 +183,21 @@ def unbroken(bench: Bench) -> str:
     done = bench.run("unbroken")
     assert done.returncode == 0, done.stdout + done.stderr
     return "unbroken"
+
+
+@pytest.fixture(scope="module")
+def fleet(bench: Bench, request: pytest.FixtureRequest) -> "Iterator[Fleet]":
+    """Every module breaks one of its own."""
+    from tests.integration.fleet import open_fleet  # which uses what is here
+
+    with open_fleet(bench, request.module.__name__.rpartition(".")[2]) as fleet:
+        yield fleet
+
+
+@pytest.fixture(scope="module")
+def calm(fleet: "Fleet") -> "Voyage":
+    """What the broken runs of a module are compared with."""
+    return fleet.run_calmly()
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """A cluster of hosts for drills, and the runs on it: how they are begun, struck, awaited and compared."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from cluster.hosts import Cluster, Host
@@ -21,6 +23,11 @@ from tests.integration.conftest import Bench
 from tests.integration.remains import assert_nothing_remains
 from tests.integration.test_faults import wait_until
 
+ON_FLEET = [  # marks of the drills
+    pytest.mark.timeout(300, func_only=True),
+    pytest.mark.cluster,
+    pytest.mark.skipif(os.geteuid() != 0, reason="hosts are made of namespaces, which needs root"),
+]
 HEARTBEAT_S = 2.0
 STEPS = 160
 LOSSES_APART, WEIGHTS_APART = 1e-4, 1e-3  # where worlds of other sizes have summed in another order

@@ -1,44 +1,26 @@
 """Faults on a cluster of several hosts: every one of them costs a moment, and not one sample."""
 
-import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cluster.hosts import Host
 from orchestrator.core.words import ExitCode
-from tests.integration.conftest import Bench
 from tests.integration.fleet import (
     ENDLESS,
+    ON_FLEET,
     Fleet,
     Voyage,
     assert_nothing_lost,
-    open_fleet,
     recovered_in,
     stop,
 )
 from tests.integration.remains import look_at_hosts, look_at_ray
 from tests.integration.test_faults import wait_until
 
-pytestmark = [
-    pytest.mark.timeout(300, func_only=True),
-    pytest.mark.cluster,
-    pytest.mark.skipif(os.geteuid() != 0, reason="hosts are made of namespaces, which needs root"),
-]
-
-
-@pytest.fixture(scope="module")
-def fleet(bench: Bench) -> Iterator[Fleet]:
-    with open_fleet(bench, "fleet") as fleet:
-        yield fleet
-
-
-@pytest.fixture(scope="module")
-def calm(fleet: Fleet) -> Voyage:
-    return fleet.run_calmly()
+pytestmark = ON_FLEET
 
 
 def processes_of(host: Host, run: Path) -> list[str]:

@@ -1,9 +1,7 @@
 """Rarer faults on a cluster of several hosts: of what stands between ranks and controller, and faults during faults."""
 
-import os
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -13,13 +11,12 @@ from cluster.hosts.raynode import GCS_PORT
 from orchestrator.core.clock import SystemClock
 from orchestrator.tracking.lease import read_lease
 from orchestrator.tracking.rundir import RunDir
-from tests.integration.conftest import Bench
 from tests.integration.fleet import (
     ENDLESS,
+    ON_FLEET,
     Fleet,
     Voyage,
     assert_nothing_lost,
-    open_fleet,
     recovered_in,
     send,
     stop,
@@ -28,22 +25,7 @@ from tests.integration.test_faults import wait_until
 
 OVERTAKEN = "another controller has taken over"  # in the log
 
-pytestmark = [
-    pytest.mark.timeout(300, func_only=True),
-    pytest.mark.cluster,
-    pytest.mark.skipif(os.geteuid() != 0, reason="hosts are made of namespaces, which needs root"),
-]
-
-
-@pytest.fixture(scope="module")
-def fleet(bench: Bench) -> Iterator[Fleet]:
-    with open_fleet(bench, "fleet-of-faults") as fleet:
-        yield fleet
-
-
-@pytest.fixture(scope="module")
-def calm(fleet: Fleet) -> Voyage:
-    return fleet.run_calmly()
+pytestmark = ON_FLEET
 
 
 # ---- what a node has beside its ranks ----

@@ -92,5 +92,6 @@ def test_what_a_claim_does_not_say_for_whom_is_anothers(tmp_path: Path) -> None:
 
 
 def test_further_generations_are_claimed_with_the_same_words(tmp_path: Path) -> None:
-    with closing(Journal.claim(tmp_path, FakeClock(), after=0, charge="a", address="here").claim_next()):
-        assert [(e["charge"], e["address"]) for e in read_events(tmp_path)] == [("a", "here")] * 2
+    first = Journal.claim(tmp_path, FakeClock(), after=0, charge="a", address="here")
+    with closing(first.claim_next().claim_next()):
+        assert [(e["charge"], e["address"]) for e in read_events(tmp_path)] == [("a", "here")] * 3
