@@ -84,19 +84,20 @@ class WayOut:
     def _cut_until_out(self, job: RankJob) -> None:
         peers, aborted, knocked = _peers_of(job), set[Any](), set[int]()
         pause_s = FIRST_PAUSE_S
-        while self._cut_once(job, peers, aborted, knocked):
+        while self._cut_once(job, peers, aborted, knocked if pause_s == LONGEST_PAUSE_S else None):
             time.sleep(pause_s)
             pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)  # on a busy machine it takes time from whoever gets out
 
-    def _cut_once(self, job: RankJob, peers: set[Peer], aborted: set[Any], knocked: set[int]) -> bool:
-        """Whether the rank is still in that job."""
+    def _cut_once(self, job: RankJob, peers: set[Peer], aborted: set[Any], knocked: set[int] | None) -> bool:
+        """Whether the rank is still in that job. `knocked`: given when cutting has not helped for a while."""
         with self._lock:
             if self._job is not job:
                 return False
             if self._is_interruptible:
                 signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT)
             cut_sockets(peers)
-            knock_at_gloo(job.world.size, knocked)
+            if knocked is not None:
+                knock_at_gloo(job.world.size, knocked)
             _abort_nccl(aborted)
             return True
 
@@ -127,8 +128,8 @@ def list_gloo_sockets() -> list[int]:
 
 def knock_at_gloo(size: int, knocked: set[int]) -> None:
     """Whoever waits for a peer to connect that died before it did has no connection yet that could be cut: it gets one,
-    closed at once, for each of the numbers by which peers say whom they want. Once for each port: gloo keeps those
-    that it does not wait for yet."""
+    closed at once, for each of the numbers by which peers say whom they want. Once for each port: gloo keeps the
+    others as long as it listens there."""
     for _, (host, port, *_) in _list_gloo():
         if port not in knocked:
             knocked.add(port)
