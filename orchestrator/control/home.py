@@ -23,40 +23,31 @@ class VaultHome:
     def __init__(
         self, run: RunHandle, host: str, num_ranks: int, nursery: Nursery, changed: Callable[[], None] = lambda: None
     ) -> None:
-        self._run, self._host, self._nursery, self._changed = run, host, nursery, changed
+        self._run, self._host = run, host
         self._own = [_create_slots(f"own-{rank}", OWN_SLOTS) for rank in range(num_ranks)]
         self._mirrors = [_create_slots(f"mirror-{rank}", MIRROR_SLOTS) for rank in range(num_ranks)]
         self._socket, self._token = f"longhaul-vault-{secrets.token_hex(8)}", secrets.token_hex(32)
-        self._port = 0
-        self.pid = 0  # of the process, for tests and people
-        threading.Thread(target=self._keep_alive, daemon=True).start()
+        self._process = _Kept("vault", nursery, self._setup, changed)
 
     @property
     def address(self) -> VaultAddress | None:
         """None until it listens. It stays the same when the process does not."""
-        return VaultAddress(self._host, self._port, self._token) if self._port else None
+        port = self._process.last_port
+        return VaultAddress(self._host, port, self._token) if port else None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def door(self, local_rank: int) -> VaultDoor:
         paths = tuple(slot.path for slot in self._own[local_rank])
         return VaultDoor(socket=self._socket, token=self._token, local_rank=local_rank, slots=paths)
 
-    def _keep_alive(self) -> None:
-        while True:
-            try:
-                with self._nursery.connect(START_TIMEOUT_S) as connection:
-                    connection.send(self._setup())
-                    self._port, self.pid = connection.recv()
-                    self._changed()
-                    connection.recv()  # it says no more: this is where its death is seen
-            except (OSError, EOFError, AuthenticationError) as error:
-                log.warning("the vault has died and is started again: %s", type(error).__name__)
-                time.sleep(PAUSE_S)
-
-    def _setup(self) -> VaultSetup:
+    def _setup(self, last_port: int) -> VaultSetup:
         return VaultSetup(
             run=self._run,
             host=self._host,
-            port=self._port,
+            port=last_port,
             socket=self._socket,
             token=self._token,
             own=_paths(self._own),
@@ -68,26 +59,45 @@ class StoreHome:
     """Every node has one; which node's a world meets on is the controller's choice."""
 
     def __init__(self, host: str, nursery: Nursery, changed: Callable[[], None]) -> None:
-        self._host, self._nursery, self._changed = host, nursery, changed
-        self._port = 0
-        threading.Thread(target=self._keep_alive, daemon=True).start()
+        self._host = host
+        self._process = _Kept("store", nursery, lambda _: StoreSetup(host), changed)
 
     @property
     def address(self) -> tuple[str, int] | None:
         """None while there is none."""
-        return (self._host, self._port) if self._port else None
+        return (self._host, self._process.last_port) if self.pid else None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+
+class _Kept:
+    """A process that the nursery forks, and again whenever it dies. `setup` is given the port of the one before."""
+
+    def __init__(
+        self,
+        name: str,
+        nursery: Nursery,
+        setup: Callable[[int], VaultSetup | StoreSetup],
+        changed: Callable[[], None],
+    ) -> None:
+        self._name, self._nursery, self._setup, self._changed = name, nursery, setup, changed
+        self.last_port = 0
+        self.pid = 0  # while there is none
+        threading.Thread(target=self._keep_alive, daemon=True).start()
 
     def _keep_alive(self) -> None:
         while True:
             try:
                 with self._nursery.connect(START_TIMEOUT_S) as connection:
-                    connection.send(StoreSetup(self._host))
-                    self._port = connection.recv()
+                    connection.send(self._setup(self.last_port))
+                    self.last_port, self.pid = connection.recv()
                     self._changed()
                     connection.recv()  # it says no more: this is where its death is seen
             except (OSError, EOFError, AuthenticationError) as error:
-                log.warning("the store has died and is started again: %s", type(error).__name__)
-                self._port = 0
+                log.warning("the %s has died and is started again: %s", self._name, type(error).__name__)
+                self.pid = 0
                 self._changed()
                 time.sleep(PAUSE_S)
 

@@ -63,7 +63,7 @@ class NodeActor:
         visible = {name: os.environ[name] for name in ("CUDA_VISIBLE_DEVICES",) if name in os.environ}
         nursery = LastingNursery(device, self._logs, env)
         self._vault = vault = VaultHome(self._run, self._host, count, nursery, self._bell.ring)
-        self._store = StoreHome(self._host, nursery, self._bell.ring)
+        self._store = store = StoreHome(self._host, nursery, self._bell.ring)
 
         def recruit(carry: Carry) -> Member:
             variables = visible | dict(env)
@@ -80,7 +80,9 @@ class NodeActor:
             bell=self._bell,
             lease_s=self._elastic.lease_s,
         )
-        self._watch = watch = Watch(seats, self._elastic, self._logs, self._host, self._bell)
+        self._watch = watch = Watch(
+            seats, self._elastic, self._logs, self._host, self._bell, lambda: (vault.pid, store.pid)
+        )
         watch.start()
 
     def beat(self, word: Word, version: int) -> NodeReport:

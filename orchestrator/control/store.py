@@ -1,6 +1,7 @@
 """The rendezvous store: a process of its own, forked by the nursery, that ends with its node actor; never in a rank, so
 that it outlives whichever rank dies."""
 
+import os
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
@@ -12,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def live_as_store(connection: Connection, setup: StoreSetup) -> None:
-    """Serve on a free port, say which, and stay until the node actor is gone."""
+    """Serve on a free port, say which and who this is, and stay until the node actor is gone."""
     from torch._C._distributed_c10d import TCPStore
 
     store = TCPStore(setup.host, 0, is_master=True, wait_for_workers=False)
-    connection.send(store.port)
+    connection.send((store.port, os.getpid()))
     connection.poll(None)
 
 

@@ -5,9 +5,12 @@ A silent rank is never killed for its silence alone: one regular expression can 
 without progress shows its stacks, and if it waits for others there, the fault is elsewhere."""
 
 import logging
+import os
+import signal
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -112,10 +115,19 @@ class Patience:
 
 
 class Watch:
-    """The thread that looks, and acts."""
+    """The thread that looks, and acts. `find_helpers`: pids of what ranks need, which is replaced when it dies."""
 
-    def __init__(self, seats: Seats, elastic: ElasticSection, logs: Path, host: str, bell: Bell) -> None:
+    def __init__(
+        self,
+        seats: Seats,
+        elastic: ElasticSection,
+        logs: Path,
+        host: str,
+        bell: Bell,
+        find_helpers: Callable[[], Sequence[int]] = tuple,
+    ) -> None:
         self._seats, self._logs, self._host, self._bell = seats, logs, host, bell
+        self._find_helpers = find_helpers
         self._patience = Patience(elastic)
         self._every_s = min(MOST_OFTEN_S, elastic.heartbeat_timeout_s / 10)
         self._asked: dict[int, float] = {}  # by pid, when it may be asked for its stacks again
@@ -139,11 +151,16 @@ class Watch:
         while True:
             time.sleep(self._every_s)
             members = {one.pid: one for one in self._seats.members if one.pid and one.state is not RankState.DIED}
-            sights = [sight for one in members.values() if (sight := _see(one))]
+            helpers = [pid for pid in self._find_helpers() if pid]
+            found = [*map(_see, members.values()), *map(_see_helper, helpers)]
+            sights = [sight for sight in found if sight is not None]
             now = time.monotonic()
             findings = self._patience.look(sights, now)
             for finding in findings:
-                self._act(members[finding.pid], finding, now)
+                if finding.pid in members:
+                    self._act(members[finding.pid], finding, now)
+                else:
+                    _kill_helper(finding)
             for pid in members.keys() - {finding.pid for finding in findings}:
                 members[pid].note("")
 
@@ -181,13 +198,32 @@ class Watch:
 
 
 def _see(member: Member) -> Sight | None:
-    try:
-        stat = Path(f"/proc/{member.pid}/stat").read_text()
-    except OSError:  # it is dead
+    letter = _letter_of(member.pid)
+    if letter is None:
         return None
-    process = stat.rpartition(")")[2].split()[0]
     generation = member.job.generation if member.job is not None else 0
-    return Sight(member.pid, generation, process, member.board.phase, member.board.progress)
+    return Sight(member.pid, generation, letter, member.board.phase, member.board.progress)
+
+
+def _see_helper(pid: int) -> Sight | None:
+    """One that is stopped holds up every rank; it shows nothing else."""
+    letter = _letter_of(pid)
+    return Sight(pid, 0, letter, "", 0) if letter is not None else None
+
+
+def _letter_of(pid: int) -> str | None:
+    """None: it is dead."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return stat.rpartition(")")[2].split()[0]
+
+
+def _kill_helper(finding: Finding) -> None:
+    log.warning("process %d, which ranks need, is stopped for %.1f s: ended", finding.pid, finding.seconds)
+    with suppress(ProcessLookupError):
+        os.kill(finding.pid, signal.SIGKILL)
 
 
 def _take_stacks(member: Member, timeout_s: float) -> str:

@@ -11,6 +11,7 @@ import psutil
 import pytest
 import torch
 
+from launch.chaos.find import find_writer
 from tests.fakes.wandb_server import FakeWandbServer
 from tests.integration.conftest import STEPS, Bench
 from tests.integration.test_resume import wait_for_step
@@ -98,6 +99,20 @@ def test_a_killed_scribe_loses_no_row(bench: Bench) -> None:
     lines = (bench.path("scribe-killed") / "ledger.jsonl").read_text().splitlines()
     assert len(lines) == 101  # no row twice
     assert bench.longhaul("verify", "scribe-killed").returncode == 0
+
+
+def test_a_frozen_vault_is_ended_and_training_goes_on_with_another(bench: Bench, unbroken: str) -> None:
+    """A checkpoint waits for it."""
+    command = bench.start("run", str(bench.config), "elastic.heartbeat_timeout_s=1", "name=vault-frozen")
+    wait_for_step(bench, "vault-frozen", 8)
+    [log] = (bench.path("vault-frozen") / "logs").glob("vault-*.log")
+    vault = find_writer(log)
+    assert vault is not None
+    os.kill(vault, signal.SIGSTOP)
+    assert command.wait(timeout=120) == 0
+    assert not psutil.pid_exists(vault)
+    assert len(bench.events("vault-frozen", "started")) == 1
+    assert_like_unbroken(bench, "vault-frozen", unbroken)
 
 
 def test_a_run_outlives_the_command_that_started_it_and_takes_its_ray_with_it(bench: Bench) -> None:

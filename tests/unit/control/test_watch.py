@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from tests.fakes.vault_nodes import wait_until
 
 ELASTIC = ElasticSection(heartbeat_timeout_s=5.0)
 LIMIT_S = 0.4
+TIMEOUT_S = 10.0
 
 
 def sight(progress: int, phase: str = "step", process: str = "S", generation: int = 1) -> Sight:
@@ -112,6 +114,22 @@ def test_a_stopped_spare_is_replaced(bench: Bench) -> None:
     os.kill(spare, signal.SIGSTOP)
     reports = bench.wait_for(lambda reports: sum(one.is_free for one in reports) == 2 < len(reports))
     assert [one.pid for one in reports if one.state is RankState.DIED] == [spare]
+
+
+def test_a_helper_that_is_stopped_is_ended(calm: Bench, tmp_path: Path) -> None:
+    helpers = [subprocess.Popen(["sleep", "600"]) for _ in range(2)]
+    try:
+        elastic = ElasticSection(heartbeat_timeout_s=LIMIT_S)
+        stopped, other = helpers
+        stopped.send_signal(signal.SIGSTOP)
+        pids = [one.pid for one in helpers]
+        Watch(calm.seats, elastic, tmp_path, "here", calm.bell, lambda: [*pids, 0]).start()
+        assert stopped.wait(TIMEOUT_S) == -signal.SIGKILL
+        assert other.poll() is None
+    finally:
+        for helper in helpers:
+            helper.kill()
+            helper.wait()
 
 
 def test_a_stuck_rank_is_killed_and_its_stacks_are_kept(bench: Bench, tmp_path: Path) -> None:
