@@ -148,7 +148,8 @@ def _begin(
     copy: Copy | None,
 ) -> RunConfig:
     """Everything up to a controller in charge; returns the config with its decisions."""
-    from orchestrator.control.controller import Charge, start_controller
+    from orchestrator.control.charge import Charge
+    from orchestrator.control.controller import start_controller
     from orchestrator.control.jobs import RunHandle
 
     screen.say(f"{RUN_DIRECTORY}{run_dir.path}")

@@ -5,13 +5,12 @@ it claims the next generation and adopts the ranks that are still running."""
 
 import logging
 import os
-import secrets
 import threading
 import time
 import traceback
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,14 +19,14 @@ from ray.exceptions import ActorAlreadyExistsError, RayActorError
 
 from orchestrator.checkpoint.shelf import open_shelf
 from orchestrator.config.load import load_config
-from orchestrator.config.resolve import Facts, resolve_world
-from orchestrator.config.run import RunConfig
+from orchestrator.config.resolve import resolve_world
 from orchestrator.control.acting import Acting, Tools
 from orchestrator.control.bell import Bell
+from orchestrator.control.charge import Charge, bundle_of, limits_of
 from orchestrator.control.decisions import Finish
 from orchestrator.control.gang import Gang
 from orchestrator.control.group import Groups, ReadyNode, Wish, remove_groups
-from orchestrator.control.jobs import Notice, PreparerReport, RunHandle
+from orchestrator.control.jobs import Notice, PreparerReport
 from orchestrator.control.logs import keep_output
 from orchestrator.control.membership import find_shunned
 from orchestrator.control.notes import Note
@@ -36,13 +35,12 @@ from orchestrator.control.preparer import Preparation
 from orchestrator.control.recall import recall
 from orchestrator.control.renewal import Renewal, find_family
 from orchestrator.control.scribe import ScribeActor
-from orchestrator.control.seen import Limits, NodeSeen, OfferedNode, Seen, StopWish, Suspicion
+from orchestrator.control.seen import NodeSeen, OfferedNode, Seen, StopWish, Suspicion
 from orchestrator.control.showing import Showing
 from orchestrator.control.start import StartSearch
 from orchestrator.control.succession import give_back_rest, is_replaced, make_way
 from orchestrator.core.clock import SystemClock
 from orchestrator.core.errors import LonghaulError, StoreDown, Superseded
-from orchestrator.core.keyed import text_key
 from orchestrator.core.words import ExitCode, RunState
 from orchestrator.data.shards.manifest import Manifest
 from orchestrator.tracking.journal import Journal, read_events
@@ -58,19 +56,6 @@ STOP_LOOK_S = 0.1  # between looks for a wish to stop
 # resource that only it has, as Ray passes over a soft affinity of actors that need nothing
 ON_HEAD = {"node:__internal_head__": 0.0001}
 DRAINED_FOR_S = 300.0  # a machine that was to go by then and is still there, or there again, may be used
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Charge:
-    """What a controller is put in charge of: the generations after `after_generation`. `about` goes to W&B, `name` into
-    the journal: whoever Ray starts again in its place is in charge under it, too."""
-
-    run: RunHandle
-    address: str
-    facts: Facts
-    about: dict[str, Any]
-    after_generation: int
-    name: str = field(default_factory=partial(secrets.token_hex, 8))
 
 
 class ControllerActor:
@@ -105,8 +90,8 @@ class Controller:
     def __init__(self, charge: Charge) -> None:
         self._charge, self._run_dir, self._clock = charge, RunDir(charge.run.path), SystemClock()
         self._config = load_config(self._run_dir.config).config
-        self._limits = _limits_of(self._config, charge.run, self._run_dir)
-        bundle = _bundle_of(self._config, charge.facts)
+        self._limits = limits_of(charge.run, self._config)
+        bundle = bundle_of(self._config, charge.facts)
         self._bell = Bell()
         self._gang, self._groups = Gang(charge.run, self._config, self._bell), Groups(charge.run, bundle, self._bell)
         count_told = partial(count_told_steps, self._run_dir.path, with_keys=self._config.data.ledger == "keys")
@@ -308,33 +293,6 @@ class Controller:
             )
             .remote(self._charge.run.path, self._charge.about, self._config.elastic.lease_s)
         )
-
-
-def _limits_of(config: RunConfig, run: RunHandle, run_dir: RunDir) -> Limits:
-    cluster, elastic = config.cluster, config.elastic
-    return Limits(
-        min_nodes=cluster.nodes.min,
-        max_nodes=cluster.nodes.max,
-        spare_nodes=cluster.spare_nodes,
-        ranks_per_node=cluster.ranks_per_node,
-        start_timeout_s=cluster.start_timeout_s,
-        heartbeat_timeout_s=elastic.heartbeat_timeout_s,
-        abort_timeout_s=elastic.abort_timeout_s,
-        restart_budget=elastic.restart_budget,
-        forget_after_s=elastic.forget_after_s,
-        bad_node_after=elastic.bad_node_after,
-        bad_node_for_s=elastic.bad_node_for_s,
-        drill=run_dir.drill(),
-        jitter=text_key(run.key) % 1000 / 1000,
-    )
-
-
-def _bundle_of(config: RunConfig, facts: Facts) -> dict[str, float]:
-    """What one node must offer."""
-    cluster = config.cluster
-    threads = resolve_world(config, facts, cluster.ranks_per_node).cpus_per_rank
-    bundle = {"CPU": float(cluster.ranks_per_node * threads)}
-    return bundle | ({"GPU": float(cluster.ranks_per_node)} if cluster.device == "cuda" else {})
 
 
 def start_controller(charge: Charge) -> None:

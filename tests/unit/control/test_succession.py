@@ -14,7 +14,8 @@ from orchestrator.control import controller as controller_module
 from orchestrator.control import gang as gang_module
 from orchestrator.control import group as group_module
 from orchestrator.control import succession
-from orchestrator.control.controller import Charge, Controller, start_controller
+from orchestrator.control.charge import Charge
+from orchestrator.control.controller import Controller, start_controller
 from orchestrator.control.jobs import RunHandle
 from orchestrator.control.succession import is_replaced, make_way
 from orchestrator.core.errors import LonghaulError, Superseded
