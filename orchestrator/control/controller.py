@@ -51,7 +51,7 @@ from orchestrator.tracking.told import count_told_steps, measure_pace
 log = logging.getLogger(__name__)
 # The longest between two looks round. What is in a hurry rings: all but time that runs out, and what a preparer says
 CALM_S, BUSY_S = 0.25, 0.05  # in training, and otherwise
-STOP_LOOK_S = 0.1  # between looks for a wish to stop
+STOP_LOOK_S = 0.05  # between looks for a wish to stop
 # Whatever other node is lost, what is kept on the head lives on, and without it there is no cluster. A little of a
 # resource that only it has, as Ray passes over a soft affinity of actors that need nothing
 ON_HEAD = {"node:__internal_head__": 0.0001}
@@ -218,10 +218,10 @@ class Controller:
 
     def _ring_when_asked_to_stop(self) -> None:
         """A file is all that says so. It is written anew when people get impatient."""
-        heard = 0
+        request, heard = self._run_dir.stop_request, 0
         while True:
             with suppress(FileNotFoundError):
-                if (written := self._run_dir.stop_request.stat().st_mtime_ns) != heard:
+                if (written := request.stat().st_mtime_ns) != heard:
                     heard = written
                     self._bell.ring()
             time.sleep(STOP_LOOK_S)
