@@ -61,6 +61,7 @@ class Seats:
                     member.seat = None  # who gets free only now stands by
         for member, job, seat in zip(chosen, jobs, self._seats, strict=True):
             member.send(Assignment(job, seat))
+        self._bell.ring()  # until it hears that all have their jobs, a controller waits with what it wants of them
 
     def abort(self, generation: int) -> None:
         """Whoever is in that generation or an earlier one gets out of it."""

@@ -68,6 +68,12 @@ def test_a_rank_that_leaves_is_free_with_its_end(bench: Bench) -> None:
     assert seated(bench.wait_for(trained)) == pids
 
 
+def test_a_controller_hears_at_once_that_jobs_have_come(bench: Bench) -> None:
+    version = bench.bell.version
+    bench.train(1, "step", "step")
+    assert bench.bell.version > version
+
+
 def test_jobs_of_a_generation_that_is_over_are_refused(bench: Bench) -> None:
     bench.train(3, "step", "step")
     bench.wait_for(trained)
