@@ -72,12 +72,13 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="watching-") as folder:
         show([measure(Path(folder), int(spares), options.pairs) for spares in options.spares.split(",")])
-    print(f"a second of an actor of Ray that does nothing: {measure_idle_actor():.5f} CPU seconds")
+        idle_s = measure_idle_actor(Path(folder) / "ray")
+    print(f"a second of an actor of Ray that does nothing: {idle_s:.5f} CPU seconds")
 
 
-def measure_idle_actor() -> float:
+def measure_idle_actor(folder: Path) -> float:
     """In a Ray of its own; the median of three."""
-    ray.init(num_cpus=1, include_dashboard=False, logging_level="error")
+    ray.init("local", num_cpus=1, include_dashboard=False, logging_level="error", _temp_dir=str(folder))
     try:
         actors = [ray.remote(Idle).options(num_cpus=0).remote() for _ in range(3)]
         processes = [psutil.Process(pid) for pid in ray.get([actor.pid.remote() for actor in actors])]
