@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.job_config import JobConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -17,6 +19,7 @@ from orchestrator.core.errors import BadInput, ClusterError
 NAMESPACE = "longhaul"
 RUN_METADATA = "longhaul_run"  # of Ray jobs: the run directory, by which runs of a cluster are found
 _REACH_TIMEOUT_S = 5.0
+_PROBE_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,9 +107,9 @@ def probe_root(root: Path) -> None:
             strategy = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
             answers.append(task.options(num_cpus=0, scheduling_strategy=strategy).remote(str(probe), node.node_id))
         for node, answer in zip(nodes, answers, strict=True):
-            seen = ray.get(answer, timeout=60.0)
+            seen = _hear_probe(node, answer)
             back = probe.with_name(f"{probe.name}-{node.node_id}")
-            if seen != token or not back.exists():
+            if seen is not None and (seen != token or not back.exists()):
                 raise BadInput(
                     f"node {node.host} does not see this folder as this machine does ({seen})",
                     where=f"root={root}",
@@ -115,6 +118,19 @@ def probe_root(root: Path) -> None:
     finally:
         for leftover in root.glob(f"{probe.name}*"):
             leftover.unlink()
+
+
+def _hear_probe(node: NodeFacts, answer: Any) -> str | None:
+    """None of a node that has gone meanwhile: the cluster goes on without it."""
+    try:
+        return str(ray.get(answer, timeout=_PROBE_TIMEOUT_S))
+    except RayError as error:
+        if all(other.node_id != node.node_id for other in alive_nodes()):
+            return None
+        remedy = "see to that node, or end the Ray on it"
+        raise ClusterError(
+            f"does not answer: {str(error).splitlines()[0]}", where=f"node {node.host}", remedy=remedy
+        ) from error
 
 
 def _answer_probe(probe: str, node_id: str) -> str:

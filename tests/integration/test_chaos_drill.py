@@ -28,7 +28,7 @@ ON_HOSTS = ("cluster.nodes.min=1", "cluster.nodes.max=2", "cluster.ranks_per_nod
 GENTLY = "optim.lr=1e-4"  # else the roundings of another world grow beyond any bound in a thousand steps
 OF_NODES = "kill node 1 @ 30; add node @ 31; cut node 1 @ 1300 for 5s"
 # longer than rows take to disk
-LARGE_STEPS = ("train.global_batch=160", "train.steps=300", "checkpoint.every_steps=50")
+LARGE_STEPS = ("train.global_batch=160", "train.steps=800", "checkpoint.every_steps=50")
 SOAK = ("--random", "--seed", "7", "--mtbf", "1s", "--count", "30")
 
 
@@ -56,6 +56,7 @@ def break_run(bench: Bench, *arguments: str) -> dict[str, Any]:
     done = bench.longhaul("chaos", str(bench.config), *arguments, "--json", timeout_s=800)
     print(done.stderr)
     verdict: dict[str, Any] = json.loads(done.stdout)
+    print(json.dumps(verdict, indent=1))
     assert (done.returncode, verdict["verdict"], verdict["problems"]) == (0, "pass", [])
     assert (verdict["ledger_equal"], verdict["weights_equal"]) == (True, True)
     return verdict

@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -31,14 +32,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def ray_node(folder: Path, *arguments: str, wrap: tuple[str, ...] = ()) -> Iterator[None]:
+def ray_node(folder: Path, *arguments: str, wrap: tuple[str, ...] = ()) -> Iterator[psutil.Process]:
     """One raylet (and, as head, the GCS) with two CPUs."""
     log = (folder / f"node-{secrets.token_hex(4)}.log").open("wb")
     command = [*wrap, *RAY, "--num-cpus=2", "--dashboard-agent-listen-port=0", *arguments]
     with log:
         process = subprocess.Popen(command, env=os.environ | TOKEN, stdout=log, stderr=log, start_new_session=True)
     try:
-        yield
+        yield psutil.Process(process.pid)
     finally:
         family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
         process.terminate()
@@ -135,6 +136,22 @@ def test_a_root_that_a_node_does_not_see_is_refused(bench: Bench, folder: Path) 
         assert "does not see this folder" in refused.stderr
         assert not bench.path("blind").exists()
         assert not list((bench.folder / "runs").glob(".probe*"))
+
+
+def test_a_node_that_dies_while_the_cluster_is_looked_at_is_done_without(
+    bench: Bench, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_health_check_timeout_ms", "1000")
+    monkeypatch.setenv("RAY_health_check_failure_threshold", "2")
+    with ExitStack() as stack:
+        address = head(folder, stack)
+        node = stack.enter_context(ray_node(folder, f"--address={address}"))
+        wait_until(lambda: nodes_alive(address) == 2)
+        [raylet] = [process for process in node.children() if process.name() == "raylet"]
+        raylet.send_signal(signal.SIGSTOP)  # Ray takes it for alive until it has missed some beats
+        stack.callback(raylet.kill)
+        done = bench.longhaul("run", str(bench.config), "name=one-left", f"cluster.address={address}", env=TOKEN)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_another_ray_version_and_a_wrong_token_are_refused(bench: Bench, folder: Path) -> None:
