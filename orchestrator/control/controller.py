@@ -30,7 +30,7 @@ from orchestrator.control.jobs import Notice, PreparerReport
 from orchestrator.control.logs import keep_output
 from orchestrator.control.membership import find_shunned
 from orchestrator.control.notes import Note
-from orchestrator.control.policy import Phase, State, decide
+from orchestrator.control.policy import Phase, State, decide, is_calm
 from orchestrator.control.preparer import Preparation
 from orchestrator.control.recall import recall
 from orchestrator.control.renewal import Renewal, find_family
@@ -50,8 +50,8 @@ from orchestrator.tracking.told import count_told_steps, measure_pace
 
 log = logging.getLogger(__name__)
 # The longest between two looks round. What is in a hurry rings: all but time that runs out, and what a preparer says
-CALM_S, BUSY_S = 0.25, 0.05  # in training, and otherwise
-STOP_LOOK_S = 0.05  # between looks for a wish to stop
+CALM_S, BUSY_S = 1.0, 0.05  # in training, and otherwise
+STOP_LOOK_S = 0.2  # between looks for a wish to stop
 # Whatever other node is lost, what is kept on the head lives on, and without it there is no cluster. A little of a
 # resource that only it has, as Ray passes over a soft affinity of actors that need nothing
 ON_HEAD = {"node:__internal_head__": 0.0001}
@@ -115,8 +115,7 @@ class Controller:
         phase, version = None, self._bell.version
         while state.phase is not Phase.ENDED:
             if state.phase is phase:
-                is_calm = phase is Phase.TRAINING and self._preparation is None
-                self._bell.wait(version, CALM_S if is_calm else BUSY_S)
+                self._bell.wait(version, self._longest_pause_s(state))
             version = self._bell.version  # before what it stands for: what changes meanwhile is looked at again
             phase, seen = state.phase, self._observe(state)
             state, decisions = decide(state, seen, self._clock.monotonic(), self._limits)
@@ -124,6 +123,11 @@ class Controller:
                 if isinstance(decision, Finish) and self._preparation is not None:
                     self._preparation.end()
                 self._acting.act(decision)
+
+    def _longest_pause_s(self, state: State) -> float:
+        if not is_calm(state) or self._preparation is not None:
+            return BUSY_S
+        return min(CALM_S, self._gang.patience_s)
 
     def _take_charge(self, *, begins_anew: bool) -> State:
         """Adopt what an earlier controller left running; where nothing is left, begin by waiting."""

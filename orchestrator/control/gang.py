@@ -2,6 +2,7 @@
 gone at any time, and it is here that its silence is noticed, and that a call to it has failed: it is lost then."""
 
 import logging
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -86,6 +87,14 @@ class Gang:
         """None while one of them is not known yet. Of those that are lost, too, until they are dropped."""
         ids = frozenset(member.node_id for member in self._members.values())
         return ids if "" not in ids else None
+
+    @property
+    def patience_s(self) -> float:
+        """How long until a node will have been silent for too long, if none says anything."""
+        now = time.monotonic()
+        waiting = [member for member in self._members.values() if member.report is not None and not member.lost]
+        left = (self._patience_with(member)[1] - (now - member.answered) for member in waiting)
+        return max(0.0, min(left, default=math.inf))
 
     def report_of(self, name: str) -> NodeReport:
         report = self._members[name].report

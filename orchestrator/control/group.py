@@ -21,7 +21,7 @@ from orchestrator.control.jobs import Notice, RunHandle
 from orchestrator.tracking.now import NodeOffer
 
 log = logging.getLogger(__name__)
-SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0  # between two looks: longer while nothing changes
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0  # between two looks: longer while nothing changes
 DRAINED = "its cluster drains it"
 
 

@@ -110,6 +110,11 @@ class State:
 Step = tuple[State, list[Decision]]
 
 
+def is_calm(state: State) -> bool:
+    """Nothing is waited for that takes less than seconds; all else is seen when it is told."""
+    return state.phase is Phase.TRAINING and state.signs_since is None and state.idle_since is None
+
+
 def decide(state: State, seen: Seen, now: float, limits: Limits) -> Step:
     if state.phase is Phase.ENDED:
         return state, []

@@ -11,16 +11,18 @@ from typing import Any
 from orchestrator.core.errors import DataError
 
 
-def publish_bytes(path: Path, data: bytes) -> None:
-    """Write `data` beside `path`, flush it to disk, then rename it into place."""
+def publish_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write `data` beside `path`, flush it to disk, then rename it into place. `durable`: otherwise not flushed, for
+    what is of no use after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = _write_part(path, data)
+    part = _write_part(path, data, durable=durable)
     part.replace(path)
-    flush_folder(path.parent)
+    if durable:
+        flush_folder(path.parent)
 
 
-def publish_json(path: Path, value: Any) -> None:
-    publish_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+def publish_json(path: Path, value: Any, *, durable: bool = True) -> None:
+    publish_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode(), durable=durable)
 
 
 def create_exclusive(path: Path, data: bytes) -> None:
@@ -66,10 +68,11 @@ def read_json(path: Path, *, expect_format: int = 1) -> Any:
     return value
 
 
-def _write_part(path: Path, data: bytes) -> Path:
+def _write_part(path: Path, data: bytes, *, durable: bool = True) -> Path:
     part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")  # pids repeat on other hosts, and have threads
     with part.open("wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     return part

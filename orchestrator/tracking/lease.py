@@ -6,6 +6,7 @@ lapsed. While ranks live, a dead controller may be replaced any moment, so its l
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def read_lease(path: Path) -> Lease | None:
     return Lease(**fields)
 
 
+@cache
 def host_identity() -> str:
     """One boot of one kernel, seen from one pid namespace: where a pid means the same process."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

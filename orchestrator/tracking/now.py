@@ -63,7 +63,7 @@ class Now:
 
 
 def write_now(run_dir: Path, now: Now) -> None:
-    publish_json(run_dir / NOW_FILE, {"format": 1, **asdict(now)})
+    publish_json(run_dir / NOW_FILE, {"format": 1, **asdict(now)}, durable=False)
 
 
 def read_now(run_dir: Path) -> Now | None:

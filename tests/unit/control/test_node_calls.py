@@ -1,5 +1,6 @@
 """The gang's calls to node actors: none is waited for, and none fails unseen."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,23 @@ def test_silence_after_a_first_answer_loses_a_node_and_before_it_does_not(
     silent, warming = lost(gang)
     assert silent == "node host-a has been silent for 0.1 s (elastic.heartbeat_timeout_s)"
     assert warming == ""
+
+
+def test_patience_is_how_long_the_first_node_to_be_missed_may_still_be_silent(
+    gang: Gang, fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(gang_module.time, "monotonic", lambda: now)
+    assert gang.patience_s == math.inf  # nobody has answered yet
+    for number in (0, 1):
+        answer(fake_ray, number)
+        gang.beat({})
+        now += 0.02
+    assert gang.patience_s == pytest.approx(0.01)
+    now += 0.02
+    assert gang.patience_s == 0.0
+    assert [bool(reason) for reason in lost(gang)] == [True, False]
+    assert gang.patience_s == pytest.approx(0.01)  # of the other
 
 
 def test_a_word_is_said_at_once_and_only_once(gang: Gang, fake_ray: FakeRay) -> None:

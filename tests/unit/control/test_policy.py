@@ -23,7 +23,7 @@ from orchestrator.control.decisions import (
     Stop,
 )
 from orchestrator.control.jobs import Notice, PreparerReport, Problem, RankEnd, RankState
-from orchestrator.control.policy import Phase, State, decide
+from orchestrator.control.policy import Phase, State, decide, is_calm
 from orchestrator.control.seen import Limits, NodeSeen, Seen, StopWish, Suspicion
 from orchestrator.core.drill import Drill
 from orchestrator.core.words import ExitCode, RunState
@@ -703,3 +703,23 @@ def test_a_store_that_preparing_lost_leaves_a_run_that_can_go_on() -> None:
     away = replace(UNPREPARED, problem="HTTP 503 for 900 s", exit_code=int(ExitCode.PREEMPTED))
     finish = finish_of(TRAINING, seen(all_ended(STOPPED), unprepared=away))
     assert (finish.state, finish.exit_code) == (RunState.STOPPED, ExitCode.PREEMPTED)
+
+
+# how soon to look again
+
+
+@pytest.mark.parametrize(
+    ("state", "calm"),
+    [
+        (TRAINING, True),
+        (replace(TRAINING, starting_since=0.0), True),
+        (replace(TRAINING, signs_since=1.0), False),
+        (replace(TRAINING, idle_since=1.0), False),
+        (LEAVING, False),
+        (ABORTING, False),
+        (WAITING, False),
+    ],
+    ids=["training", "about to", "signs of a fault", "nodes could come in", "leaving", "aborting", "waiting"],
+)
+def test_it_is_calm_while_a_world_trains_and_nothing_is_about_to_change(state: State, calm: bool) -> None:
+    assert is_calm(state) is calm
