@@ -1,6 +1,8 @@
 """What it costs to be watched: steps of a run beside everything that is no rank of it, and steps of its ranks alone.
 
-The quickstart's model on one node with two ranks, by `longhaul run` on a Ray of its own, without spares and with one.
+The quickstart's model on one node, by `longhaul run` on a Ray of its own, without spares and with one. Two ranks of one
+thread fill the two cores of the machine, so that whatever else runs takes its time from steps; one leaves a core to it,
+as ranks do that wait for a GPU.
 In every second turn all of ours that is no rank (node actor, controller, scribe, vault, spares, keeper, and the command
 that follows) is stopped by a signal. Ranks do the same in both: leases outlast a turn, news wait in a socket meanwhile,
 and there are neither snapshots (mirroring.py has them) nor checkpoints. The beginning of a turn, when what has waited
@@ -8,7 +10,7 @@ is carried, does not count. CPU seconds are those of turns in which nothing is s
 actor are actors of Ray: what such a process costs that does nothing at all is measured beside it. Keep the machine
 quiet. Run:
 
-    python benchmarks/watching.py [--pairs 40] [--spares 0,1]
+    python benchmarks/watching.py [--pairs 40] [--ranks 2] [--spares 0,1]
 """
 
 import argparse
@@ -38,11 +40,11 @@ from orchestrator.tracking.now import RankNow, read_now
 from orchestrator.tracking.rows import read_metrics
 from orchestrator.tracking.rundir import RunDir
 
-RANKS, WARM_UP = 2, 10  # steps
+WARM_UP = 10  # steps
 SETTINGS = [
     "evaluate.every_steps=null", "checkpoint.every_steps=null", "checkpoint.keep.best=0", "schedule.name=constant",
     "checkpoint.snapshot_every=null", "schedule.warmup_steps=0", "data.prefetch_bytes=1", "train.steps=1000000",
-    "tracking.wandb.mode=offline", "elastic.heartbeat_timeout_s=30", "elastic.lease_s=60",
+    "tracking.wandb.mode=offline", "elastic.heartbeat_timeout_s=30", "elastic.lease_s=60", "cluster.cpus_per_rank=1",
 ]  # fmt: skip
 SETTLE_S, TURN_S = 1.0, 5.0
 IDLE_SETTLE_S, IDLE_S = 5.0, 20.0
@@ -68,10 +70,12 @@ class Measured:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=40)
+    parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--spares", default="0,1", help="a node; a run for each number")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="watching-") as folder:
-        show([measure(Path(folder), int(spares), options.pairs) for spares in options.spares.split(",")])
+        spares = map(int, options.spares.split(","))
+        show([measure(Path(folder), options.ranks, number, options.pairs) for number in spares])
         idle_s = measure_idle_actor(Path(folder) / "ray")
     print(f"a second of an actor of Ray that does nothing: {idle_s:.5f} CPU seconds")
 
@@ -96,15 +100,15 @@ class Idle:
         return os.getpid()
 
 
-def measure(folder: Path, spares: int, pairs: int) -> Measured:
+def measure(folder: Path, num_ranks: int, spares: int, pairs: int) -> Measured:
     run_dir, log = RunDir(folder / f"spares{spares}"), folder / f"spares{spares}.log"
     places = [f"root={folder}", f"data.work={folder}/work", f"data.train.0.path={folder}/demo"]
-    own = [f"name={run_dir.path.name}", f"cluster.ranks_per_node={RANKS}", f"cluster.spares={spares}"]
+    own = [f"name={run_dir.path.name}", f"cluster.ranks_per_node={num_ranks}", f"cluster.spares={spares}"]
     line = [LONGHAUL, "run", str(QUICKSTART), *places, *own, *SETTINGS]
     with log.open("w") as output:
         command = psutil.Popen(line, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
-        ranks = wait_until_it_trains(command, run_dir, spares, log)
+        ranks = wait_until_it_trains(command, run_dir, num_ranks, spares, log)
         parts = find_parts(command, run_dir, ranks)
         windows, spent = take_turns(parts, pairs)
         time.sleep(TURN_S)  # the last rows are on their way
@@ -116,14 +120,16 @@ def measure(folder: Path, spares: int, pairs: int) -> Measured:
     return Measured(spares, seconds[:, ALONE], seconds[:, WATCHED], {name: s / steps for name, s in spent.items()})
 
 
-def wait_until_it_trains(command: psutil.Popen, run_dir: RunDir, spares: int, log: Path) -> Sequence[RankNow]:
+def wait_until_it_trains(
+    command: psutil.Popen, run_dir: RunDir, num_ranks: int, spares: int, log: Path
+) -> Sequence[RankNow]:
     """All of its ranks, when those that stand by are warm."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while command.poll() is None and time.monotonic() < deadline:
         now = read_now(run_dir.path)
         ranks = now.ranks if now is not None else []
         warm = [rank for rank in ranks if rank.step >= WARM_UP or rank.state == RankState.READY]
-        if len(warm) == RANKS + spares and sum(rank.rank is not None for rank in ranks) == RANKS:
+        if len(warm) == num_ranks + spares and sum(rank.rank is not None for rank in ranks) == num_ranks:
             return ranks
         time.sleep(0.5)
     raise SystemExit(f"the run does not train:\n{log.read_text()[-3000:]}")
