@@ -142,7 +142,7 @@ class Follower:
         view = self._run_dir.view()
         resume = f"go on with `longhaul resume {self._run_dir.path}`"
         if not view.state.ended:
-            self._console.print(f"[red]the run is lost: its controller is gone[/red]; {resume}")
+            self._console.print(f"[red]the run is lost: its controller is gone or frozen[/red]; {resume}")
             return ExitCode.FAILED
         if view.state is RunState.FAILED:
             self._console.print("[red]failed[/red]: " + escape(view.reason), highlight=False)

@@ -1,7 +1,8 @@
 """The lease file: proof that a run's controller lives. Whoever finds it lapsed may claim the next generation.
 
 Nobody has to wait for it to run out where all processes of the run can be seen: when every one of them is dead, it has
-lapsed. While ranks live, a dead controller may be replaced any moment, so its lease holds until its time is over."""
+lapsed. While ranks live, a dead controller may be replaced any moment, so its lease holds until its time is over; and
+while it is frozen, somebody may let it go on."""
 
 import os
 from collections.abc import Sequence
@@ -32,10 +33,10 @@ class Lease:
 
     def lapsed(self, clock: Clock) -> bool:
         if self.host == host_identity():
-            controller, *others = (_is_alive(*member) for member in self.members)
-            if controller:
+            alive = [_is_alive(*member) for member in self.members]
+            if alive[0] and not _is_stopped(self.members[0][0]):
                 return False
-            if self.all_here and not any(others):
+            if self.all_here and not any(alive):
                 return True
         return clock.now() - self.t > self.lease_s + MARGIN_S
 
@@ -84,3 +85,10 @@ def time_of_birth(pid: int) -> float | None:
 def _is_alive(pid: int, born: float) -> bool:
     found = time_of_birth(pid)
     return found is not None and abs(found - born) < 1.0
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:
+        return False

@@ -24,7 +24,7 @@ class SeenState(StrEnum):
     STOPPED = "stopped"
     FAILED = "failed"
     DONE = "done"
-    LOST = "lost"  # its controller is gone, and it has not ended
+    LOST = "lost"  # its controller is gone or frozen, and it has not ended
     UNREADABLE = "unreadable"  # told by lists only, so that one damaged run does not hide the others
 
     @property

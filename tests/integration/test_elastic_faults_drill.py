@@ -9,6 +9,7 @@ import pytest
 from cluster.hosts import Host
 from cluster.hosts.raynode import GCS_PORT
 from orchestrator.core.clock import SystemClock
+from orchestrator.core.words import ExitCode
 from orchestrator.tracking.lease import read_lease
 from orchestrator.tracking.rundir import RunDir
 from tests.integration.fleet import (
@@ -147,15 +148,21 @@ def test_the_controller_killed_while_the_world_forms_anew_is_replaced(fleet: Fle
 # ---- two controllers ----
 
 
-def test_a_frozen_controller_makes_way_for_that_of_a_resume_on_the_same_cluster(fleet: Fleet, calm: Voyage) -> None:
-    voyage = fleet.run("frozen-controller", "checkpoint.every_steps=10", *ENDLESS)
+@pytest.mark.parametrize("host", ["h1", "h2"])
+def test_a_frozen_controller_makes_way_for_that_of_a_resume_on_the_same_cluster(
+    fleet: Fleet, calm: Voyage, host: str
+) -> None:
+    """Whether or not its process can be seen from there. Whoever followed the run is told that it is lost."""
+    voyage = fleet.run(f"frozen-controller-{host}", "checkpoint.every_steps=10", *ENDLESS)
     voyage.wait_for_step(20)
     head, run_dir, old = fleet.cluster.host("h1"), RunDir(voyage.path), voyage.started["pid"]
     send(head, old, signal.SIGSTOP)
     wait_until(lambda: run_dir.view().lost(SystemClock()))
-    resumed = fleet.start("h2", ["resume", str(voyage.path)], voyage.log.with_suffix(".2.log"))
-    wait_until(lambda: len(voyage.events("training")) > 1 or resumed.poll() is not None)
-    assert resumed.poll() is None, voyage.log.with_suffix(".2.log").read_text()
+    assert voyage.command.wait(timeout=30) == ExitCode.FAILED
+    assert "the run is lost" in voyage.log.read_text()
+    log = voyage.log.with_suffix(".2.log")
+    voyage = replace(voyage, command=fleet.start(host, ["resume", str(voyage.path)], log), log=log)
+    voyage.wait_for("training", 2)
     wait_until(lambda: not is_alive(head, old))
     stop(fleet, voyage)
     assert_nothing_lost(fleet, voyage, calm)
@@ -177,7 +184,9 @@ def test_a_controller_that_comes_back_after_another_has_taken_over_writes_nothin
         wait_until(lambda: run_dir.view().lost(SystemClock()))
         replace(other, head=other.address).start_ray(cpus=1, dashboard=False)  # a cluster of its own
         address = f"cluster.address={other.address}:{GCS_PORT}"
-        fleet.start("h5", ["resume", str(voyage.path), address], voyage.log.with_suffix(".2.log"))
+        log = voyage.log.with_suffix(".2.log")
+        command = fleet.start("h5", ["resume", str(voyage.path), address], log)
+        voyage = replace(voyage, command=command, log=log)
         voyage.wait_for("training", 2)
         said, leases = voyage.events_of(1), {generation_of_lease(run_dir)}
         log = run_dir.logs / "controller.log"

@@ -1,4 +1,6 @@
 import os
+import signal
+import subprocess
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -92,6 +94,19 @@ def test_a_lease_holds_while_its_process_lives(tmp_path: Path) -> None:
     assert len(read.members) == 1  # there is no process 2**22 + 1
     clock.time += 1_000.0
     assert not read.lapsed(clock)  # same host, and this process lives: a slow disk proves nothing
+
+
+def test_the_lease_of_a_frozen_process_holds_until_its_time_is_over() -> None:
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        try:
+            held = lease(members=[(process.pid, time_of_birth(process.pid))])
+            assert not held.lapsed(FakeClock(1_019.0))
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            assert not held.lapsed(FakeClock(1_017.0))
+            assert held.lapsed(FakeClock(1_019.0))
+        finally:
+            process.kill()
 
 
 def test_when_every_process_on_this_host_is_dead_the_lease_has_lapsed_at_once() -> None:
