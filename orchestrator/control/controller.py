@@ -176,11 +176,12 @@ class Controller:
         self._acting.greet(nodes)
         self._wish_for_nodes(state, nodes, notices)
         look = self._groups.look
-        self._showing.show(self._acting.journal.generation, state, nodes, look.offers)
+        offered = self._find_offered(look.ready)
+        self._showing.show(self._acting.journal.generation, state, nodes, len(offered), look.offers)
         return Seen(
             generation=self._acting.generation,
             nodes=nodes,
-            offered=self._find_offered(look.ready),
+            offered=offered,
             start_step=self._search.found_step,
             suspicions=[Suspicion(fed.rank, news.step) for news in suspicions for fed in news.fed],
             stop=self._stop_wish(),

@@ -20,7 +20,10 @@ class Showing:
         self._shown = 0.0
         self.why_waiting = ""
 
-    def show(self, generation: int, state: State, nodes: Sequence[NodeSeen], offers: Sequence[NodeOffer]) -> None:
+    def show(
+        self, generation: int, state: State, nodes: Sequence[NodeSeen], held: int, offers: Sequence[NodeOffer]
+    ) -> None:
+        """`held`: nodes that wait for others, before anything is started on them."""
         if self._clock.monotonic() - self._shown < SHOW_EVERY_S:
             return
         self._shown = self._clock.monotonic()
@@ -28,7 +31,7 @@ class Showing:
             t=self._clock.now(),
             generation=generation,
             phase=state.phase.name.lower(),
-            waiting=self._find_what_is_missing(state, nodes, offers),
+            waiting=self._find_what_is_missing(state, nodes, held, offers),
             ranks=[_rank_now(node.host, rank) for node in nodes for rank in node.ranks],
         )
         try:
@@ -37,9 +40,9 @@ class Showing:
             log.warning("now.json cannot be written: %s", error)
 
     def _find_what_is_missing(
-        self, state: State, nodes: Sequence[NodeSeen], offers: Sequence[NodeOffer]
+        self, state: State, nodes: Sequence[NodeSeen], held: int, offers: Sequence[NodeOffer]
     ) -> Waiting | None:
-        there = sum(not node.lost for node in nodes)
+        there = held + sum(not node.lost for node in nodes)
         if state.phase is not Phase.WAITING or there >= self._limits.min_nodes:
             return None
         waiting = Waiting(
