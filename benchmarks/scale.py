@@ -1,6 +1,6 @@
 """What faults would cost on 2,048 nodes of 8 ranks at the rates of Llama 3, with the real policy on a simulated clock.
 
-Writes the tables of docs/scale.md. Takes minutes of one core; nothing is started. Run:
+Writes the tables of docs/scale.md. Takes about twenty minutes of one core; nothing is started. Run:
 
     python benchmarks/scale.py [--days 54] [--repair-hours 12] [--ranks 8] [--seed 1]
 """

@@ -119,7 +119,6 @@ def test_a_run_is_submitted_watched_over_a_cut_stopped_and_resumed_on_fewer_node
     assert "voyage" in laptop.longhaul("list").stdout
 
 
-@pytest.mark.long
 def test_a_run_that_waits_says_for_what_and_starts_on_a_node_that_comes_late(laptop: Laptop) -> None:
     sent = laptop.submit("patient", "cluster.nodes.min=3", "cluster.nodes.max=3", "cluster.ranks_per_node=1")
     assert sent.returncode == 0, sent.stdout + sent.stderr
