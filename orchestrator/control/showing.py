@@ -11,7 +11,7 @@ from orchestrator.tracking.now import NodeOffer, Now, RankNow, Waiting, write_no
 from orchestrator.tracking.rundir import RunDir
 
 log = logging.getLogger(__name__)
-SHOW_EVERY_S = 1.0
+SHOW_EVERY_S = 0.9  # a calm controller looks round once a second
 
 
 class Showing:
