@@ -121,7 +121,7 @@ def test_a_rank_that_is_not_there_is_an_error() -> None:
 
 
 WATCHING = """
-import sys
+import signal, sys
 from itertools import count
 from launch.logs import show_logs
 from launch.screen import Screen
@@ -130,6 +130,7 @@ from orchestrator.tracking.logs import LogWish
 from orchestrator.tracking.status import SeenState
 
 how = sys.argv[1]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore it
 
 def lines():
     for n in range(3) if how == "few" else count():
