@@ -39,15 +39,9 @@ def try_device(index: int) -> str:
 
 
 def probe_deepspeed() -> dict[str, Any]:
-    import deepspeed
-    from deepspeed.accelerator import get_accelerator
-    from deepspeed.ops import __compatible_ops__ as ops
+    from orchestrator.train.engine import describe_deepspeed
 
-    return {
-        "version": deepspeed.__version__,
-        "accelerator": get_accelerator().device_name(),
-        "ops": {name: bool(can) for name, can in ops.items() if name != "deepspeed_not_implemented"},
-    }
+    return describe_deepspeed()
 
 
 def first_line(error: Exception) -> str:

@@ -127,10 +127,9 @@ def _hear_probe(node: NodeFacts, answer: Any) -> str | None:
     except RayError as error:
         if all(other.node_id != node.node_id for other in alive_nodes()):
             return None
-        remedy = "see to that node, or end the Ray on it"
-        raise ClusterError(
-            f"does not answer: {str(error).splitlines()[0]}", where=f"node {node.host}", remedy=remedy
-        ) from error
+        what = str(error).splitlines()[-1]  # what was raised there stands below the way to it
+        remedy = "see to that node, or end the Ray on it; `longhaul doctor --address` looks closer"
+        raise ClusterError(f"cannot be used: {what}", where=f"node {node.host}", remedy=remedy) from error
 
 
 def _answer_probe(probe: str, node_id: str) -> str:

@@ -37,6 +37,19 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _M_ARENA_MAX = -8  # of malloc.h
 
 
+def describe_deepspeed() -> dict[str, Any]:
+    """For the doctor: what is installed, and what it makes of this machine."""
+    import deepspeed
+    from deepspeed.accelerator import get_accelerator
+    from deepspeed.ops import __compatible_ops__ as ops
+
+    return {
+        "version": deepspeed.__version__,
+        "accelerator": get_accelerator().device_name(),
+        "ops": {name: bool(can) for name, can in ops.items() if name != "deepspeed_not_implemented"},
+    }
+
+
 # ---- worlds ----
 
 
