@@ -10,9 +10,9 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, NamedTuple, Protocol
 
 from orchestrator.core.errors import TrainingFailed
@@ -90,6 +90,8 @@ class Worker:
         self._process = context.Process(target=work, args=(theirs, decoding), name="decoder", daemon=True)
         self._process.start()
         theirs.close()
+        # Whoever reaps the process does so alone: to another thread it would look alive until the status is noted
+        self._reaping = Lock()
 
     def decode(self, members: Members, keys: Keys) -> Decoded:
         copied = {name: (suffixes, list(map(bytes, data))) for name, (suffixes, data) in members.items()}
@@ -97,9 +99,11 @@ class Worker:
             self.connection.send((copied, keys))
             answer: Decoded | Failure = self.connection.recv()
         except (EOFError, ConnectionError) as error:
-            self._process.join(DEATH_TIMEOUT_S)
+            wait([self._process.sentinel], DEATH_TIMEOUT_S)
+            with self._reaping:
+                status = self._process.exitcode
             raise TrainingFailed(
-                f"a decoding process ended with status {self._process.exitcode}",
+                f"a decoding process ended with status {status}",
                 where="data.workers.processes",
                 remedy="if memory ran out, lower data.workers.processes; else look into the log of the rank",
             ) from error
@@ -109,10 +113,11 @@ class Worker:
         return answer
 
     def end(self, deadline: float) -> None:
-        self._process.join(max(0.0, deadline - time.monotonic()))
-        self._process.kill()
-        self._process.join()
-        self._process.close()
+        wait([self._process.sentinel], max(0.0, deadline - time.monotonic()))
+        with self._reaping:
+            self._process.kill()
+            self._process.join()
+            self._process.close()
 
 
 class Failure(NamedTuple):

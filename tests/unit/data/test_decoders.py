@@ -96,6 +96,28 @@ def test_closing_does_not_wait_for_a_sample_that_takes_for_ever():
     thread.join(10)
 
 
+def test_closing_waits_for_a_thread_that_is_about_to_note_how_a_process_died(monkeypatch):
+    reaped, waitpid = threading.Event(), os.waitpid
+
+    def wait_slowly(pid, flags):
+        found = waitpid(pid, flags)
+        if found[0] == busy.pid:
+            reaped.set()
+            time.sleep(0.3)  # until then nobody knows but who has waited
+        return found
+
+    workers = WorkerProcesses(decoding(("take_for_ever", {})), 1)
+    [busy] = multiprocessing.active_children()
+    monkeypatch.setattr(os, "waitpid", wait_slowly)
+    thread = threading.Thread(target=give_up, args=(workers,), daemon=True)
+    thread.start()
+    wait_until(workers._idle.empty)
+    os.kill(busy.pid, signal.SIGKILL)
+    assert reaped.wait(10)
+    workers.close()
+    thread.join(10)
+
+
 def give_up(workers):
     with contextlib.suppress(TrainingFailed, OSError, ValueError, TypeError):  # as it is closed under its hands
         workers.decode(MEMBERS, KEYS)
