@@ -99,8 +99,9 @@ class Worker:
             self.connection.send((copied, keys))
             answer: Decoded | Failure = self.connection.recv()
         except (EOFError, ConnectionError) as error:
-            wait([self._process.sentinel], DEATH_TIMEOUT_S)
+            has_died = wait([self._process.sentinel], DEATH_TIMEOUT_S)
             with self._reaping:
+                self._process.join(None if has_died else 0.0)  # it may take a moment yet until its status is there
                 status = self._process.exitcode
             raise TrainingFailed(
                 f"a decoding process ended with status {status}",

@@ -101,18 +101,18 @@ def test_closing_waits_for_a_thread_that_is_about_to_note_how_a_process_died(mon
 
     def wait_slowly(pid, flags):
         found = waitpid(pid, flags)
-        if found[0] == busy.pid:
+        if found[0] == pid:
             reaped.set()
             time.sleep(0.3)  # until then nobody knows but who has waited
         return found
 
     workers = WorkerProcesses(decoding(("take_for_ever", {})), 1)
-    [busy] = multiprocessing.active_children()
+    pid = workers._workers[0]._process.pid
     monkeypatch.setattr(os, "waitpid", wait_slowly)
     thread = threading.Thread(target=give_up, args=(workers,), daemon=True)
     thread.start()
     wait_until(workers._idle.empty)
-    os.kill(busy.pid, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
     assert reaped.wait(10)
     workers.close()
     thread.join(10)
